@@ -1,0 +1,1 @@
+"""Sources, tokenising, batching by length, and the LightningDataModule."""

@@ -1,0 +1,26 @@
+"""One split of a task as plain columns, the form in which every source hands its data over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts and labels of one split, in the source's own order.
+
+    Attributes
+    ----------
+    texts
+        One list of strings per text column of the task (one or two), all of equal length.
+    labels
+        Class ids (``int``) or scores (``float``), or ``None`` where the split has none.
+    origin
+        Where the rows come from, for messages: a file, a Hub dataset, "synthetic rte, seed 0".
+    """
+
+    texts: tuple[Sequence[str], ...]
+    labels: Sequence[int] | Sequence[float] | None
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.texts[0])

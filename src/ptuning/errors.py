@@ -1,0 +1,37 @@
+"""The one family of errors that a reader of ptuning can mend: what is wrong, where, and what to type instead."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the reader typed, or something around them, stops the run; the message says how to mend it.
+
+    The command line prints the message alone, without a traceback, and exits with code 2.
+    """
+
+
+class ConfigError(UserError):
+    """A value, a key or an option of the configuration is wrong."""
+
+
+class SelectionError(UserError):
+    """Modules, layers or patterns select nothing, or something that the model does not have."""
+
+
+class DataError(UserError):
+    """Data is missing, or a file holds what the task does not allow."""
+
+
+class BackboneError(UserError):
+    """A pretrained model cannot be found, or is not the one that was meant."""
+
+
+class RunError(UserError):
+    """A run folder cannot be used: another run's checkpoint, a broken delta, a full disk."""
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """Say which of ``allowed`` was probably meant: ``" Did you mean 'layernorm'?"``, or nothing."""
+    matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
