@@ -1,0 +1,36 @@
+"""Which part of a pretrained transformer has to move? Train one module at a time, freeze the rest, compare."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GlueClassifier": "ptuning.model.classifier",
+    "GlueDataModule": "ptuning.data.datamodule",
+    "ModuleSelectionCallback": "ptuning.selection",
+    "Selection": "ptuning.selection",
+    "SelectionCallback": "ptuning.selection",
+    "UserError": "ptuning.errors",
+    "load": "ptuning.model.delta",
+    "select": "ptuning.selection",
+}
+
+__all__ = [
+    "GlueClassifier",
+    "GlueDataModule",
+    "ModuleSelectionCallback",
+    "Selection",
+    "SelectionCallback",
+    "UserError",
+    "__version__",
+    "load",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for at first use: torch and Lightning take seconds, ``--help`` must not."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ptuning' has no attribute '{name}'")

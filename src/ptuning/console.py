@@ -1,0 +1,170 @@
+"""What a person sees: one table before training, a progress bar, the result with where it lies."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ptuning.data.tokens import Batch
+from ptuning.selection import Selection
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def quiet() -> None:
+    """Keep the screen for lines that ptuning chose: third-party notices and progress bars stay away."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for name in (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "torchmetrics",
+        "transformers",
+        "datasets",
+        "huggingface_hub",
+    ):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in (
+        "lightning",
+        "torch",
+        "transformers",
+        "datasets",
+        "torchmetrics",
+        "huggingface_hub",
+        "wandb",
+    ):
+        warnings.filterwarnings("ignore", module=rf"{module}\b.*")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def show_plan(rows: Mapping[str, str]) -> None:
+    """Print the table before training."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", value)
+    console.print(table)
+
+
+def describe_selection(selection: Selection) -> str:
+    """Return ``9,216 of 22,714,754 (0.041 %), and 770 in the head``."""
+    return (
+        f"{selection.trainable_parameters:,} of {selection.total_parameters:,} "
+        f"({format_percent(selection.trainable_percent)} %), and {selection.head_parameters:,} in the head"
+    )
+
+
+def format_percent(percent: float) -> str:
+    """Return a percentage with two significant digits below one, and one decimal above.
+
+    >>> format_percent(0.0336), format_percent(0.0028), format_percent(42.123)
+    ('0.034', '0.0028', '42.1')
+    """
+    return f"{percent:.1f}" if percent >= 1 or percent == 0 else f"{percent:.2g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return ``42 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
+    """Print score, place and time of a finished run."""
+    synthetic = " (synthetic data)" if record["source"] == "synthetic" else ""
+    metrics = "  ".join(
+        f"{name} {100 * value:.1f}" for name, value in record["best"].items() if name not in _NOT_METRICS
+    )
+    when = (
+        "finished earlier; force=true runs it again"
+        if earlier
+        else format_seconds(record["seconds"]["total"])
+    )
+    console.print(
+        f"[bold green]score {100 * record['score']:.1f}[/]{synthetic}  "
+        f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"
+    )
+    console.print(f"{folder}  ({when})")
+
+
+_NOT_METRICS = ("epoch", "step", "train_loss", "score")
+
+
+class TrainingProgress(pl.Callback):
+    """A Rich bar with loss and score; where the output is no terminal, one line per evaluation."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.score = ""
+        self._bar: Progress | None = None
+        self._shown = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        if not console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        total = trainer.max_steps * trainer.accumulate_grad_batches
+        if total < 0:
+            total = int((trainer.max_epochs or 1) * trainer.num_training_batches)
+        self._task = self._bar.add_task(self.name, total=total, completed=_batches(trainer), status="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Move the bar, five times a second at most: reading the loss waits for the device."""
+        now = time.monotonic()
+        if self._bar is None or now - self._shown < 0.2:
+            return
+        self._shown = now
+        status = f"loss {float(outputs['loss']):.3f}{self.score}"
+        self._bar.update(self._task, completed=_batches(trainer), status=status)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the new score."""
+        score = 100 * getattr(pl_module, "val_metrics", {}).get("score", 0.0)
+        self.score = f"  score {score:.1f}"
+        if self._bar is None:
+            loss = trainer.callback_metrics.get("train/loss")
+            shown = f"  loss {float(loss):.3f}" if loss is not None else ""
+            console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{shown}{self.score}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _batches(trainer: pl.Trainer) -> int:
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)

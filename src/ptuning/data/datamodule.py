@@ -1,0 +1,101 @@
+"""The LightningDataModule of one task: its splits, tokenised once, served in batches of like length."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ptuning.data.batching import LengthGroupedBatches, SortedBatches
+from ptuning.data.sources import Source, cache_folder
+from ptuning.data.tokens import Batch, TokenTable, tokenise
+
+
+class GlueDataModule(pl.LightningDataModule):
+    """Serves one task: training batches in a seeded order, every dev set, and unlabelled sets for prediction.
+
+    Parameters
+    ----------
+    source
+        Where the text comes from; it knows the task.
+    tokenizer
+        A fast Hugging Face tokenizer.
+    batch_size, eval_batch_size
+        Rows per batch in training, and in evaluation and prediction.
+    max_length
+        Tokens kept per row.
+    seed
+        Seed of the training order.
+    group_by_length
+        Whether training batches hold rows of like length.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: Any,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        max_length: int = 128,
+        seed: int = 1,
+        group_by_length: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.task = source.task
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.max_length = max_length
+        self.seed = seed
+        self.group_by_length = group_by_length
+        self.splits: dict[str, TokenTable] = {}
+
+    def split(self, name: str) -> TokenTable:
+        """Return a split as tokens, reading it at the first call."""
+        if name not in self.splits:
+            table = self.source.read(name)
+            self.splits[name] = tokenise(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
+        return self.splits[name]
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs, and make the training order."""
+        if stage == "fit":
+            train = self.split("train")
+            self.order = LengthGroupedBatches(
+                train.lengths, self.batch_size, self.seed, window=50 if self.group_by_length else 1
+            )
+            for name in self.task.validation:
+                self.split(name)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training batches."""
+        return self._loader(self.split("train"), self.order)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Return one loader per dev set, longest rows first."""
+        return [self.eval_dataloader(name) for name in self.task.validation]
+
+    def eval_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return any split in evaluation order; ``batch["index"]`` leads back to the data's own order."""
+        split = self.split(name)
+        return self._loader(split, SortedBatches(split.lengths, self.eval_batch_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the training order, for a checkpoint."""
+        loop = self.trainer.fit_loop if self.trainer else None
+        if loop is None:
+            return {}
+        return {
+            "epoch": loop.epoch_progress.current.processed,
+            "batch": loop.epoch_loop.batch_progress.current.processed,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from the place in a checkpoint."""
+        self.order.start_at(state_dict["epoch"], state_dict["batch"])
+
+    def _loader(self, split: TokenTable, order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:
+        # A "sampler" of lists with batch_size=None: the table builds a whole batch in one indexing operation.
+        return DataLoader(split, sampler=order, batch_size=None, pin_memory=torch.cuda.is_available())

@@ -1,0 +1,248 @@
+"""Where a task's text comes from: the Hub, a folder, or the synthetic grammar. Each hands over plain tables."""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ptuning.data.synthetic import generate
+from ptuning.data.table import Table
+from ptuning.errors import DataError, nearest
+from ptuning.tasks import Task
+
+_OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with the files, or experiment=demo."
+
+
+class Source(ABC):
+    """One task's splits, read on demand."""
+
+    task: Task
+
+    @abstractmethod
+    def read(self, split: str) -> Table:
+        """Return the split called ``train``, or one of ``task.validation`` or ``task.test``.
+
+        Raises
+        ------
+        DataError
+            If it cannot be had, or holds what the task does not allow.
+        """
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Return what tells this data from other data: a digest of its files, or its name and seed."""
+
+
+@dataclass(frozen=True)
+class SyntheticSource(Source):
+    """GLUE look-alikes made by the grammar of :mod:`ptuning.data.synthetic`."""
+
+    task: Task
+    sizes: dict[str, int]
+    seed: int = 0
+
+    def read(self, split: str) -> Table:
+        """Generate the split; its size is that of ``train``, ``validation`` or ``test``."""
+        size = self.sizes[next(kind for kind in ("train", "validation", "test") if split.startswith(kind))]
+        return generate(self.task, split, size, self.seed)
+
+    def identity(self) -> str:
+        """Return task, sizes and seed, with the word synthetic in front."""
+        return f"synthetic {self.task.name} {sorted(self.sizes.items())} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """``nyu-mll/glue`` through ``datasets``, with its cache; or a local folder laid out like a Hub dataset."""
+
+    task: Task
+    path: str = "nyu-mll/glue"
+    revision: str | None = None
+
+    def read(self, split: str) -> Table:
+        """Load one split; ``HF_HUB_OFFLINE=1`` reads the cache alone."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0].rstrip(".")
+            raise DataError(
+                f"{self.path} ({self.task.name}, {split}) could not be had: {first}. {_OTHER_WAYS}"
+            ) from error
+        return _from_dataset(data, self.task, split, f"{self.path} {self.task.name}/{split}")
+
+    def identity(self) -> str:
+        """Return the dataset's id and revision."""
+        return f"{self.path}@{self.revision or 'main'} {self.task.name}"
+
+
+@dataclass(frozen=True)
+class LocalSource(Source):
+    """A folder: the benchmark's own download, or what ``datasets`` saves (``save_to_disk``, Parquet)."""
+
+    task: Task
+    folder: Path
+
+    def read(self, split: str) -> Table:
+        """Read one split from whichever layout the folder has."""
+        files = self._files(split)
+        if files[0].suffix == ".tsv":
+            return _read_tsv(files[0], self.task, split)
+        import datasets
+
+        datasets.disable_progress_bars()
+        if files[0].suffix == ".parquet":
+            data: Any = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(f)) for f in files])
+        else:
+            data = datasets.load_from_disk(str(files[0].parent))
+        return _from_dataset(data, self.task, split, str(files[0]))
+
+    def identity(self) -> str:
+        """Return a digest of the training and development files' bytes."""
+        digest = hashlib.sha256()
+        for split in ("train", *self.task.validation):
+            for file in self._files(split):
+                folder = [file] if file.suffix != ".json" else sorted(file.parent.glob("*.arrow"))
+                for part in folder:
+                    with part.open("rb") as stream:
+                        digest.update(f"{split} {part.suffix}\n".encode())
+                        digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return f"sha256:{digest.hexdigest()}"
+
+    def _files(self, split: str) -> list[Path]:
+        if not self.folder.is_dir():
+            raise DataError(
+                f"There is no folder {self.folder}. Set data.dir to the folder that holds GLUE's files."
+            )
+        stem = {**self.task.validation, **self.task.test, "train": "train"}[split]
+        homes = [
+            child
+            for child in sorted(self.folder.iterdir())
+            if child.is_dir() and child.name.lower() in {self.task.folder.lower(), self.task.name}
+        ]
+        for home in (*homes, self.folder):
+            tsv = home / f"{stem}.tsv"
+            if tsv.is_file():
+                return [tsv]
+            saved = home / split / "dataset_info.json"
+            if saved.is_file():
+                return [saved]
+            for base in (home, home / "data"):
+                if parquet := sorted((*base.glob(f"{split}.parquet"), *base.glob(f"{split}-*.parquet"))):
+                    return parquet
+        where = homes[0] if homes else self.folder / self.task.folder
+        raise DataError(
+            f"{self.folder} has no {split} split of {self.task.name}: neither {where / stem}.tsv (the benchmark's "
+            f"download) nor {split}/ or {split}*.parquet (saved by datasets)."
+        )
+
+
+def _read_tsv(file: Path, task: Task, split: str) -> Table:
+    """Read one file of the benchmark's download: tab-separated, where a quote is an ordinary character."""
+    labelled = split not in task.test
+    lines = file.read_text(encoding="utf-8-sig").split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if task.header and labelled:
+        header, first = list(task.header), 1
+    else:
+        header, first = (lines[0].rstrip("\r").split("\t") if lines else []), 2
+        lines = lines[1:]
+    wanted = (*task.file_text, *((task.file_label,) if labelled else ()))
+    for column in wanted:
+        if column not in header:
+            raise DataError(
+                f"{file} has no column '{column}'.{nearest(column, header)} Its first line names: {', '.join(header)}."
+            )
+    if not lines:
+        raise DataError(f"{file} has no rows.")
+    places = [header.index(column) for column in wanted]
+    texts: tuple[list[str], ...] = tuple([] for _ in task.text)
+    labels: list[Any] = []
+    kept: list[int] = []
+    for number, line in enumerate(lines, start=first):
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) <= max(places):
+            if task.skips_damaged_rows:
+                continue
+            raise DataError(f"{file}, line {number}: {len(cells)} fields where {len(header)} are named.")
+        kept.append(number)
+        for column, place in zip(texts, places, strict=False):
+            column.append(cells[place])
+        if labelled:
+            labels.append(cells[places[-1]])
+    table = Table(texts, None, str(file))
+    check_texts(table, task, first)
+    return (
+        replace(table, labels=parse_labels(labels, task, [f"{file}, line {n}" for n in kept]))
+        if labelled
+        else table
+    )
+
+
+def check_texts(table: Table, task: Task, first: int) -> None:
+    """Raise :class:`DataError` for an empty text, naming its line; rows are counted from ``first``."""
+    if task.skips_damaged_rows:
+        return
+    for name, column in zip(task.text, table.texts, strict=True):
+        for number, text in enumerate(column, start=first):
+            if not text.strip():
+                raise DataError(f"{table.origin}, line {number}: '{name}' is empty.")
+
+
+def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
+    """Turn labels, as names, numbers or numerals, into class ids or scores.
+
+    Raises
+    ------
+    DataError
+        For a label that the task does not have, naming the place from ``where``.
+    """
+    if task.is_regression:
+        scores = []
+        for place, label in zip(where, labels, strict=False):
+            try:
+                scores.append(float(label))
+            except (TypeError, ValueError):
+                raise DataError(f"{place}: the score '{label}' is not a number.") from None
+        return scores
+    known: dict[Any, int] = {}
+    for number, name in enumerate(task.labels):
+        known |= {name: number, number: number, str(number): number}
+    ids = []
+    for place, label in zip(where, labels, strict=False):
+        if label not in known:
+            raise DataError(
+                f"{place}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
+                f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
+            )
+        ids.append(known[label])
+    return ids
+
+
+def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
+    labelled = split not in task.test
+    for column in (*task.text, *(("label",) if labelled else ())):
+        if column not in data.column_names:
+            raise DataError(
+                f"{origin} has no column '{column}'.{nearest(column, data.column_names)} "
+                f"It has: {', '.join(data.column_names)}."
+            )
+    table = Table(tuple(list(data[column]) for column in task.text), None, origin)
+    check_texts(table, task, 1)
+    if not labelled:
+        return table
+    where = [f"{origin}, row {number}" for number in range(1, len(table) + 1)]
+    return replace(table, labels=parse_labels(list(data["label"]), task, where))
+
+
+def cache_folder() -> Path:
+    """Return where ptuning keeps what can be made again: ``$PTUNING_CACHE``, or ``~/.cache/ptuning``."""
+    if chosen := os.environ.get("PTUNING_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ptuning"

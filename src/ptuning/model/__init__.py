@@ -1,0 +1,1 @@
+"""The LightningModule, backbones, and the delta: what a run changed and nothing else."""

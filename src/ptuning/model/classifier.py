@@ -1,0 +1,210 @@
+"""The LightningModule: a backbone with a classification head, its loss, its metrics, its optimiser."""
+
+import random
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+
+from ptuning import metrics
+from ptuning.data.tokens import Batch
+from ptuning.errors import RunError
+from ptuning.tasks import Task
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the moving weights are trained.
+
+    Attributes
+    ----------
+    lr
+        Peak learning rate.
+    weight_decay
+        Decoupled weight decay of matrices; LayerNorm weights and biases have none.
+    warmup
+        Share of the optimiser steps in which the learning rate rises from 0.
+    schedule
+        ``linear`` (falls to 0 at the last step) or ``constant`` after the warm-up.
+    betas, eps
+        AdamW's.
+    """
+
+    lr: float
+    weight_decay: float = 0.01
+    warmup: float = 0.06
+    schedule: str = "linear"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers on one split, in the data's own order: ``index`` [rows], ``logits`` [rows, outputs], ``labels`` [rows]."""
+
+    index: Tensor
+    logits: Tensor
+    labels: Tensor | None
+
+
+class GlueClassifier(pl.LightningModule):
+    """Fine-tunes a Hugging Face ``AutoModelForSequenceClassification`` on one task.
+
+    What moves is decided elsewhere, by ``requires_grad`` (see :class:`ptuning.SelectionCallback`); this class trains
+    whatever that leaves. Checkpoints hold the moving parameters only.
+
+    Parameters
+    ----------
+    model
+        Backbone with head.
+    task
+        Labels and metrics.
+    optimisation
+        Learning rate, decay, schedule.
+    seed
+        Seed of dropout. Each training step seeds its own masks with (seed, step), so that a run resumed at any
+        step meets the masks it would have met.
+    run_key
+        Identifies the run in checkpoints: a checkpoint of another run is refused.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Task, optimisation: Optimisation, seed: int = 1, run_key: str = ""
+    ) -> None:
+        super().__init__()
+        self.model = (
+            model.train()
+        )  # from_pretrained hands over in evaluation mode, which Lightning would keep
+        self.task = task
+        self.optimisation = optimisation
+        self.seed = seed
+        self.run_key = run_key
+        self.strict_loading = False
+        self.evaluation: dict[str, Predictions] = {}
+        self.val_metrics: dict[str, float] = {}
+        self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits [batch, outputs] in fp32."""
+        inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+        logits: Tensor = self.model(**inputs).logits
+        return logits.float()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return cross entropy, or the mean squared error for regression."""
+        if self.task.is_regression:
+            return functional.mse_loss(logits[:, 0], labels)
+        return functional.cross_entropy(logits, labels)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed this step's dropout."""
+        batches = int(self.trainer.num_training_batches)
+        step = self.current_epoch * batches + batch_idx
+        torch.manual_seed(random.Random(f"{self.seed}/{step}").getrandbits(32))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self.loss(self(batch), batch["labels"])
+        self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the answers of the last evaluation."""
+        self._collected = {number: [] for number in range(len(self.task.validation))}
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect the answers of one batch."""
+        self._collected[dataloader_idx].append((batch["index"], self(batch), batch["labels"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score every dev set as a whole, in the data's own order."""
+        scores, found = [], {}
+        for number, name in enumerate(self.task.validation):
+            index, logits, labels = (
+                torch.cat(part).cpu() for part in zip(*self._collected[number], strict=True)
+            )
+            order = torch.argsort(index)
+            answers = Predictions(index[order], logits[order], labels[order])
+            self.evaluation[name] = answers
+            one = metrics.evaluate(self.task, answers.logits, labels[order])
+            scores.append(metrics.score(self.task, one))
+            suffix = name.removeprefix("validation")
+            found |= {f"{metric}{suffix}": value for metric, value in one.items()}
+        self._collected = {}
+        self.val_metrics = {"score": sum(scores) / len(scores), **found}
+        self.log_dict({f"val/{name}": value for name, value in self.val_metrics.items()})
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return (index, logits) of one batch."""
+        return batch["index"].cpu(), self(batch).cpu()
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW over what moves, with warm-up and decay counted in optimiser steps."""
+        chosen = self.optimisation
+        moving = [p for p in self.parameters() if p.requires_grad]
+        # Everything with fewer than two dimensions is a bias or a LayerNorm weight.
+        groups = [
+            {"params": [p for p in moving if p.dim() >= 2], "weight_decay": chosen.weight_decay},
+            {"params": [p for p in moving if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=chosen.lr,
+            betas=chosen.betas,
+            eps=chosen.eps,
+            fused=self.trainer.precision
+            != "16-mixed",  # the fused kernel cannot be clipped under a GradScaler
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, _factors(steps, round(chosen.warmup * steps), chosen.schedule))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def moving_state(self) -> dict[str, Tensor]:
+        """Return the parameters that move, by their names in the Hugging Face model, on the CPU."""
+        return {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what moves."""
+        moving = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in moving}
+        checkpoint["run_key"] = self.run_key
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another run, or one with another selection.
+
+        Raises
+        ------
+        RunError
+            If the checkpoint was not written by this run.
+        """
+        moving = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
+        if checkpoint.get("run_key") != self.run_key or set(checkpoint["state_dict"]) != moving:
+            raise RunError(
+                f"The checkpoint in this run's folder was written by another run ({checkpoint.get('run_key')}, "
+                f"not {self.run_key}). Remove last.ckpt, or type force=true to begin anew."
+            )
+
+
+class _factors:  # noqa: N801 - a function with three fixed arguments, which unlike a closure can be pickled
+    def __init__(self, steps: int, warmup: int, schedule: str) -> None:
+        self.steps, self.warmup, self.schedule = steps, warmup, schedule
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        if self.schedule == "constant":
+            return 1.0
+        return max(0.0, (self.steps - step) / max(1, self.steps - self.warmup))

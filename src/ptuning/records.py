@@ -1,0 +1,82 @@
+"""Run folders and their records: where a run lies, whether it is done, what it left. Knows no torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ptuning.errors import RunError
+from ptuning.files import write_json
+
+RECORD, CHECKPOINT = "record.json", "last.ckpt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, decided by its recipe: ``<backbone>/<task>/<module>/<layers>/seed=<s>-<hash>``.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    key
+        The hash over everything that can change the result.
+    name
+        Name for people, as in W&B: ``rte/layernorm/all/seed=1``.
+    """
+
+    path: Path
+    key: str
+    name: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an interrupted run goes on from."""
+        return self.path / CHECKPOINT
+
+    def record(self) -> dict[str, Any] | None:
+        """Return the record, or ``None`` if there is none that can be read."""
+        try:
+            found = json.loads((self.path / RECORD).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # never begun, or not ptuning's
+            return None
+        return found if isinstance(found, dict) else None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write the record, whole."""
+        write_json(self.path / RECORD, record)
+
+    def lock(self) -> FileLock:
+        """Take this folder for one process; the lock dies with it.
+
+        Raises
+        ------
+        RunError
+            If another process is at work here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"This run is under way in another process ({self.path}). Wait for it, or stop it."
+            ) from None
+        return lock
+
+
+def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFolder:
+    """Return the folder of the run that ``recipe`` describes.
+
+    ``recipe`` holds everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers``
+    and ``seed`` among its keys.
+    """
+    text = json.dumps(recipe, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:8]
+    task, module, layers, seed = (recipe[part] for part in ("task", "module", "layers", "seed"))
+    path = runs_dir / backbone / task / module / layers / f"seed={seed}-{key}"
+    return RunFolder(path, key, f"{task}/{module}/{layers}/seed={seed}")

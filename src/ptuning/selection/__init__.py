@@ -1,0 +1,22 @@
+"""Module names × layers → the parameters of a model that may move, and the Lightning callback that applies it."""
+
+from ptuning.selection.architectures import ARCHITECTURES, GROUPS, Architecture, architecture_of
+from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
+from ptuning.selection.layers import format_layers, parse_layers
+from ptuning.selection.select import Selection, count_modules, describe, select, set_trainable
+
+__all__ = [
+    "ARCHITECTURES",
+    "GROUPS",
+    "Architecture",
+    "ModuleSelectionCallback",
+    "Selection",
+    "SelectionCallback",
+    "architecture_of",
+    "count_modules",
+    "describe",
+    "format_layers",
+    "parse_layers",
+    "select",
+    "set_trainable",
+]

@@ -1,0 +1,156 @@
+"""Weights & Biases: one W&B run per run, named and grouped, offline by itself, always finished with its exit code."""
+
+import netrc
+import os
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import WandbLogger
+
+from ptuning.errors import ConfigError
+
+
+class WandbTracker(WandbLogger):
+    """Lightning's ``WandbLogger`` with ptuning's names, which never prompts and never waits for a network.
+
+    Parameters
+    ----------
+    save_dir
+        The run folder; W&B's files go to ``wandb/`` in it.
+    mode
+        ``auto`` (online if there is a key and the server answers, else offline), ``online`` or ``offline``. The
+        environment's ``WANDB_MODE`` goes first.
+    name, group, tags, run_id
+        As W&B knows them; ``run_id`` lets a resumed run go on in its own W&B run.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path,
+        project: str = "ptuning",
+        entity: str | None = None,
+        mode: str = "auto",
+        name: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        run_id: str | None = None,
+    ) -> None:
+        if mode not in ("auto", "online", "offline"):
+            raise ConfigError(f"logger.mode={mode} is not known. Allowed: auto, online, offline.")
+        import wandb
+
+        chosen = os.environ.get("WANDB_MODE", mode)
+        self.offline_reason = why_offline() if chosen == "auto" else None
+        offline = chosen == "offline" or self.offline_reason is not None
+        super().__init__(
+            save_dir=save_dir,
+            project=project,
+            entity=entity,
+            name=name,
+            group=group,
+            tags=list(tags),
+            id=run_id,
+            offline=offline,
+            resume="allow" if run_id and not offline else None,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+        )
+        self._finished = False
+
+    def finish(self, exit_code: int, summary: Mapping[str, Any], delta: Sequence[Path] = ()) -> str | None:
+        """Write the summary, attach the delta as an artifact and end the W&B run.
+
+        Returns
+        -------
+        str or None
+            The command that uploads an offline run later.
+        """
+        if self._finished:
+            return None
+        self._finished = True
+        import wandb
+
+        run = self.experiment
+        run.summary.update(dict(summary))
+        if delta:
+            artifact = wandb.Artifact(f"delta-{run.id}", type="delta", metadata=dict(summary))
+            for file in delta:
+                artifact.add_file(str(file))
+            run.log_artifact(artifact)
+        folder = Path(run.dir).parent
+        offline = bool(run.settings._offline)
+        run.finish(exit_code=exit_code)
+        return f"wandb sync {_quoted(folder)}" if offline else None
+
+
+def why_offline() -> str | None:
+    """Return why W&B cannot be reached from here (no key, no network), or ``None`` if it can. Takes 2 s at most."""
+    url = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    host = url.hostname or "api.wandb.ai"
+    if not (
+        os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _has_netrc(host)
+    ):
+        return "no W&B key (wandb login sets one)"
+    try:
+        with socket.create_connection((host, url.port or (80 if url.scheme == "http" else 443)), timeout=2):
+            return None
+    except OSError:
+        return f"{host} does not answer"
+
+
+def make_logger(
+    settings: Mapping[str, Any] | None,
+    folder: Path,
+    name: str,
+    group: str | None,
+    tags: Sequence[str],
+    run_id: str,
+) -> Any:
+    """Return the logger that the ``logger`` group describes, or ``False`` for none.
+
+    Any Lightning logger works by its ``_target_``; it gets the run folder as ``save_dir``. W&B's also gets name, group
+    and tags.
+    """
+    settings = dict(settings or {})
+    target = settings.get("_target_")
+    if not target:
+        return False
+    from hydra.errors import InstantiationException
+    from hydra.utils import get_class, instantiate
+
+    try:
+        extra: dict[str, Any] = {"save_dir": str(folder)}
+        if issubclass(get_class(target), WandbTracker):
+            settings["tags"] = [*tags, *(settings.get("tags") or [])]
+            extra |= {"name": name, "group": group, "run_id": run_id}
+        return instantiate(settings, **extra)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
+        raise ConfigError(f"logger._target_={target} cannot be made: {str(error).splitlines()[0]}") from error
+
+
+def begin(logger: Any, config: Mapping[str, Any]) -> None:
+    """Start the W&B run now and give it the configuration; nothing for other loggers."""
+    if isinstance(logger, WandbTracker):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logger.experiment.config.update(dict(config), allow_val_change=True)
+
+
+def _has_netrc(host: str) -> bool:
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(str(file)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):  # no such file, or one that W&B could not read either
+        return False
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    near = os.path.relpath(path)
+    return shlex.quote(near if not near.startswith("..") else str(path))

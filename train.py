@@ -1,0 +1,19 @@
+"""Train one module of a pretrained encoder on one task: ``python train.py module=layernorm task=rte``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from ptuning.entry import explain_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Run what Hydra composed; the score goes back to a sweeper that asks for it."""
+    from ptuning.run import run
+
+    return run(cfg)
+
+
+if __name__ == "__main__":
+    with explain_errors():
+        main()
