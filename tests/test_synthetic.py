@@ -139,10 +139,7 @@ def test_vocabulary_is_sorted_lower_case_and_wholly_used() -> None:
     words = vocabulary()
     assert words == sorted({word.lower() for word in words})
     said = " ".join(
-        text
-        for task in TASKS.values()
-        for column in generate(task, splits(task)[0], 2000, 0).texts
-        for text in column
+        text for task in TASKS.values() for column in generate(task, splits(task)[0], 2000, 0).texts for text in column
     )
     assert set(words) == set(re.findall(r"\w+|[^\w\s]", said.lower()))
 

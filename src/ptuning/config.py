@@ -1,5 +1,6 @@
 """The schema of every configuration value: types, allowed values, and the checks that run before anything loads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -135,6 +136,15 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Compose ``conf/config.yaml`` with overrides as typed for ``train.py``, and check it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return check(hydra_compose("config", list(overrides)))
+
+
 def check(cfg: DictConfig) -> Config:
     """Return the configuration as plain typed values, after checking all that a type cannot say.
 
@@ -169,9 +179,7 @@ def check(cfg: DictConfig) -> Config:
     if config.task.max_length < 8:
         raise ConfigError(f"task.max_length={config.task.max_length} is too small: at least 8 tokens.")
     if optim.lr is not None and not 0 < optim.lr < 10:
-        raise ConfigError(
-            f"optim.lr={optim.lr} is not a learning rate: it must lie between 0 and 10, e.g. 1e-3."
-        )
+        raise ConfigError(f"optim.lr={optim.lr} is not a learning rate: it must lie between 0 and 10, e.g. 1e-3.")
     if not 0 <= optim.warmup < 1:
         raise ConfigError(f"optim.warmup={optim.warmup} is a share of the steps: 0 <= warmup < 1, e.g. 0.06.")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
@@ -183,9 +191,7 @@ def check(cfg: DictConfig) -> Config:
     if trainer.devices not in (1, "1", "auto", [0]) and not (
         isinstance(trainer.devices, list) and len(trainer.devices) == 1
     ):
-        raise ConfigError(
-            f"trainer.devices={trainer.devices}: one run uses one device. Many runs spread over many devices in a sweep: -m."
-        )
+        raise ConfigError(f"trainer.devices={trainer.devices}: one run uses one device, trainer.devices=1.")
     if trainer.limit_val_batches == 0:
         raise ConfigError(
             "trainer.limit_val_batches=0 leaves no score. Leave it out, or say how many batches to score."
@@ -216,9 +222,7 @@ def suggest_key(key: str) -> str:
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(
-            f"{key}={value} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}."
-        )
+        raise ConfigError(f"{key}={value} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
 
 
 register()

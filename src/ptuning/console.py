@@ -87,11 +87,7 @@ def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
     metrics = "  ".join(
         f"{name} {100 * value:.1f}" for name, value in record["best"].items() if name not in _NOT_METRICS
     )
-    when = (
-        "finished earlier; force=true runs it again"
-        if earlier
-        else format_seconds(record["seconds"]["total"])
-    )
+    when = "finished earlier; force=true runs it again" if earlier else format_seconds(record["seconds"]["total"])
     console.print(
         f"[bold green]score {100 * record['score']:.1f}[/]{synthetic}  "
         f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"
@@ -154,9 +150,7 @@ class TrainingProgress(pl.Callback):
         """Close the bar."""
         self._close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bar."""
         self._close()
 
@@ -167,4 +161,4 @@ class TrainingProgress(pl.Callback):
 
 
 def _batches(trainer: pl.Trainer) -> int:
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+    return int(trainer.fit_loop.epoch_loop.total_batch_idx + 1)

@@ -50,8 +50,8 @@ def explain(error: BaseException) -> str | None:
             return str(link)
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
-                f"The disk is full ({link.filename or 'while writing the run folder'}). Make room, or put runs elsewhere "
-                "(runs_dir=FOLDER), and type the same command again: it goes on from the last checkpoint."
+                f"The disk is full ({link.filename or 'while writing the run folder'}). Make room, or put runs "
+                "elsewhere (runs_dir=FOLDER), and type the same command again: it goes on from the last checkpoint."
             )
         if isinstance(link, PermissionError):
             return f"{link.filename} may not be written. Put runs elsewhere: runs_dir=FOLDER."

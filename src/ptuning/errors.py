@@ -31,6 +31,10 @@ class RunError(UserError):
     """A run folder cannot be used: another run's checkpoint, a broken delta, a full disk."""
 
 
+class Interrupted(Exception):
+    """Training was asked to stop (Ctrl-C, SIGTERM) and has written its checkpoint."""
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """Say which of ``allowed`` was probably meant: ``" Did you mean 'layernorm'?"``, or nothing."""
     matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)

@@ -49,9 +49,7 @@ def score(task: Task, metrics: dict[str, float]) -> float:
 
 def _compute(name: str, predictions: Tensor, targets: Tensor, task: Task) -> float:
     if name == "accuracy":
-        return float(
-            multiclass_accuracy(predictions, targets, num_classes=task.num_outputs, average="micro").double()
-        )
+        return float(multiclass_accuracy(predictions, targets, num_classes=task.num_outputs, average="micro").double())
     if name == "f1":
         return float(binary_f1_score(predictions.double(), targets))
     constant = [what for what, v in (("predictions", predictions), ("labels", targets)) if (v == v[0]).all()]

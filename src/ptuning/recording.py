@@ -1,5 +1,6 @@
 """Lightning callbacks that leave a run's traces: its history, its best weights, and a checkpoint to go on from."""
 
+import os
 import signal
 import threading
 import time
@@ -14,14 +15,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from ptuning.data.tokens import Batch
+from ptuning.errors import Interrupted
 from ptuning.files import write_whole
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import save_delta
 from ptuning.records import CHECKPOINT
-
-
-class Interrupted(Exception):
-    """Training was asked to stop (Ctrl-C, SIGTERM) and has written its checkpoint."""
 
 
 class Recorder(pl.Callback):
@@ -86,9 +84,7 @@ class Recorder(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the metrics; if they are the best so far, keep weights and predictions."""
         assert isinstance(pl_module, GlueClassifier)
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed / max(
-            1, trainer.num_training_batches
-        )
+        done = (trainer.fit_loop.epoch_loop.batch_idx + 1) / max(1, trainer.num_training_batches)
         loss = float(self._loss) / max(1, self._batches)
         entry = {
             "epoch": round(trainer.current_epoch + done, 4),
@@ -150,16 +146,14 @@ class LastCheckpoint(pl.Callback):
         """Give the signals back."""
         self._restore()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._restore()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Save if it is time, at a place from which going on is exact: after an optimiser step, before no evaluation."""
+        """Save if it is time, where going on is exact: after an optimiser step that no evaluation follows."""
         done = batch_idx + 1
         evaluates = done % int(min(trainer.val_check_batch or done, trainer.num_training_batches)) == 0
         if evaluates or done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
@@ -175,7 +169,7 @@ class LastCheckpoint(pl.Callback):
         trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
         if self.stop is not None:
-            raise Interrupted(signal.Signals(self.stop).name)
+            raise Interrupted(f"Stopped; {os.path.relpath(self.path)} is written. The same command goes on from there.")
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop = number

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptuning.errors import RunError
+from ptuning.errors import Interrupted, RunError
 from ptuning.files import write_json
 
 RECORD, CHECKPOINT = "record.json", "last.ckpt"
@@ -80,3 +83,43 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFol
     task, module, layers, seed = (recipe[part] for part in ("task", "module", "layers", "seed"))
     path = runs_dir / backbone / task / module / layers / f"seed={seed}-{key}"
     return RunFolder(path, key, f"{task}/{module}/{layers}/seed={seed}")
+
+
+class Record:
+    """The record of a run under way: written at the start, and at the end whatever happens.
+
+    As a context manager it sets ``status`` (``running``, then ``finished``, ``interrupted`` or ``failed``), the times
+    and, for a failure, the last lines of its traceback. ``closing`` is called with the record before it is written for
+    the last time.
+    """
+
+    def __init__(self, folder: RunFolder, about: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.values: dict[str, Any] = dict(about)
+        self.closing: list[Callable[[dict[str, Any]], None]] = []
+
+    def add(self, **values: Any) -> None:
+        """Add values and write the record."""
+        self.values |= values
+        self.folder.write(self.values)
+
+    def __enter__(self) -> "Record":
+        self.add(status="running", begun=self.values.get("begun") or _now())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        self.values |= {
+            "status": "finished" if error is None else "interrupted" if stopped else "failed",
+            "ended": _now(),
+            "reason": "" if error is None or stopped else "".join(traceback.format_exception(error)[-3:]).strip(),
+        }
+        # After a failure, writing may fail as well (a full disk): the first error is the one to tell.
+        with suppress(OSError) if error is not None else nullcontext():
+            for close in self.closing:
+                close(self.values)
+            self.folder.write(self.values)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

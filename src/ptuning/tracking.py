@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import shlex
 import socket
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,19 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 
+from ptuning.console import console
 from ptuning.errors import ConfigError
+
+_SUMMARY = (
+    "score",
+    "status",
+    "trainable_parameters",
+    "head_parameters",
+    "trainable_percent",
+    "train_examples_per_second",
+    "peak_memory_mb",
+    "source",
+)
 
 
 class WandbTracker(WandbLogger):
@@ -58,7 +71,6 @@ class WandbTracker(WandbLogger):
             resume="allow" if run_id and not offline else None,
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )
-        self._finished = False
 
     def finish(self, exit_code: int, summary: Mapping[str, Any], delta: Sequence[Path] = ()) -> str | None:
         """Write the summary, attach the delta as an artifact and end the W&B run.
@@ -68,9 +80,6 @@ class WandbTracker(WandbLogger):
         str or None
             The command that uploads an offline run later.
         """
-        if self._finished:
-            return None
-        self._finished = True
         import wandb
 
         run = self.experiment
@@ -90,9 +99,7 @@ def why_offline() -> str | None:
     """Return why W&B cannot be reached from here (no key, no network), or ``None`` if it can. Takes 2 s at most."""
     url = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     host = url.hostname or "api.wandb.ai"
-    if not (
-        os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _has_netrc(host)
-    ):
+    if not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _has_netrc(host)):
         return "no W&B key (wandb login sets one)"
     try:
         with socket.create_connection((host, url.port or (80 if url.scheme == "http" else 443)), timeout=2):
@@ -141,6 +148,20 @@ def begin(logger: Any, config: Mapping[str, Any]) -> None:
             logger.experiment.config.update(dict(config), allow_val_change=True)
 
 
+def finish(logger: Any, record: Mapping[str, Any], delta: Sequence[Path]) -> None:
+    """End the logger with what the record says; a W&B run with its true exit code, and its delta if it finished."""
+    if isinstance(logger, WandbTracker):
+        summary = {name: record[name] for name in _SUMMARY if name in record}
+        summary |= {f"best/{name}": value for name, value in record.get("best", {}).items()}
+        summary |= {f"seconds/{name}": value for name, value in record.get("seconds", {}).items()}
+        finished = record["status"] == "finished"
+        code = {"finished": 0, "interrupted": 130}.get(record["status"], 1)
+        if upload := logger.finish(code, summary, delta if finished else ()):
+            console.print(f"W&B is offline ({logger.offline_reason or 'as asked'}). To upload later: {upload}")
+    elif logger:
+        logger.finalize("success" if record["status"] == "finished" else "failed")
+
+
 def _has_netrc(host: str) -> bool:
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
@@ -150,7 +171,5 @@ def _has_netrc(host: str) -> bool:
 
 
 def _quoted(path: Path) -> str:
-    import shlex
-
     near = os.path.relpath(path)
     return shlex.quote(near if not near.startswith("..") else str(path))

@@ -54,9 +54,9 @@ class LengthGroupedBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         batches: list[list[int]] = []
-        for part in order.split(self.window * self.batch_size):
+        for part in torch.split(order, self.window * self.batch_size):
             by_length = part[torch.argsort(self.lengths[part], descending=True, stable=True)]
-            batches += [rows.tolist() for rows in by_length.split(self.batch_size)]
+            batches += [rows.tolist() for rows in torch.split(by_length, self.batch_size)]
         shuffle = torch.randperm(len(batches), generator=generator).tolist()
         return [batches[number] for number in shuffle]
 

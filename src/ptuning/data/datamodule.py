@@ -88,8 +88,8 @@ class GlueDataModule(pl.LightningDataModule):
         if loop is None:
             return {}
         return {
-            "epoch": loop.epoch_progress.current.processed,
-            "batch": loop.epoch_loop.batch_progress.current.processed,
+            "epoch": loop.epoch_progress.current.completed,
+            "batch": loop.epoch_loop.batch_idx + 1,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -116,9 +116,7 @@ class LocalSource(Source):
 
     def _files(self, split: str) -> list[Path]:
         if not self.folder.is_dir():
-            raise DataError(
-                f"There is no folder {self.folder}. Set data.dir to the folder that holds GLUE's files."
-            )
+            raise DataError(f"There is no folder {self.folder}. Set data.dir to the folder that holds GLUE's files.")
         stem = {**self.task.validation, **self.task.test, "train": "train"}[split]
         homes = [
             child
@@ -178,11 +176,7 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
             labels.append(cells[places[-1]])
     table = Table(texts, None, str(file))
     check_texts(table, task, first)
-    return (
-        replace(table, labels=parse_labels(labels, task, [f"{file}, line {n}" for n in kept]))
-        if labelled
-        else table
-    )
+    return replace(table, labels=parse_labels(labels, task, [f"{file}, line {n}" for n in kept])) if labelled else table
 
 
 def check_texts(table: Table, task: Task, first: int) -> None:

@@ -166,9 +166,7 @@ def _some(rng: Random, slots: Sequence[str]) -> list[str]:
     return rng.sample(slots, rng.randint(1, 2))
 
 
-def _restated(
-    same: str, first: Sequence[str], second: Sequence[str], rng: Random, label: str
-) -> tuple[str, ...]:
+def _restated(same: str, first: Sequence[str], second: Sequence[str], rng: Random, label: str) -> tuple[str, ...]:
     """Two texts on one scene if the label is ``same``, else on two that differ in facts of both texts."""
     one = rng.choice(first)
     two = rng.choice([template for template in second if template != one])
@@ -286,8 +284,7 @@ def generate(task: Task, split: str, size: int, seed: int) -> Table:
     splits = [*(["train"] if task.trains else []), *task.validation, *task.test]
     if split not in splits:
         raise DataError(
-            f"Synthetic {task.name} has no split '{split}'.{nearest(split, splits)} "
-            f"Splits: {', '.join(splits)}."
+            f"Synthetic {task.name} has no split '{split}'.{nearest(split, splits)} Splits: {', '.join(splits)}."
         )
     if size < 1:
         raise DataError(f"Synthetic {task.name}, {split}: {size} rows were asked for; ask for 1 or more.")

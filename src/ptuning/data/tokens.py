@@ -95,9 +95,7 @@ def _encode(table: Table, tokenizer: Any, max_length: int) -> dict[str, Tensor]:
     lengths = torch.tensor([0, *map(len, encoded["input_ids"])])
     return {
         "input_ids": torch.tensor([i for row in encoded["input_ids"] for i in row], dtype=torch.int32),
-        "token_type_ids": torch.tensor(
-            [i for row in encoded["token_type_ids"] for i in row], dtype=torch.uint8
-        ),
+        "token_type_ids": torch.tensor([i for row in encoded["token_type_ids"] for i in row], dtype=torch.uint8),
         "offsets": lengths.cumsum(0),
     }
 

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +48,7 @@ class BackboneSource:
     identity: str
 
 
-def find_backbone(
-    path: str, revision: str | None = None, config: Mapping[str, Any] | None = None
-) -> BackboneSource:
+def find_backbone(path: str, revision: str | None = None, config: Mapping[str, Any] | None = None) -> BackboneSource:
     """Find the backbone that ``backbone.path`` names.
 
     Parameters
@@ -79,14 +76,10 @@ def find_backbone(
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise BackboneError(
-                f"{path} holds no config.json: backbone.path wants a Hugging Face model folder."
-            )
+            raise BackboneError(f"{path} holds no config.json: backbone.path wants a Hugging Face model folder.")
         return BackboneSource(folder.resolve().name, str(folder), None, {}, _digest(folder))
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep == "\\" and "\\" in path:
-        raise BackboneError(
-            f"There is no folder {path}. backbone.path takes a folder or a Hub id; {_OTHER_WAYS}"
-        )
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
+        raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id; {_OTHER_WAYS}")
     return BackboneSource(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
 
 
@@ -122,6 +115,14 @@ def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
             model = AutoModelForSequenceClassification.from_config(config)
     _draw_head(model, seed)
     return model  # type: ignore[no-any-return]
+
+
+def load_skeleton(source: BackboneSource) -> nn.Module:
+    """Return the model of a backbone with a two-label head and no weights at all: shapes and names only."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(load_config(source))  # type: ignore[no-any-return]
 
 
 def load_config(source: BackboneSource, task: Task | None = None) -> Any:
@@ -213,7 +214,7 @@ def _sha256(file: Path) -> str:
     return _digests[key]
 
 
-class _hub_errors:  # noqa: N801 - reads as a `with` phrase
+class _hub_errors:
     """Turn what the Hub's client raises into one sentence."""
 
     def __init__(self, source: BackboneSource) -> None:
@@ -228,6 +229,6 @@ class _hub_errors:  # noqa: N801 - reads as a `with` phrase
             if Path(where).is_dir():
                 raise BackboneError(f"{where} does not load as a Hugging Face model: {first}") from error
             raise BackboneError(
-                f"The backbone '{where}' could not be had from the Hugging Face Hub or its cache ({first.rstrip('.')}). "
+                f"The backbone '{where}' could not be had from the Hub or its cache ({first.rstrip('.')}). "
                 f"{_OTHER_WAYS}"
             ) from error

@@ -46,7 +46,7 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers on one split, in the data's own order: ``index`` [rows], ``logits`` [rows, outputs], ``labels`` [rows]."""
+    """Answers on one split in the data's own order: ``index``, ``labels`` [rows]; ``logits`` [rows, outputs]."""
 
     index: Tensor
     logits: Tensor
@@ -78,9 +78,7 @@ class GlueClassifier(pl.LightningModule):
         self, model: nn.Module, task: Task, optimisation: Optimisation, seed: int = 1, run_key: str = ""
     ) -> None:
         super().__init__()
-        self.model = (
-            model.train()
-        )  # from_pretrained hands over in evaluation mode, which Lightning would keep
+        self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
         self.optimisation = optimisation
         self.seed = seed
@@ -125,11 +123,10 @@ class GlueClassifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score every dev set as a whole, in the data's own order."""
-        scores, found = [], {}
+        scores: list[float] = []
+        found: dict[str, float] = {}
         for number, name in enumerate(self.task.validation):
-            index, logits, labels = (
-                torch.cat(part).cpu() for part in zip(*self._collected[number], strict=True)
-            )
+            index, logits, labels = (torch.cat(part).cpu() for part in zip(*self._collected[number], strict=True))
             order = torch.argsort(index)
             answers = Predictions(index[order], logits[order], labels[order])
             self.evaluation[name] = answers
@@ -159,8 +156,7 @@ class GlueClassifier(pl.LightningModule):
             lr=chosen.lr,
             betas=chosen.betas,
             eps=chosen.eps,
-            fused=self.trainer.precision
-            != "16-mixed",  # the fused kernel cannot be clipped under a GradScaler
+            fused=self.trainer.precision != "16-mixed",  # the fused kernel cannot be clipped under a GradScaler
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -198,7 +194,7 @@ class GlueClassifier(pl.LightningModule):
             )
 
 
-class _factors:  # noqa: N801 - a function with three fixed arguments, which unlike a closure can be pickled
+class _factors:
     def __init__(self, steps: int, warmup: int, schedule: str) -> None:
         self.steps, self.warmup, self.schedule = steps, warmup, schedule
 

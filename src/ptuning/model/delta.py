@@ -54,9 +54,7 @@ def read_delta(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise RunError(f"{folder / DESCRIPTION} is not JSON ({error}).") from None
     if sha256(content).hexdigest() != description.get("sha256"):
-        raise RunError(
-            f"{folder / WEIGHTS} and {DESCRIPTION} do not belong together: run it again with force=true."
-        )
+        raise RunError(f"{folder / WEIGHTS} and {DESCRIPTION} do not belong together: run it again with force=true.")
     return load(content), description
 
 
@@ -85,8 +83,8 @@ def load(run: str | Path) -> tuple[Any, Any]:
     found = backbone_hash(model)
     if found != description["backbone"]["hash"]:
         raise RunError(
-            f"The delta in {run} was trained on {source.label} with weights {description['backbone']['hash'][:12]}, but "
-            f"these are {found[:12]}. A delta fits only the backbone that it was trained on."
+            f"The delta in {run} was trained on {source.label} with weights {description['backbone']['hash'][:12]}, "
+            f"but these are {found[:12]}. A delta fits only the backbone that it was trained on."
         )
     apply_delta(model, values)
     return model.eval(), load_tokenizer(source)
@@ -98,9 +96,7 @@ def apply_delta(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             if name not in parameters or parameters[name].shape != value.shape:
-                raise RunError(
-                    f"The delta has a value for '{name}' that this model does not have in this shape."
-                )
+                raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
             parameters[name].copy_(value)
 
 

@@ -90,7 +90,7 @@ def architecture_of(model: nn.Module) -> Architecture:
     SelectionError
         If there is no entry for its ``config.model_type``.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    model_type = str(getattr(getattr(model, "config", None), "model_type", ""))
     if model_type not in ARCHITECTURES:
         raise SelectionError(
             f"ptuning does not know the modules of a '{model_type or type(model).__name__}' model "

@@ -29,9 +29,7 @@ def parse_layers(layers: Layers, num_layers: int) -> tuple[int, ...]:
     else:
         parts = list(str(layers).split(","))
     if not parts:
-        raise SelectionError(
-            f"layers=[] selects no layer. Allowed: {_GRAMMAR}; for the head alone: module=frozen."
-        )
+        raise SelectionError(f"layers=[] selects no layer. Allowed: {_GRAMMAR}; for the head alone: module=frozen.")
     found = {number for part in parts for number in _parse_one(str(part).strip(), layers, num_layers)}
     outside = sorted(number for number in found if number >= num_layers)
     if outside:
@@ -50,9 +48,7 @@ def _parse_one(text: str, layers: Layers, num_layers: int) -> Iterable[int]:
     if match := re.fullmatch(r"(\d+)-(\d+)", text):
         first, last = int(match[1]), int(match[2])
         if first > last:
-            raise SelectionError(
-                f"layers={format_typed(layers)} runs backwards. Did you mean {last}-{first}?"
-            )
+            raise SelectionError(f"layers={format_typed(layers)} runs backwards. Did you mean {last}-{first}?")
         if last >= num_layers:
             return (first, last)  # reported as out of range, without unrolling a range of any length
         return range(first, last + 1)
@@ -67,9 +63,7 @@ def _parse_one(text: str, layers: Layers, num_layers: int) -> Iterable[int]:
     hint = ""
     if re.fullmatch(r"-\d+", text):
         hint = f" Layers count from 0; for the last {text[1:]} say last:{text[1:]}."
-    raise SelectionError(
-        f"layers={format_typed(layers)} is not a layer expression. Allowed: {_GRAMMAR}.{hint}"
-    )
+    raise SelectionError(f"layers={format_typed(layers)} is not a layer expression. Allowed: {_GRAMMAR}.{hint}")
 
 
 def format_typed(layers: Layers) -> str:

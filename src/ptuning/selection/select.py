@@ -86,13 +86,11 @@ def select(
     wanted = (module,) if isinstance(module, str) else tuple(module)
     if not wanted:
         raise SelectionError("module=[] selects nothing. For the head alone say module=frozen.")
-    head, backbone = _split_head(model)
+    _, backbone = _split_head(model)
     if "custom" in wanted:
         chosen = _by_patterns(backbone, patterns)
     elif patterns:
-        raise SelectionError(
-            "module.patterns are only read with module=custom: add module=custom, or drop them."
-        )
+        raise SelectionError("module.patterns are only read with module=custom: add module=custom, or drop them.")
     else:
         chosen = set()
     named = [name for name in wanted if name != "custom"]
@@ -155,9 +153,7 @@ def count_layers(model: nn.Module) -> int:
     """Return the number of blocks of a model, from its configuration."""
     number = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     if not isinstance(number, int):
-        raise SelectionError(
-            f"{type(model).__name__} does not say how many layers it has: only layers=all works."
-        )
+        raise SelectionError(f"{type(model).__name__} does not say how many layers it has: only layers=all works.")
     return number
 
 
@@ -202,9 +198,7 @@ def _by_patterns(backbone: Mapping[str, object], patterns: Sequence[str]) -> set
         try:
             matches = {name for name in backbone if re.search(pattern, name)}
         except re.error as error:
-            raise SelectionError(
-                f"'{pattern}' in module.patterns is not a regular expression: {error}."
-            ) from None
+            raise SelectionError(f"'{pattern}' in module.patterns is not a regular expression: {error}.") from None
         if not matches:
             raise SelectionError(
                 f"'{pattern}' in module.patterns matches no parameter of the backbone; a name looks like "
@@ -240,12 +234,7 @@ def _by_modules(
         if (
             (located is not None and located[0] in elementary)
             or "full" in modules
-            or (
-                "bias" in modules
-                and located is not None
-                and located[1] is not None
-                and name.endswith(".bias")
-            )
+            or ("bias" in modules and located is not None and located[1] is not None and name.endswith(".bias"))
         ):
             chosen.add(name)
     return chosen
