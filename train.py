@@ -3,15 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from ptuning.entry import explain_errors
+from ptuning.entry import explain_errors, run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Run what Hydra composed; the score goes back to a sweeper that asks for it."""
-    from ptuning.run import run
-
-    return run(cfg)
+    return run_job(cfg)
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ def check(cfg: DictConfig) -> Config:
     ConfigError
         With the key, the value, what is allowed and the override to type.
     """
+    _refuse_unknown(cfg, Config, "")
     try:
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
@@ -218,6 +219,16 @@ def suggest_key(key: str) -> str:
     if last in names:
         return ""
     return f"{nearest(last, names)} There is: {', '.join(prefix + name for name in names)}."
+
+
+def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
+    """Refuse keys that were added to the schema with Hydra's ``+``."""
+    known = {f.name: f.type for f in fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(f"There is no key '{place}{key}'.{suggest_key(f'{place}{key}')}")
+        if is_dataclass(known[str(key)]):
+            _refuse_unknown(cfg[key], known[str(key)], f"{place}{key}.")
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

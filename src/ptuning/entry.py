@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-import ptuning.config
-from ptuning.errors import UserError, nearest
+from omegaconf import DictConfig
 
-_FULL = "HYDRA_FULL_ERROR"
+import ptuning.config
+from ptuning.errors import Interrupted, UserError, nearest
+
+_FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
     """Print a reader's mistake as one sentence and exit with 2; with ``HYDRA_FULL_ERROR=1`` show the traceback."""
     wants_traceback = os.environ.get(_FULL, "0") == "1"
+    os.environ[_SHOW] = "1" if wants_traceback else "0"
     os.environ[_FULL] = "1"  # lets Hydra's own exceptions through to here instead of printing them its way
     try:
         yield
@@ -30,14 +33,37 @@ def explain_errors() -> Iterator[None]:
         sentence = explain(error)
         if wants_traceback or sentence is None:
             raise
-        _leave(sentence, 130 if type(error).__name__ == "Interrupted" else 2)
+        _leave(sentence, _code(error))
     finally:
         os.environ[_FULL] = "1" if wants_traceback else "0"
 
 
+def run_job(cfg: DictConfig) -> float:
+    """Run one job of ``train.py``.
+
+    A reader's mistake in a single run ends the process here, before Hydra adds a line of its own. In a multirun it is
+    told at once and stays that job's failure.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from ptuning.run import run
+
+    try:
+        return run(cfg)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None or os.environ.get(_SHOW) == "1":
+            raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            sys.stderr.write(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n")
+            raise
+        _leave(sentence, _code(error))
+
+
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that the reader can mend, or ``None`` for one of ours."""
-    from hydra.errors import HydraException, MissingConfigException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     chain: list[BaseException] = []
@@ -46,7 +72,7 @@ def explain(error: BaseException) -> str | None:
         chain.append(link)
         link = link.__cause__ or link.__context__
     for link in chain:
-        if isinstance(link, UserError):
+        if isinstance(link, UserError | Interrupted):
             return str(link)
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
@@ -55,12 +81,12 @@ def explain(error: BaseException) -> str | None:
             )
         if isinstance(link, PermissionError):
             return f"{link.filename} may not be written. Put runs elsewhere: runs_dir=FOLDER."
-    if type(error).__name__ == "Interrupted":
-        return str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, given = (error.missing_cfg_file or "").rpartition("/")
         choices = [option for option in error.options if option != "schema"]
         return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}."
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' cannot be read as KEY=VALUE: {str(error).splitlines()[0]}. Quotes may be missing."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_override(error)
     return None
@@ -80,6 +106,10 @@ def _explain_override(error: BaseException) -> str:
         return f"'{match[1]}' exists already: type it without the +."
     first = text.splitlines()[0]
     return f"{first}{f' ({detail})' if detail and detail not in first else ''}"
+
+
+def _code(error: BaseException) -> int:
+    return 130 if isinstance(error, Interrupted) else 2
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
