@@ -122,6 +122,7 @@ class Config:
     seed: int = 1
     predict: list[str] = field(default_factory=list)
     runs_dir: str = "runs"
+    checkpoint_seconds: float = 60.0
     force: bool = False
 
 

@@ -93,6 +93,8 @@ def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
         f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"
     )
     console.print(f"{folder}  ({when})")
+    if "wandb_sync" in record:
+        console.print(f"W&B is offline: {record['wandb_offline']}. To upload later: {record['wandb_sync']}")
 
 
 _NOT_METRICS = ("epoch", "step", "train_loss", "score")

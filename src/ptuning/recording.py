@@ -93,6 +93,10 @@ class Recorder(pl.Callback):
             **pl_module.val_metrics,
         }
         self.history.append(entry)
+        self._enter("validate")
+        rate = self.examples / max(self.seconds["train"], 1e-9)
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/examples_per_second": rate}, step=trainer.global_step)
         self._loss, self._batches = 0.0, 0
         if self.best is None or entry["score"] > self.best["score"]:
             self.best = entry

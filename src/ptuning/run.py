@@ -94,11 +94,13 @@ def _train(plan: Plan, folder: RunFolder, began: float) -> dict[str, Any]:
         )
         tracking.begin(logger, {**asdict(config), **_counts(selection), "optimisation": asdict(plan.optimisation)})
 
-        progress = [TrainingProgress(folder.name)] if config.trainer.enable_progress_bar else []
+        callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
+        if config.trainer.enable_progress_bar:
+            callbacks.append(TrainingProgress(folder.name))
         trainer = pl.Trainer(
             **{**plan.trainer, "enable_progress_bar": False},
             logger=logger,
-            callbacks=[plan.selector, recorder, LastCheckpoint(folder.path), *progress, *plan.callbacks],
+            callbacks=callbacks,
             plugins=[WholeFileCheckpointIO()],
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 
-from ptuning.console import console
 from ptuning.errors import ConfigError
 
 _SUMMARY = (
@@ -71,6 +70,7 @@ class WandbTracker(WandbLogger):
             resume="allow" if run_id and not offline else None,
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where Lightning passes None
 
     def finish(self, exit_code: int, summary: Mapping[str, Any], delta: Sequence[Path] = ()) -> str | None:
         """Write the summary, attach the delta as an artifact and end the W&B run.
@@ -148,8 +148,12 @@ def begin(logger: Any, config: Mapping[str, Any]) -> None:
             logger.experiment.config.update(dict(config), allow_val_change=True)
 
 
-def finish(logger: Any, record: Mapping[str, Any], delta: Sequence[Path]) -> None:
-    """End the logger with what the record says; a W&B run with its true exit code, and its delta if it finished."""
+def finish(logger: Any, record: dict[str, Any], delta: Sequence[Path]) -> None:
+    """End the logger with what the record says; a W&B run with its true exit code, and its delta if it finished.
+
+    For a W&B run that stayed offline the record gets ``wandb_offline``: why, and ``wandb_sync``: the command that
+    uploads it later.
+    """
     if isinstance(logger, WandbTracker):
         summary = {name: record[name] for name in _SUMMARY if name in record}
         summary |= {f"best/{name}": value for name, value in record.get("best", {}).items()}
@@ -157,7 +161,7 @@ def finish(logger: Any, record: Mapping[str, Any], delta: Sequence[Path]) -> Non
         finished = record["status"] == "finished"
         code = {"finished": 0, "interrupted": 130}.get(record["status"], 1)
         if upload := logger.finish(code, summary, delta if finished else ()):
-            console.print(f"W&B is offline ({logger.offline_reason or 'as asked'}). To upload later: {upload}")
+            record |= {"wandb_offline": logger.offline_reason or "as asked", "wandb_sync": upload}
     elif logger:
         logger.finalize("success" if record["status"] == "finished" else "failed")
 

@@ -1,6 +1,7 @@
 """Where a task's text comes from: the Hub, a folder, or the synthetic grammar. Each hands over plain tables."""
 
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -69,10 +70,9 @@ class HubSource(Source):
         datasets.disable_progress_bars()
         try:
             data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0].rstrip(".")
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
-                f"{self.path} ({self.task.name}, {split}) could not be had: {first}. {_OTHER_WAYS}"
+                f"{self.path} ({self.task.name}, {split}) could not be had: {_reason(error)}. {_OTHER_WAYS}"
             ) from error
         return _from_dataset(data, self.task, split, f"{self.path} {self.task.name}/{split}")
 
@@ -96,16 +96,19 @@ class LocalSource(Source):
         import datasets
 
         datasets.disable_progress_bars()
-        if files[0].suffix == ".parquet":
-            data: Any = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(f)) for f in files])
-        else:
-            data = datasets.load_from_disk(str(files[0].parent))
+        try:
+            if files[0].suffix == ".parquet":
+                data: Any = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(f)) for f in files])
+            else:
+                data = datasets.load_from_disk(str(files[0].parent))
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"{files[0]} could not be read: {_reason(error)}.") from error
         return _from_dataset(data, self.task, split, str(files[0]))
 
     def identity(self) -> str:
-        """Return a digest of the training and development files' bytes."""
+        """Return a digest of the training and development files' bytes; of the test file where there are neither."""
         digest = hashlib.sha256()
-        for split in ("train", *self.task.validation):
+        for split in ("train", *self.task.validation) if self.task.trains else self.task.test:
             for file in self._files(split):
                 folder = [file] if file.suffix != ".json" else sorted(file.parent.glob("*.arrow"))
                 for part in folder:
@@ -143,13 +146,19 @@ class LocalSource(Source):
 def _read_tsv(file: Path, task: Task, split: str) -> Table:
     """Read one file of the benchmark's download: tab-separated, where a quote is an ordinary character."""
     labelled = split not in task.test
-    lines = file.read_text(encoding="utf-8-sig").split("\n")
-    if lines and not lines[-1]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise DataError(f"{file}, line {line}: byte {byte:#04x} is not UTF-8; save the file as UTF-8.") from None
+    if not lines[-1]:
         lines.pop()
+    if not lines:
+        raise DataError(f"{file} is empty.")
     if task.header and labelled:
         header, first = list(task.header), 1
     else:
-        header, first = (lines[0].rstrip("\r").split("\t") if lines else []), 2
+        header, first = lines[0].rstrip("\r").split("\t"), 2
         lines = lines[1:]
     wanted = (*task.file_text, *((task.file_label,) if labelled else ()))
     for column in wanted:
@@ -162,31 +171,31 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
     places = [header.index(column) for column in wanted]
     texts: tuple[list[str], ...] = tuple([] for _ in task.text)
     labels: list[Any] = []
-    kept: list[int] = []
+    where: list[str] = []
     for number, line in enumerate(lines, start=first):
         cells = line.rstrip("\r").split("\t")
         if len(cells) <= max(places):
             if task.skips_damaged_rows:
                 continue
-            raise DataError(f"{file}, line {number}: {len(cells)} fields where {len(header)} are named.")
-        kept.append(number)
+            raise DataError(f"{file}, line {number} has only {len(cells)} of {len(header)} fields.")
+        where.append(f"{file}, line {number}")
         for column, place in zip(texts, places, strict=False):
             column.append(cells[place])
         if labelled:
             labels.append(cells[places[-1]])
     table = Table(texts, None, str(file))
-    check_texts(table, task, first)
-    return replace(table, labels=parse_labels(labels, task, [f"{file}, line {n}" for n in kept])) if labelled else table
+    check_texts(table, task, where)
+    return replace(table, labels=parse_labels(labels, task, where)) if labelled else table
 
 
-def check_texts(table: Table, task: Task, first: int) -> None:
-    """Raise :class:`DataError` for an empty text, naming its line; rows are counted from ``first``."""
-    if task.skips_damaged_rows:
-        return
+def check_texts(table: Table, task: Task, where: Sequence[str]) -> None:
+    """Raise :class:`DataError` for a text that is none, or empty where the task has no empty ones, with its place."""
     for name, column in zip(task.text, table.texts, strict=True):
-        for number, text in enumerate(column, start=first):
-            if not text.strip():
-                raise DataError(f"{table.origin}, line {number}: '{name}' is empty.")
+        for place, text in zip(where, column, strict=True):
+            if not isinstance(text, str):
+                raise DataError(f"{place}: '{name}' is {text!r}, not text.")
+            if not text.strip() and not task.skips_damaged_rows:
+                raise DataError(f"{place}: '{name}' is empty.")
 
 
 def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
@@ -201,9 +210,12 @@ def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> lis
         scores = []
         for place, label in zip(where, labels, strict=False):
             try:
-                scores.append(float(label))
+                score = float(label)
             except (TypeError, ValueError):
-                raise DataError(f"{place}: the score '{label}' is not a number.") from None
+                score = math.nan
+            if not math.isfinite(score):
+                raise DataError(f"{place}: the score '{label}' is not a number.")
+            scores.append(score)
         return scores
     known: dict[Any, int] = {}
     for number, name in enumerate(task.labels):
@@ -219,6 +231,11 @@ def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> lis
     return ids
 
 
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's message, or its name if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
     labelled = split not in task.test
     for column in (*task.text, *(("label",) if labelled else ())):
@@ -227,12 +244,12 @@ def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
                 f"{origin} has no column '{column}'.{nearest(column, data.column_names)} "
                 f"It has: {', '.join(data.column_names)}."
             )
-    table = Table(tuple(list(data[column]) for column in task.text), None, origin)
-    check_texts(table, task, 1)
-    if not labelled:
-        return table
+    table = Table(tuple(data[column][:] for column in task.text), None, origin)
+    if not len(table):
+        raise DataError(f"{origin} has no rows.")
     where = [f"{origin}, row {number}" for number in range(1, len(table) + 1)]
-    return replace(table, labels=parse_labels(list(data["label"]), task, where))
+    check_texts(table, task, where)
+    return replace(table, labels=parse_labels(data["label"][:], task, where)) if labelled else table
 
 
 def cache_folder() -> Path:

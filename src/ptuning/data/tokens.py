@@ -101,8 +101,10 @@ def _encode(table: Table, tokenizer: Any, max_length: int) -> dict[str, Tensor]:
 
 
 def _key(table: Table, tokenizer: Any, max_length: int) -> str:
-    digest = hashlib.sha256(f"2 {max_length} ".encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest = hashlib.sha256(f"3 {max_length} {tokenizer.truncation_side} ".encode())
+    # The backend remembers how it cut and padded last, so a tokenizer that was used would not equal a fresh one.
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    digest.update(json.dumps(rules).encode())
     for column in table.texts:
         digest.update(json.dumps(list(column)).encode())
     return digest.hexdigest()[:32]

@@ -1,12 +1,21 @@
 """Module names × layers → the parameters of a model that may move, and the Lightning callback that applies it."""
 
-from ptuning.selection.architectures import ARCHITECTURES, GROUPS, Architecture, architecture_of
+from ptuning.selection.architectures import (
+    ARCHITECTURES,
+    BERT,
+    CROSS_CUTTING,
+    GROUPS,
+    Architecture,
+    architecture_of,
+)
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.select import Selection, count_modules, describe, select, set_trainable
 
 __all__ = [
     "ARCHITECTURES",
+    "BERT",
+    "CROSS_CUTTING",
     "GROUPS",
     "Architecture",
     "ModuleSelectionCallback",

