@@ -1,6 +1,8 @@
 """The schema of every configuration value: types, allowed values, and the checks that run before anything loads."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -159,48 +161,106 @@ def check(cfg: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    trainer, optim = config.trainer, config.optim
+    optim = config.optim
     _one_of("data.source", config.data.source, ("hub", "local", "synthetic"))
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
     if config.subset != "all":
         raise ConfigError(f"subset={config.subset} is not known. Allowed: all.")
     if not config.module.parts:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
+    for name, part in config.module.parts.items():
+        _check_rate(f"module.parts.{name}.learning_rate", part.learning_rate)
     if config.data.source == "local" and not config.data.dir:
         raise ConfigError("data=local needs the folder with GLUE's files: data.dir=FOLDER.")
+    for size in config.data.sizes:
+        _one_of("data.sizes", size, ("train", "validation", "test"))
     for key, value in {
         "task.max_epochs": config.task.max_epochs,
         "task.batch_size": config.task.batch_size,
         "data.eval_batch_size": config.data.eval_batch_size,
-        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "trainer.max_epochs": 1 if trainer.max_epochs is None else trainer.max_epochs,
+        **{f"module.parts.{name}.max_epochs": part.max_epochs for name, part in config.module.parts.items()},
         **{f"data.sizes.{name}": size for name, size in config.data.sizes.items()},
     }.items():
         if value < 1:
             raise ConfigError(f"{key}={value} is too small: it must be at least 1.")
     if config.task.max_length < 8:
         raise ConfigError(f"task.max_length={config.task.max_length} is too small: at least 8 tokens.")
-    if optim.lr is not None and not 0 < optim.lr < 10:
-        raise ConfigError(f"optim.lr={optim.lr} is not a learning rate: it must lie between 0 and 10, e.g. 1e-3.")
+    if optim.lr is not None:
+        _check_rate("optim.lr", optim.lr)
     if not 0 <= optim.warmup < 1:
         raise ConfigError(f"optim.warmup={optim.warmup} is a share of the steps: 0 <= warmup < 1, e.g. 0.06.")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         raise ConfigError(f"optim.betas={optim.betas} must be two numbers in [0, 1), e.g. [0.9,0.999].")
-    if optim.weight_decay < 0 or optim.eps <= 0:
-        raise ConfigError("optim.weight_decay must be at least 0 and optim.eps above 0.")
-    if config.seed < 0:
-        raise ConfigError(f"seed={config.seed} is negative: a seed is a whole number from 0.")
-    if trainer.devices not in (1, "1", "auto", [0]) and not (
-        isinstance(trainer.devices, list) and len(trainer.devices) == 1
-    ):
-        raise ConfigError(f"trainer.devices={trainer.devices}: one run uses one device, trainer.devices=1.")
+    if not 0 <= optim.weight_decay < math.inf:
+        raise ConfigError(f"optim.weight_decay={optim.weight_decay} must be at least 0, e.g. 0.01.")
+    if not 0 < optim.eps < math.inf:
+        raise ConfigError(f"optim.eps={optim.eps} must be above 0, e.g. 1e-8.")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed={config.seed} is not a seed: a whole number from 0 to 4294967295.")
+    _check_trainer(config.trainer)
+    return config
+
+
+def _check_trainer(trainer: TrainerConfig) -> None:
+    """Refuse what Lightning would refuse later and less clearly, and what leaves a run without a score."""
     if trainer.limit_val_batches == 0:
         raise ConfigError(
             "trainer.limit_val_batches=0 leaves no score. Leave it out, or say how many batches to score."
         )
     if trainer.fast_dev_run:
         raise ConfigError("trainer.fast_dev_run leaves no score. For a quick try: trainer.max_steps=5.")
-    return config
+    _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
+    if trainer.gradient_clip_algorithm is not None:
+        _one_of("trainer.gradient_clip_algorithm", trainer.gradient_clip_algorithm, ("norm", "value"))
+    if trainer.profiler is not None:
+        _one_of("trainer.profiler", trainer.profiler, ("simple", "advanced", "pytorch"))
+    devices = trainer.devices
+    index = devices[0] if isinstance(devices, list) and len(devices) == 1 else None
+    if not (devices in (1, "1") and devices is not True) and not (type(index) is int and index >= 0):
+        raise ConfigError(
+            f"trainer.devices={devices}: one run uses one device, trainer.devices=1, or [2] for the third."
+        )
+    share = "a number of batches from 1, or a share of them above 0 and up to 1.0"
+    for key, fits, allowed in (
+        ("max_epochs", _whole_from(1), "a whole number from 1"),
+        ("min_epochs", _whole_from(1), "a whole number from 1"),
+        ("max_steps", lambda value: value == -1 or _whole_from(1)(value), "a whole number from 1, or -1 for no limit"),
+        ("min_steps", _whole_from(1), "a whole number from 1"),
+        ("max_time", _is_time, "days:hours:minutes:seconds, e.g. '00:01:30:00'"),
+        ("limit_train_batches", _is_share, share),
+        ("limit_val_batches", _is_share, share),
+        ("limit_predict_batches", _is_share, share),
+        ("overfit_batches", lambda value: value == 0 or _is_share(value), f"0, {share}"),
+        ("val_check_interval", _is_share, share),
+        ("check_val_every_n_epoch", _whole_from(1), "a whole number from 1"),
+        ("num_sanity_val_steps", _whole_from(-1), "a whole number from 0, or -1 for all"),
+        ("log_every_n_steps", _whole_from(0), "a whole number from 0"),
+        ("accumulate_grad_batches", _whole_from(1), "a whole number from 1"),
+        ("gradient_clip_val", lambda value: 0 <= value < math.inf, "a number from 0"),
+        ("deterministic", lambda value: value in (True, False, "warn"), "true, false or warn"),
+    ):
+        value = getattr(trainer, key)
+        if value is not None and not fits(value):
+            raise ConfigError(f"trainer.{key}={value} does not fit: it must be {allowed}.")
+
+
+def _whole_from(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and value >= least
+
+
+def _is_share(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value >= 1 if isinstance(value, int) else 0 < value <= 1
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\d+:\d+:\d+:\d+", value) is not None
+
+
+def _check_rate(key: str, rate: float) -> None:
+    if not 0 < rate < 10:
+        raise ConfigError(f"{key}={rate} is not a learning rate: it must lie between 0 and 10, e.g. 1e-3.")
 
 
 def suggest_key(key: str) -> str:
@@ -210,7 +270,7 @@ def suggest_key(key: str) -> str:
     for parent in parents:
         found = next((f for f in fields(node) if f.name == parent), None) if is_dataclass(node) else None
         if found is None:
-            return ""
+            return suggest_key(".".join([*key.split(".")[: parents.index(parent) + 1]])) if is_dataclass(node) else ""
         candidates = [found.type, *get_args(found.type)]
         node = next((c for c in candidates if is_dataclass(c)), None)
     if node is None or not is_dataclass(node):
@@ -228,8 +288,12 @@ def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
     for key in cfg:
         if key not in known:
             raise ConfigError(f"There is no key '{place}{key}'.{suggest_key(f'{place}{key}')}")
-        if is_dataclass(known[str(key)]):
-            _refuse_unknown(cfg[key], known[str(key)], f"{place}{key}.")
+        inside = known[str(key)]
+        if is_dataclass(inside):
+            _refuse_unknown(cfg[key], inside, f"{place}{key}.")
+        elif is_dataclass(part := (*get_args(inside), None)[-2 if get_args(inside) else -1]):
+            for name in cfg[key]:
+                _refuse_unknown(cfg[key][name], part, f"{place}{key}.{name}.")
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

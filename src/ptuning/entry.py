@@ -89,6 +89,8 @@ def explain(error: BaseException) -> str | None:
         return f"'{error.override}' cannot be read as KEY=VALUE: {str(error).splitlines()[0]}. Quotes may be missing."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_override(error)
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):  # Hydra's, for task=null
+        return "A group takes the name of one of its choices, not null or a number: module=layernorm, logger=none."
     return None
 
 

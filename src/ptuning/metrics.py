@@ -77,4 +77,5 @@ def _correlation(x: Tensor, y: Tensor) -> float:
 def _ranks(values: Tensor) -> Tensor:
     """Rank the values from 1 on; equal ones share the mean of their ranks."""
     _, which, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts.double() - 1) / 2)[which]
+    ranks: Tensor = counts.cumsum(0) - (counts.double() - 1) / 2
+    return ranks[which]

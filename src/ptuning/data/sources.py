@@ -143,9 +143,8 @@ class LocalSource(Source):
         )
 
 
-def _read_tsv(file: Path, task: Task, split: str) -> Table:
-    """Read one file of the benchmark's download: tab-separated, where a quote is an ordinary character."""
-    labelled = split not in task.test
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text file that has at least one."""
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -155,6 +154,13 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
         lines.pop()
     if not lines:
         raise DataError(f"{file} is empty.")
+    return lines
+
+
+def _read_tsv(file: Path, task: Task, split: str) -> Table:
+    """Read one file of the benchmark's download: tab-separated, where a quote is an ordinary character."""
+    labelled = split not in task.test
+    lines = _lines(file)
     if task.header and labelled:
         header, first = list(task.header), 1
     else:
@@ -166,8 +172,6 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
             raise DataError(
                 f"{file} has no column '{column}'.{nearest(column, header)} Its first line names: {', '.join(header)}."
             )
-    if not lines:
-        raise DataError(f"{file} has no rows.")
     places = [header.index(column) for column in wanted]
     texts: tuple[list[str], ...] = tuple([] for _ in task.text)
     labels: list[Any] = []
@@ -183,6 +187,8 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
             column.append(cells[place])
         if labelled:
             labels.append(cells[places[-1]])
+    if not where:
+        raise DataError(f"{file} has no rows.")
     table = Table(texts, None, str(file))
     check_texts(table, task, where)
     return replace(table, labels=parse_labels(labels, task, where)) if labelled else table

@@ -8,6 +8,7 @@ from ptuning.errors import SelectionError
 Layers = str | int | Sequence[int | str]
 """What a reader may type for ``layers=``."""
 
+_NUMBER = "[0-9]{1,18}"
 _GRAMMAR = "all, one number (11), a list ([0,11]), a range (0-5), first:N or last:N"
 
 
@@ -22,7 +23,7 @@ def parse_layers(layers: Layers, num_layers: int) -> tuple[int, ...]:
     SelectionError
         If the expression is not of the grammar, selects nothing, or names a block that the model lacks.
     """
-    if isinstance(layers, bool) or not isinstance(layers, str | int | Sequence):
+    if isinstance(layers, bool | bytes) or not isinstance(layers, str | int | Sequence):
         raise SelectionError(f"layers={layers!r} is not a layer expression. Allowed: {_GRAMMAR}.")
     if isinstance(layers, Sequence) and not isinstance(layers, str):
         parts: list[int | str] = list(layers)
@@ -43,16 +44,16 @@ def parse_layers(layers: Layers, num_layers: int) -> tuple[int, ...]:
 def _parse_one(text: str, layers: Layers, num_layers: int) -> Iterable[int]:
     if text == "all":
         return range(num_layers)
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch(_NUMBER, text):
         return (int(text),)
-    if match := re.fullmatch(r"(\d+)-(\d+)", text):
+    if match := re.fullmatch(f"({_NUMBER})-({_NUMBER})", text):
         first, last = int(match[1]), int(match[2])
         if first > last:
             raise SelectionError(f"layers={format_typed(layers)} runs backwards. Did you mean {last}-{first}?")
         if last >= num_layers:
             return (first, last)  # reported as out of range, without unrolling a range of any length
         return range(first, last + 1)
-    if match := re.fullmatch(r"(first|last):(\d+)", text):
+    if match := re.fullmatch(f"(first|last):({_NUMBER})", text):
         count = int(match[2])
         if not 1 <= count <= num_layers:
             raise SelectionError(
@@ -79,10 +80,10 @@ def format_layers(numbers: Sequence[int], num_layers: int) -> str:
     >>> format_layers((9, 10, 11), 12), format_layers((0, 5, 6, 7), 12), format_layers(range(12), 12)
     ('9-11', '0,5-7', 'all')
     """
-    if len(numbers) == num_layers:
+    if len(set(numbers)) == num_layers:
         return "all"
     spans: list[list[int]] = []
-    for number in numbers:
+    for number in sorted(set(numbers)):
         if spans and number == spans[-1][1] + 1:
             spans[-1][1] = number
         else:

@@ -15,7 +15,7 @@ from ptuning.selection.architectures import (
     architecture_of,
     module_names,
 )
-from ptuning.selection.layers import Layers, format_layers, format_typed, parse_layers
+from ptuning.selection.layers import Layers, format_typed, parse_layers
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def select(
     named = [name for name in wanted if name != "custom"]
     if named:
         chosen |= _by_modules(backbone, architecture_of(model), named, layers)
-    if wanted != ("frozen",):
+    if set(wanted) != {"frozen"}:
         chosen = _in_layers(model, backbone, chosen, layers)
         if not chosen:
             raise SelectionError(
@@ -139,14 +139,6 @@ def set_trainable(model: nn.Module, selection: Selection) -> None:
         parameter.requires_grad_(name in moving)
         if name not in moving:
             parameter.grad = None
-
-
-def layer_numbers(model: nn.Module, module: str | Sequence[str], layers: Layers) -> str:
-    """Return the canonical spelling of ``layers`` for this model (``last:3`` of 12 → ``9-11``)."""
-    if module in ("frozen", ("frozen",), ["frozen"]):
-        return "all"
-    num_layers = count_layers(model)
-    return format_layers(parse_layers(layers, num_layers), num_layers)
 
 
 def count_layers(model: nn.Module) -> int:
@@ -248,7 +240,13 @@ def _in_layers(
 ) -> set[str]:
     if str(layers) == "all":
         return names
-    architecture = architecture_of(model)
+    try:
+        architecture = architecture_of(model)
+    except SelectionError:
+        raise SelectionError(
+            f"ptuning does not know the layers of a {type(model).__name__}, so layers={format_typed(layers)} cannot "
+            "apply to it: say layers=all, and name layers in the patterns."
+        ) from None
     numbers = set(parse_layers(layers, count_layers(model)))
     kept = set()
     for name in names:
