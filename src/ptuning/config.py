@@ -221,7 +221,7 @@ def _check_trainer(trainer: TrainerConfig) -> None:
             f"trainer.devices={devices}: one run uses one device, trainer.devices=1, or [2] for the third."
         )
     share = "a number of batches from 1, or a share of them above 0 and up to 1.0"
-    for key, fits, allowed in (
+    checks: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         ("max_epochs", _whole_from(1), "a whole number from 1"),
         ("min_epochs", _whole_from(1), "a whole number from 1"),
         ("max_steps", lambda value: value == -1 or _whole_from(1)(value), "a whole number from 1, or -1 for no limit"),
@@ -238,7 +238,8 @@ def _check_trainer(trainer: TrainerConfig) -> None:
         ("accumulate_grad_batches", _whole_from(1), "a whole number from 1"),
         ("gradient_clip_val", lambda value: 0 <= value < math.inf, "a number from 0"),
         ("deterministic", lambda value: value in (True, False, "warn"), "true, false or warn"),
-    ):
+    )
+    for key, fits, allowed in checks:
         value = getattr(trainer, key)
         if value is not None and not fits(value):
             raise ConfigError(f"trainer.{key}={value} does not fit: it must be {allowed}.")
@@ -267,13 +268,15 @@ def suggest_key(key: str) -> str:
     """Return a sentence naming the keys at the place of a misspelt ``key``, the nearest first."""
     node: Any = Config
     *parents, last = key.split(".")
-    for parent in parents:
-        found = next((f for f in fields(node) if f.name == parent), None) if is_dataclass(node) else None
-        if found is None:
-            return suggest_key(".".join([*key.split(".")[: parents.index(parent) + 1]])) if is_dataclass(node) else ""
-        candidates = [found.type, *get_args(found.type)]
-        node = next((c for c in candidates if is_dataclass(c)), None)
-    if node is None or not is_dataclass(node):
+    for depth, parent in enumerate(parents, start=1):
+        if not is_dataclass(node):
+            node = (get_args(node) or (None,))[-1]  # inside a dict, whose names are the reader's own
+            continue
+        types = {f.name: f.type for f in fields(node)}
+        if parent not in types:
+            return suggest_key(".".join(parents[:depth])) if parent != "hydra" else ""
+        node = types[parent]
+    if not is_dataclass(node):
         return ""
     names = [f.name for f in fields(node)]
     prefix = "".join(f"{parent}." for parent in parents)
@@ -285,15 +288,15 @@ def suggest_key(key: str) -> str:
 def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
     """Refuse keys that were added to the schema with Hydra's ``+``."""
     known = {f.name: f.type for f in fields(schema)}
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in known:
             raise ConfigError(f"There is no key '{place}{key}'.{suggest_key(f'{place}{key}')}")
-        inside = known[str(key)]
+        inside, within = known[key], get_args(known[key])
         if is_dataclass(inside):
             _refuse_unknown(cfg[key], inside, f"{place}{key}.")
-        elif is_dataclass(part := (*get_args(inside), None)[-2 if get_args(inside) else -1]):
-            for name in cfg[key]:
-                _refuse_unknown(cfg[key][name], part, f"{place}{key}.{name}.")
+        elif within and is_dataclass(within[-1]):
+            for name in map(str, cfg[key]):
+                _refuse_unknown(cfg[key][name], within[-1], f"{place}{key}.{name}.")
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

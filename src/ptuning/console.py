@@ -146,7 +146,8 @@ class TrainingProgress(pl.Callback):
         if self._bar is None:
             loss = trainer.callback_metrics.get("train/loss")
             shown = f"  loss {float(loss):.3f}" if loss is not None else ""
-            console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{shown}{self.score}")
+            epoch = min(trainer.current_epoch + 1, trainer.max_epochs or 1)
+            console.print(f"epoch {epoch}/{trainer.max_epochs}{shown}{self.score}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar."""

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 import ptuning.config
 from ptuning.errors import Interrupted, UserError, nearest
+from ptuning.hub import use_cache_if_unreachable
 
 _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
@@ -47,15 +48,16 @@ def run_job(cfg: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from ptuning.run import run
-
     try:
+        use_cache_if_unreachable(str(cfg.backbone.path), str(cfg.data.source))
+        from ptuning.run import run
+
         return run(cfg)
     except Exception as error:
         sentence = explain(error)
         if sentence is None or os.environ.get(_SHOW) == "1":
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Interrupted):
             sys.stderr.write(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n")
             raise
         _leave(sentence, _code(error))

@@ -11,7 +11,7 @@ from ptuning.config import Config, TrainerConfig
 from ptuning.data.sources import HubSource, LocalSource, Source, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import BackboneSource, find_backbone, load_config
+from ptuning.model.backbone import BackboneSource, find_backbone, load_config, load_skeleton
 from ptuning.model.classifier import Optimisation
 from ptuning.selection import ModuleSelectionCallback, SelectionCallback, format_layers, parse_layers
 from ptuning.tasks import Task, get_task
@@ -49,7 +49,8 @@ class Plan:
             "format": 1,
             "task": self.task.name,
             "module": self.module_label,
-            "patterns": config.module.patterns,
+            "modules": self.module,
+            "patterns": sorted(set(config.module.patterns)),
             "layers": self.layers,
             "subset": config.subset,
             "seed": config.seed,
@@ -74,14 +75,26 @@ def make_plan(config: Config) -> Plan:
         )
     _check_predict(config, task)
     backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
-    module = tuple(config.module.parts)
-    num_layers = int(load_config(backbone).num_hidden_layers)
+    module = tuple(sorted(config.module.parts))  # a union has no order, so neither has its run folder
+    pretrained = load_config(backbone)
+    positions = getattr(pretrained, "max_position_embeddings", None)
+    if positions is not None and config.task.max_length > positions:
+        raise ConfigError(
+            f"task.max_length={config.task.max_length} is more than {backbone.label} has positions for: at most "
+            f"{positions} tokens."
+        )
+    num_layers = int(pretrained.num_hidden_layers)
     layers = format_layers(parse_layers(config.layers, num_layers), num_layers)
     parts = list(config.module.parts.values())
     max_epochs = config.trainer.max_epochs
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
+    every = config.trainer.check_val_every_n_epoch or 1
+    if every > max_epochs:
+        raise ConfigError(f"trainer.check_val_every_n_epoch={every} leaves no score: there are {max_epochs} epochs.")
     selector, callbacks = _make_callbacks(config, module)
+    if type(selector) is ModuleSelectionCallback:
+        selector.choose(load_skeleton(backbone))  # a wrong name or pattern stops here, before data is read
     return Plan(
         config=config,
         task=task,
@@ -131,9 +144,9 @@ def _make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionC
         try:
             made[name] = instantiate(settings, **extra, _convert_="all")
         except InstantiationException as error:
-            cause = error.__cause__ or error
+            cause = " ".join(str(error.__cause__ or error).splitlines()[:2])
             raise ConfigError(
-                f"callbacks.{name} cannot be made: {str(cause).splitlines()[0]}. "
+                f"callbacks.{name} cannot be made: {cause}. "
                 f"callbacks.{name}._target_ names a class by its import path, e.g. my_module.MyClass."
             ) from error
     selector = made.pop("selection", None)
@@ -143,7 +156,16 @@ def _make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionC
 
 
 def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any]:
+    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.accelerator={trainer.accelerator}, but PyTorch finds no GPU here: trainer.accelerator=auto."
+        )
     arguments = {name: value for name, value in asdict(trainer).items() if value is not None}
+    # Lightning evaluates at the end of an epoch, so an epoch that max_steps cuts short ends with the last step.
+    batches = trainer.max_steps * trainer.accumulate_grad_batches
+    limit = trainer.limit_train_batches
+    if batches > 0 and not isinstance(limit, float):
+        arguments["limit_train_batches"] = min(batches, limit or batches)
     arguments |= {
         "max_epochs": max_epochs,
         "precision": choose_precision(trainer.precision, trainer.accelerator),

@@ -1,5 +1,6 @@
 """Lightning callbacks that leave a run's traces: its history, its best weights, and a checkpoint to go on from."""
 
+import math
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from ptuning.data.tokens import Batch
-from ptuning.errors import Interrupted
+from ptuning.errors import Interrupted, RunError
 from ptuning.files import write_whole
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import save_delta
@@ -84,10 +85,15 @@ class Recorder(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the metrics; if they are the best so far, keep weights and predictions."""
         assert isinstance(pl_module, GlueClassifier)
-        done = (trainer.fit_loop.epoch_loop.batch_idx + 1) / max(1, trainer.num_training_batches)
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         loss = float(self._loss) / max(1, self._batches)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"Training diverged: the mean loss is {loss} at step {trainer.global_step}. "
+                f"Type a smaller learning rate: optim.lr={pl_module.optimisation.lr / 3:.1g}"
+            )
         entry = {
-            "epoch": round(trainer.current_epoch + done, 4),
+            "epoch": round(trainer.global_step / steps_per_epoch, 4),
             "step": trainer.global_step,
             "train_loss": loss,
             **pl_module.val_metrics,
@@ -107,7 +113,11 @@ class Recorder(pl.Callback):
                 pl_module.moving_state(),
                 {**self.description, "score": entry["score"], "epoch": entry["epoch"]},
             )
-        self._enter("train")
+        self._enter("train" if trainer.training else None)
+
+    def has_evaluated(self, trainer: pl.Trainer) -> bool:
+        """Whether the weights as they are now have been evaluated."""
+        return bool(self.history) and self.history[-1]["step"] == trainer.global_step
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clocks."""

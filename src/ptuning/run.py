@@ -111,6 +111,8 @@ def _train(plan: Plan, folder: RunFolder, began: float) -> dict[str, Any]:
         if resumed:
             console.print(f"Going on from {_near(resumed)}")
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+        if not recorder.has_evaluated(trainer):  # max_steps, max_time or a sparse evaluation stopped between two
+            trainer.validate(classifier, datamodule=data, verbose=False)
     return record.values
 
 

@@ -103,6 +103,8 @@ class LocalSource(Source):
                 data = datasets.load_from_disk(str(files[0].parent))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"{files[0]} could not be read: {_reason(error)}.") from error
+        except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
+            raise DataError(f"{files[0]} has no rows.") from error
         return _from_dataset(data, self.task, split, str(files[0]))
 
     def identity(self) -> str:

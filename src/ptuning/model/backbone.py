@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptuning.errors import BackboneError
+from ptuning.errors import BackboneError, nearest
 from ptuning.tasks import Task
 
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -65,11 +66,13 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
     BackboneError
         If the folder or the package is missing, or the packaged weights are not the Hub's own file.
     """
+    if not path:
+        raise BackboneError("backbone.path is empty: it takes a folder or a Hub id.")
     if path.startswith("random:"):
-        values = dict(config or {})
-        return BackboneSource(
-            path.removeprefix("random:"), "", None, values, f"random {json.dumps(values, sort_keys=True)}"
-        )
+        values, label = dict(config or {}), path.removeprefix("random:")
+        if not re.fullmatch(r"[\w-][\w.-]*", label):
+            raise BackboneError(f"backbone.path={path}: random:NAME wants a name of letters, digits, dots and hyphens.")
+        return BackboneSource(label, "", None, values, f"random {json.dumps(values, sort_keys=True)}")
     if path == "packaged:minilm":
         folder = _packaged_minilm()
         return BackboneSource("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
@@ -112,17 +115,15 @@ def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = _from_config(config)
     _draw_head(model, seed)
     return model  # type: ignore[no-any-return]
 
 
 def load_skeleton(source: BackboneSource) -> nn.Module:
     """Return the model of a backbone with a two-label head and no weights at all: shapes and names only."""
-    from transformers import AutoModelForSequenceClassification
-
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(load_config(source))  # type: ignore[no-any-return]
+        return _from_config(load_config(source))
 
 
 def load_config(source: BackboneSource, task: Task | None = None) -> Any:
@@ -141,9 +142,21 @@ def load_config(source: BackboneSource, task: Task | None = None) -> Any:
     if not source.location:
         from ptuning.data.vocabulary import synthetic_tokenizer
 
+        known = BertConfig().to_dict()
+        if unknown := [key for key in source.config if key not in known]:
+            raise BackboneError(f"BertConfig has no value backbone.config.{unknown[0]}.{nearest(unknown[0], known)}")
         return BertConfig(**{"vocab_size": len(synthetic_tokenizer()), **source.config, **labels})
     with _hub_errors(source):
         return AutoConfig.from_pretrained(source.location, revision=source.revision or "main", **labels)
+
+
+def _from_config(config: Any) -> nn.Module:
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise BackboneError(f"backbone.config does not make a model: {error}.") from error
 
 
 def backbone_hash(model: nn.Module) -> str:

