@@ -126,6 +126,9 @@ class Config:
     runs_dir: str = "runs"
     checkpoint_seconds: float = 60.0
     force: bool = False
+    workers: Any = "auto"
+    jobs_per_gpu: int = 1
+    job_timeout: float | None = None
 
 
 def register() -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from omegaconf import DictConfig
 
 import ptuning.config
-from ptuning.errors import Interrupted, UserError, nearest
+from ptuning.errors import Interrupted, SweepError, UserError, nearest
 from ptuning.hub import use_cache_if_unreachable
 
 _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
@@ -30,6 +30,8 @@ def explain_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _leave("Stopped.", 130)
+    except SweepError as error:
+        sys.exit(error.code)
     except Exception as error:
         sentence = explain(error)
         if wants_traceback or sentence is None:

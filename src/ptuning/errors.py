@@ -31,6 +31,18 @@ class RunError(UserError):
     """A run folder cannot be used: another run's checkpoint, a broken delta, a full disk."""
 
 
+class BusyError(RunError):
+    """Another process is at work in the run's folder."""
+
+
+class SweepError(Exception):
+    """A sweep ended with jobs that failed or were stopped; it has said so, what is left is the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
 class Interrupted(Exception):
     """Training was asked to stop (Ctrl-C, SIGTERM) and has written its checkpoint."""
 

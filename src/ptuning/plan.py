@@ -89,9 +89,6 @@ def make_plan(config: Config) -> Plan:
     max_epochs = config.trainer.max_epochs
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
-    every = config.trainer.check_val_every_n_epoch or 1
-    if every > max_epochs:
-        raise ConfigError(f"trainer.check_val_every_n_epoch={every} leaves no score: there are {max_epochs} epochs.")
     selector, callbacks = _make_callbacks(config, module)
     if type(selector) is ModuleSelectionCallback:
         selector.choose(load_skeleton(backbone))  # a wrong name or pattern stops here, before data is read
@@ -161,11 +158,6 @@ def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any
             f"trainer.accelerator={trainer.accelerator}, but PyTorch finds no GPU here: trainer.accelerator=auto."
         )
     arguments = {name: value for name, value in asdict(trainer).items() if value is not None}
-    # Lightning evaluates at the end of an epoch, so an epoch that max_steps cuts short ends with the last step.
-    batches = trainer.max_steps * trainer.accumulate_grad_batches
-    limit = trainer.limit_train_batches
-    if batches > 0 and not isinstance(limit, float):
-        arguments["limit_train_batches"] = min(batches, limit or batches)
     arguments |= {
         "max_epochs": max_epochs,
         "precision": choose_precision(trainer.precision, trainer.accelerator),

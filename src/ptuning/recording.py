@@ -2,12 +2,9 @@
 
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,6 +18,7 @@ from ptuning.files import write_whole
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import save_delta
 from ptuning.records import CHECKPOINT
+from ptuning.stopping import stop
 
 
 class Recorder(pl.Callback):
@@ -146,23 +144,19 @@ class LastCheckpoint(pl.Callback):
     def __init__(self, folder: Path, every: float = 60.0) -> None:
         self.path = folder / CHECKPOINT
         self.every = every
-        self.stop: int | None = None
-        self._before: dict[int, Any] = {}
         self._written = time.monotonic()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen for signals."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask_to_stop)
+        stop.listen()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""
-        self._restore()
+        stop.cease()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
-        self._restore()
+        stop.cease()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -172,7 +166,7 @@ class LastCheckpoint(pl.Callback):
         evaluates = done % int(min(trainer.val_check_batch or done, trainer.num_training_batches)) == 0
         if evaluates or done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
             return
-        if self.stop is not None or time.monotonic() - self._written > self.every:
+        if stop.asked or time.monotonic() - self._written > self.every:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -182,18 +176,8 @@ class LastCheckpoint(pl.Callback):
     def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
-        if self.stop is not None:
+        if stop.asked:
             raise Interrupted(f"Stopped; {os.path.relpath(self.path)} is written. The same command goes on from there.")
-
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):

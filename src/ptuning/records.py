@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptuning.errors import Interrupted, RunError
+from ptuning.errors import BusyError, Interrupted
 from ptuning.files import write_json
 
 RECORD, CHECKPOINT = "record.json", "last.ckpt"
@@ -58,7 +58,7 @@ class RunFolder:
 
         Raises
         ------
-        RunError
+        BusyError
             If another process is at work here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RunError(
+            raise BusyError(
                 f"This run is under way in another process ({self.path}). Wait for it, or stop it."
             ) from None
         return lock

@@ -6,8 +6,9 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from ptuning.console import TrainingProgress, console, describe_selection, quiet
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import Source
 from ptuning.errors import RunError
-from ptuning.model.backbone import backbone_hash, load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
 from ptuning.plan import Plan, make_plan
@@ -31,15 +31,45 @@ from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, w
 from ptuning.records import Record, RunFolder, find_run
 from ptuning.selection import Selection
 from ptuning.tasks import get_task
+from ptuning.warm import Warm
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a run: its folder, its record, and whether it had finished before."""
+
+    folder: Path
+    record: dict[str, Any]
+    earlier: bool
 
 
 def run(cfg: DictConfig) -> float:
-    """Train what ``cfg`` describes, or find that it is done; return the score.
+    """Train what ``cfg`` describes, or find that it is done; say so, and return the score.
 
     Raises
     ------
     ptuning.UserError
         For everything that the reader can mend.
+    """
+    done = execute(cfg, Warm(keeps_backbone=False), _sweep_name())
+    return float(done.record["score"])
+
+
+def execute(
+    cfg: DictConfig, warm: Warm, sweep: str | None = None, announce: Callable[[Path], None] = lambda folder: None
+) -> Done:
+    """Train what ``cfg`` describes, or find that it is done.
+
+    Parameters
+    ----------
+    cfg
+        As Hydra composed it.
+    warm
+        What earlier runs of this process left to be used again.
+    sweep
+        The name that the runs of a sweep share.
+    announce
+        Called with the run folder before training begins in it.
     """
     began = time.perf_counter()
     config = check(cfg)
@@ -47,17 +77,18 @@ def run(cfg: DictConfig) -> float:
     plan = make_plan(config)
     folder = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
     with folder.lock():
+        announce(folder.path)
         record = folder.record()
-        done = record is not None and record["status"] == "finished" and not config.force
-        if record is None or not done:
-            record = _train(plan, folder, began)
-        show_result(record, _near(folder.path), earlier=done)
+        earlier = record is not None and record["status"] == "finished" and not config.force
+        if record is None or not earlier:
+            record = _train(plan, folder, warm, sweep, began)
+        show_result(record, _near(folder.path), earlier)
         for split in config.predict:
             _predict(plan, folder.path, split)
-    return float(record["score"])
+    return Done(folder.path, record, earlier)
 
 
-def _train(plan: Plan, folder: RunFolder, began: float) -> dict[str, Any]:
+def _train(plan: Plan, folder: RunFolder, warm: Warm, sweep: str | None, began: float) -> dict[str, Any]:
     """Train one run in its folder and return its record."""
     config = plan.config
     if config.force:
@@ -66,13 +97,12 @@ def _train(plan: Plan, folder: RunFolder, began: float) -> dict[str, Any]:
     if resumed:
         _check_checkpoint(resumed, folder.key)
     with Record(folder, _about(plan, folder, resumed is not None)) as record:
-        data = _make_data(plan, plan.source)
+        data = _make_data(plan, plan.source, warm)
         data.setup("fit")
         data_seconds = time.perf_counter() - began
 
-        network = load_model(plan.backbone, plan.task, config.seed)
+        network, digest = warm.model(plan.backbone, plan.task, config.seed)
         selection = plan.selector.apply(network)
-        digest = backbone_hash(network)
         classifier = GlueClassifier(network, plan.task, plan.optimisation, config.seed, folder.key)
         model_seconds = time.perf_counter() - began - data_seconds
         record.add(**_counts(selection), selection=list(selection.names), backbone_hash=digest)
@@ -85,7 +115,7 @@ def _train(plan: Plan, folder: RunFolder, began: float) -> dict[str, Any]:
             config.logger,
             folder.path,
             name=folder.name,
-            group=_sweep_name(),
+            group=sweep,
             tags=(plan.task.name, plan.module_label, plan.backbone.label),
             run_id=record.values["wandb_id"],
         )
@@ -123,9 +153,9 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
         return
     model, _ = load(folder)
     if split == "ax":
-        loader = _make_data(plan, replace(plan.source, task=get_task("ax"))).eval_dataloader("test")  # type: ignore[type-var]
+        loader = _make_data(plan, replace(plan.source, task=get_task("ax")), Warm()).eval_dataloader("test")  # type: ignore[type-var]
     else:
-        loader = _make_data(plan, plan.source).eval_dataloader(split)
+        loader = _make_data(plan, plan.source, Warm()).eval_dataloader(split)
     trainer = pl.Trainer(
         **{name: plan.trainer[name] for name in ("accelerator", "devices", "precision")},
         logger=False,
@@ -140,16 +170,17 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
     console.print(f"{len(order):,} predictions in {_near(path)}")
 
 
-def _make_data(plan: Plan, source: Source) -> GlueDataModule:
+def _make_data(plan: Plan, source: Source, warm: Warm) -> GlueDataModule:
     config = plan.config
     return GlueDataModule(
         source,
-        load_tokenizer(plan.backbone),
+        warm.tokenizer(plan.backbone),
         batch_size=config.task.batch_size,
         eval_batch_size=config.data.eval_batch_size,
         max_length=config.task.max_length,
         seed=config.seed,
         group_by_length=config.data.group_by_length,
+        splits=warm.splits(source.identity(), plan.backbone.identity, config.task.max_length),
     )
 
 

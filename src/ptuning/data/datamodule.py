@@ -29,6 +29,8 @@ class GlueDataModule(pl.LightningDataModule):
         Seed of the training order.
     group_by_length
         Whether training batches hold rows of like length.
+    splits
+        A store of splits that are tokenised already, shared with other modules for the same text, tokenizer and length.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class GlueDataModule(pl.LightningDataModule):
         max_length: int = 128,
         seed: int = 1,
         group_by_length: bool = True,
+        splits: dict[str, TokenTable] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -50,7 +53,7 @@ class GlueDataModule(pl.LightningDataModule):
         self.max_length = max_length
         self.seed = seed
         self.group_by_length = group_by_length
-        self.splits: dict[str, TokenTable] = {}
+        self.splits = splits if splits is not None else {}
 
     def split(self, name: str) -> TokenTable:
         """Return a split as tokens, reading it at the first call."""

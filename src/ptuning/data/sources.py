@@ -94,11 +94,13 @@ class LocalSource(Source):
         if files[0].suffix == ".tsv":
             return _read_tsv(files[0], self.task, split)
         import datasets
+        from pyarrow import parquet
 
         datasets.disable_progress_bars()
         try:
             if files[0].suffix == ".parquet":
-                data: Any = datasets.concatenate_datasets([datasets.Dataset.from_parquet(str(f)) for f in files])
+                # Not Dataset.from_parquet, which copies every file into the cache of `datasets`.
+                data: Any = datasets.Dataset(parquet.read_table(files, partitioning=None))
             else:
                 data = datasets.load_from_disk(str(files[0].parent))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -107,16 +107,25 @@ def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
     from transformers import AutoModelForSequenceClassification
 
     config = load_config(source, task)
-    if source.location:
-        with _hub_errors(source):
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source.location, revision=source.revision or "main", config=config, dtype=torch.float32
-            )
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
+        if source.location:
+            with _hub_errors(source):
+                # A folder may hold a head for other labels, which is drawn anew; the backbone has to fit.
+                model, found = AutoModelForSequenceClassification.from_pretrained(
+                    source.location,
+                    revision=source.revision or "main",
+                    config=config,
+                    dtype=torch.float32,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
+                inside = f"{model.base_model_prefix}."
+                if wrong := sorted(name for name, *_ in found["mismatched_keys"] if name.startswith(inside)):
+                    raise ValueError(f"'{wrong[0]}' has another shape than config.json says.")
+        else:
             model = _from_config(config)
-    _draw_head(model, seed)
+    draw_head(model, seed)
     return model  # type: ignore[no-any-return]
 
 
@@ -130,15 +139,7 @@ def load_config(source: BackboneSource, task: Task | None = None) -> Any:
     """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
     from transformers import AutoConfig, BertConfig
 
-    labels: dict[str, Any] = {}
-    if task is not None:
-        names = task.labels or ("score",)
-        labels = {
-            "num_labels": task.num_outputs,
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: number for number, name in enumerate(names)},
-            "problem_type": "regression" if task.is_regression else "single_label_classification",
-        }
+    labels = label_settings(task) if task else {}
     if not source.location:
         from ptuning.data.vocabulary import synthetic_tokenizer
 
@@ -148,6 +149,17 @@ def load_config(source: BackboneSource, task: Task | None = None) -> Any:
         return BertConfig(**{"vocab_size": len(synthetic_tokenizer()), **source.config, **labels})
     with _hub_errors(source):
         return AutoConfig.from_pretrained(source.location, revision=source.revision or "main", **labels)
+
+
+def label_settings(task: Task) -> dict[str, Any]:
+    """Return the values of a Hugging Face configuration that say what a task's outputs mean."""
+    names = task.labels or ("score",)
+    return {
+        "num_labels": task.num_outputs,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "regression" if task.is_regression else "single_label_classification",
+    }
 
 
 def _from_config(config: Any) -> nn.Module:
@@ -174,7 +186,8 @@ def backbone_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _draw_head(model: nn.Module, seed: int) -> None:
+def draw_head(model: nn.Module, seed: int) -> None:
+    """Draw the head anew, from ``seed`` alone, in place."""
     from ptuning.selection import describe
 
     generator = torch.Generator().manual_seed(seed)

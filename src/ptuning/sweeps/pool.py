@@ -1,0 +1,180 @@
+"""Jobs onto workers: one process per slot, replaced alone when it dies or hangs, stopped gently on Ctrl-C."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as JobTimeout
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from ptuning.files import write_json
+from ptuning.records import RECORD
+from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome
+from ptuning.sweeps.worker import perform, prepare
+
+_BUSY_PAUSE = 1.0  # seconds before a folder that another sweep works in is asked again
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one worker: the GPU that it sees (or none), and its CPU threads."""
+
+    device: str | None
+    threads: int
+
+
+class Pool:
+    """Runs jobs on slots and reports every step.
+
+    One pebble pool of one process per slot: pebble replaces a worker that dies or outlasts ``timeout`` and fails only
+    the job it was on, where ``concurrent.futures`` and loky break the whole pool; a pool of its own gives every slot
+    its own device for life.
+
+    Parameters
+    ----------
+    slots
+        Where workers run.
+    timeout
+        Seconds that one job may take, or ``None``.
+    scratch
+        A folder for the jobs' announcements.
+    on_start, on_end
+        Called with (slot number, job) and (slot number, job, outcome).
+    tick
+        Called several times a second.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        timeout: float | None,
+        scratch: Path,
+        on_start: Callable[[int, Job], None],
+        on_end: Callable[[int, Job, Outcome], None],
+        tick: Callable[[], None],
+    ) -> None:
+        self.slots = slots
+        self.timeout = timeout
+        self.scratch = scratch
+        self.on_start, self.on_end, self.tick = on_start, on_end, tick
+        self.stopping = 0
+        self._pools: list[ProcessPool] = []
+        self._running: dict[Future[Outcome], tuple[int, Job]] = {}
+
+    def run(self, jobs: Sequence[Job], sweep: str) -> dict[int, Outcome]:
+        """Run all jobs and return job number → outcome; jobs that a stop left out are ``interrupted``."""
+        waiting = deque(jobs)
+        later: list[tuple[float, Job]] = []
+        outcomes: dict[int, Outcome] = {}
+        self._pools = [
+            ProcessPool(
+                max_workers=1,
+                context=get_context("spawn"),
+                initializer=prepare,
+                initargs=(slot.device, slot.threads, os.getpid()),
+            )
+            for slot in self.slots
+        ]
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while (waiting or later or self._running) and not (self.stopping and not self._running):
+                now = time.monotonic()
+                waiting.extend(job for due, job in later if due <= now)
+                later = [(due, job) for due, job in later if due > now]
+                self._fill(waiting, sweep)
+                done, _ = wait(self._running, timeout=0.1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    slot, job = self._running.pop(future)
+                    outcome = self._outcome(future, job)
+                    if outcome.status == BUSY and not self.stopping:
+                        later.append((time.monotonic() + _BUSY_PAUSE, job))
+                    else:
+                        outcomes[job.number] = outcome
+                    self.on_end(slot, job, outcome)
+                self.tick()
+                if self.stopping > 1:
+                    break
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._close()
+        for job in jobs:
+            outcomes.setdefault(job.number, Outcome(INTERRUPTED))
+        return outcomes
+
+    def _fill(self, waiting: deque[Job], sweep: str) -> None:
+        busy = {slot for slot, _ in self._running.values()}
+        for slot, pool in enumerate(self._pools):
+            if slot not in busy and waiting and not self.stopping:
+                job = waiting.popleft()
+                arguments = (job.config, sweep, str(self._announcement(job)))
+                future: Any = pool.schedule(perform, args=arguments, timeout=self.timeout)
+                self._running[future] = (slot, job)
+                self.on_start(slot, job)
+
+    def _outcome(self, future: Future[Outcome], job: Job) -> Outcome:
+        """Return a job's outcome; a job whose worker died or hung becomes a failure, in its record too."""
+        try:
+            return future.result()
+        except JobTimeout:
+            reason = f"took longer than job_timeout={self.timeout:g} s"
+        except ProcessExpired as error:
+            reason = _died(error.exitcode)
+        if self.stopping:
+            return Outcome(INTERRUPTED)
+        self._note_failure(job, reason)
+        return Outcome(FAILED, reason=reason)
+
+    def _note_failure(self, job: Job, reason: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
+            record = Path(self._announcement(job).read_text()) / RECORD
+            values = json.loads(record.read_text())
+            if values.get("status") == "running":
+                write_json(record, {**values, "status": "failed", "reason": reason})
+
+    def _announcement(self, job: Job) -> Path:
+        return self.scratch / f"{job.number}.folder"
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        """Count requests to stop; the first goes on to the workers, which checkpoint and end their jobs."""
+        self.stopping += 1
+        if self.stopping == 1:
+            for worker in self._workers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGINT)
+
+    def _workers(self) -> list[int]:
+        """Return the process ids of the workers: this process's children whose parent is this one."""
+        found = []
+        for pool in self._pools:
+            found += list(pool._pool_manager.worker_manager.workers)
+        return found
+
+    def _close(self) -> None:
+        for pool in self._pools:
+            if self.stopping > 1:
+                for worker in self._workers():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(worker, signal.SIGKILL)
+                pool.stop()
+            else:
+                pool.close()
+            with contextlib.suppress(JobTimeout):
+                pool.join(timeout=10)
+
+
+def _died(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was killed ({signal.Signals(-code).name})"
+    return f"its process died (exit code {code})"

@@ -1,0 +1,98 @@
+"""What happens inside a worker process: it sees one device, stays warm, and never outlives its sweep."""
+
+import os
+import pickle
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Outcome
+
+_warm: Any = None
+
+
+def prepare(device: str | None, threads: int, parent: int) -> None:
+    """Set up a fresh worker, before anything heavy is imported.
+
+    Parameters
+    ----------
+    device
+        The one GPU that it sees, as ``CUDA_VISIBLE_DEVICES`` names it, or ``None``.
+    threads
+        CPU threads for its computations.
+    parent
+        Process id of the sweep; the worker ends when that process is gone.
+    """
+    from ptuning.stopping import stop
+
+    stop.listen(patient=True)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
+
+
+def perform(config: dict[str, Any], sweep: str, announcement: str) -> Outcome:
+    """Run one job and say what became of it; whatever it raises becomes an outcome.
+
+    Parameters
+    ----------
+    config
+        The job's composed configuration.
+    sweep
+        The sweep's name, which groups its runs in W&B.
+    announcement
+        A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
+    """
+    global _warm
+    began = time.monotonic()
+    from omegaconf import DictConfig, OmegaConf
+
+    from ptuning.config import Config
+    from ptuning.console import console
+    from ptuning.entry import explain
+    from ptuning.errors import BusyError, Interrupted
+    from ptuning.run import execute
+    from ptuning.stopping import stop
+    from ptuning.warm import Warm
+
+    console.quiet = True
+    if _warm is None:
+        _warm = Warm()
+    try:
+        if stop.asked:
+            return Outcome(INTERRUPTED)
+        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), config))
+        done = execute(cfg, _warm, sweep, lambda folder: _announce(Path(announcement), folder))
+    except BusyError:
+        return Outcome(BUSY)
+    except Interrupted:
+        return Outcome(INTERRUPTED, seconds=time.monotonic() - began)
+    except Exception as error:  # noqa: BLE001 - a job's failure is its own: it becomes its outcome
+        _warm = None
+        sentence = explain(error) or f"{type(error).__name__}: {error}"
+        return Outcome(
+            FAILED, seconds=time.monotonic() - began, reason=sentence.strip().splitlines()[0], error=_sendable(error)
+        )
+    status = SKIPPED if done.earlier else DONE
+    return Outcome(status, float(done.record["score"]), time.monotonic() - began)
+
+
+def _announce(file: Path, folder: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(folder.resolve()))
+
+
+def _sendable(error: BaseException) -> BaseException:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - any failure to travel is answered in the same way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.25)
+    os._exit(1)

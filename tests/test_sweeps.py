@@ -1,0 +1,263 @@
+"""Sweeps through worker processes: nothing done twice, nothing lost, a failure stays one job's own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from conftest import TINY, run_in
+from ptuning.errors import ConfigError
+from ptuning.model.delta import read_delta
+from ptuning.sweeps.launch import make_slots, order, visible_gpus
+from ptuning.sweeps.outcome import Job
+
+ROOT = Path(__file__).parents[1]
+GRID = ("module=query,bias", "layers=all,0", "seed=1,2")
+
+
+def start(runs_dir: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a sweep of the tiny BERT in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "train.py", "-m", *TINY, *overrides, f"runs_dir={runs_dir}"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def sweep(runs_dir: Path, *overrides: str, code: int = 0, **environment: str) -> str:
+    process = start(runs_dir, *overrides, **environment)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == code, out
+    return out
+
+
+def records(runs_dir: Path) -> dict[str, dict[str, Any]]:
+    found = [(path, json.loads(path.read_text())) for path in runs_dir.rglob("record.json")]
+    named = {record["name"]: {**record, "path": path.parent} for path, record in found}
+    assert len(named) == len(found)
+    return named
+
+
+def results(runs_dir: Path) -> dict[str, Any]:
+    """What must not depend on how a run came about."""
+    return {
+        name: (record["status"], [entry["score"] for entry in record["history"]], _values(record["path"]))
+        for name, record in records(runs_dir).items()
+    }
+
+
+def _values(folder: Path) -> dict[str, list[float]]:
+    return {name: value.flatten().tolist() for name, value in sorted(read_delta(folder)[0].items())}
+
+
+def children(process: int) -> list[int]:
+    """Worker processes of a sweep (its direct children that run Python's spawn)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                command = (entry / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == process and b"spawn_main" in command:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The grid's results, each run alone in one process that keeps nothing."""
+    runs_dir = tmp_path_factory.mktemp("undisturbed")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for module in ("query", "bias"):
+        for layers in ("all", "0"):
+            for seed in ("1", "2"):
+                run_in(runs_dir, *TINY, f"module={module}", f"layers={layers}", f"seed={seed}")
+    torch.set_num_threads(threads)
+    return results(runs_dir)
+
+
+def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    out = sweep(tmp_path, *GRID, "workers=2")
+    assert "8 done" in out
+    assert results(tmp_path) == undisturbed
+    stamps = {name: record["ended"] for name, record in records(tmp_path).items()}
+
+    out = sweep(tmp_path, *GRID, "workers=2")
+    assert "8 skipped" in out
+    assert "skipped module" not in out
+    assert {name: record["ended"] for name, record in records(tmp_path).items()} == stamps
+
+
+def test_failures_are_told_in_one_table_and_tried_again(tmp_path: Path) -> None:
+    out = sweep(tmp_path, "module=query", "layers=0,9", "seed=1", code=1)
+    assert "1 done, 1 failed" in out
+    assert "names layer 9" in out
+    assert "Traceback" not in out
+    out = sweep(tmp_path, "module=query", "layers=0,9", "seed=1", code=1)
+    assert "1 skipped, 1 failed" in out
+
+
+def test_a_hung_job_is_ended_and_its_worker_replaced(tmp_path: Path) -> None:
+    out = sweep(
+        tmp_path,
+        "seed=1,2",
+        "job_timeout=12",
+        "data.sizes.train=96,500000",
+        "trainer.max_epochs=1",
+        "workers=2",
+        code=1,
+    )
+    assert "took longer than job_timeout" in out
+    failed = [r for r in records_of_any_name(tmp_path) if r["status"] == "failed"]
+    done = [r for r in records_of_any_name(tmp_path) if r["status"] == "finished"]
+    assert len(done) == 2
+    assert all("job_timeout" in record["reason"] for record in failed)
+
+
+def records_of_any_name(runs_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
+
+
+def test_a_killed_worker_costs_one_job_which_the_next_call_finishes(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    process = start(tmp_path, *GRID, "checkpoint_seconds=0")
+    while not any(record["status"] == "running" for record in _readable(tmp_path)):
+        time.sleep(0.02)
+        assert process.poll() is None
+    (worker,) = children(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, out
+    assert "7 done, 1 failed" in out
+    assert "killed (SIGKILL)" in out
+    assert [r["status"] for r in _readable(tmp_path)].count("failed") == 1
+    assert "1 done, 7 skipped" in sweep(tmp_path, *GRID)
+    assert results(tmp_path) == undisturbed
+
+
+def _readable(runs_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
+
+
+def test_ctrl_c_stops_gently_and_the_same_command_goes_on(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    process = start(tmp_path, *GRID)
+    while not list(tmp_path.rglob("last.ckpt")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "The same command goes on" in out
+    assert "Traceback" not in out
+    assert not [r for r in _readable(tmp_path) if r["status"] in ("running", "failed")]
+    sweep(tmp_path, *GRID)
+    assert results(tmp_path) == undisturbed
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, "data.sizes.train=300000", "seed=1,2")
+    while not list(tmp_path.rglob("record.json")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert process.returncode == 130
+
+
+def test_two_sweeps_over_one_grid_share_the_work(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    both = [start(tmp_path, *GRID), start(tmp_path, *GRID)]
+    outs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    done = sum(int(out.split(" done")[0].rsplit(None, 1)[-1]) for out in outs if " done, " in out or " done  in" in out)
+    assert done == 8, outs
+    assert results(tmp_path) == undisturbed
+
+
+def test_a_folder_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
+    first = run_in(tmp_path, *TINY, "module=query", "seed=1", "force=true")
+    (first.path / "record.json").unlink()
+    process = start(tmp_path, "module=query", "seed=1,2")
+    with FileLock(first.path / ".lock"):
+        while not any(record["seed"] == 2 and record["status"] == "finished" for record in _readable(tmp_path)):
+            time.sleep(0.05)
+            assert process.poll() is None
+        time.sleep(1)
+        assert process.poll() is None
+    out, _ = process.communicate(timeout=60)
+    assert "2 done" in out
+
+
+@pytest.mark.slow
+def test_after_twenty_kills_every_job_has_one_finished_record_equal_to_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    chance = random.Random(7)
+    grid = (*GRID, "checkpoint_seconds=0", "workers=2")
+    for number in range(20):
+        process = start(tmp_path, *grid)
+        time.sleep(chance.uniform(4, 12))
+        workers = children(process.pid)
+        target = process.pid if number % 2 or not workers else chance.choice(workers)
+        if process.poll() is None:
+            os.kill(target, signal.SIGKILL)
+        if target == process.pid:
+            time.sleep(1)
+            assert not [worker for worker in workers if Path(f"/proc/{worker}").exists() and _alive(worker)]
+        process.communicate(timeout=300)
+    sweep(tmp_path, *grid)
+    assert results(tmp_path) == undisturbed
+
+
+def _alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_slots_spread_over_gpus_or_share_the_cores() -> None:
+    assert [slot.device for slot in make_slots("auto", 1, ["0", "1"])] == ["0", "1"]
+    assert [slot.device for slot in make_slots("auto", 2, ["0", "1"])] == ["0", "1", "0", "1"]
+    assert [slot.device for slot in make_slots(3, 1, ["4", "7"])] == ["4", "7", "4"]
+    (alone,) = make_slots("auto", 1, [])
+    assert (alone.device, alone.threads) == (None, len(os.sched_getaffinity(0)))
+    assert {slot.threads for slot in make_slots(64, 1, [])} == {1}
+    for workers in (0, -1, "many", 1.5, True):
+        with pytest.raises(ConfigError, match="workers"):
+            make_slots(workers, 1, [])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="jobs_per_gpu"):
+        make_slots("auto", 0, ["0"])
+
+
+def test_only_visible_gpus_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc")
+    assert visible_gpus() == ["2", "GPU-abc"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_neighbours_share_task_and_backbone() -> None:
+    jobs = [Job(n, str(n), task, f"minilm {task}", {}) for n, task in enumerate(["rte", "mrpc", "rte", "mrpc", "cola"])]
+    assert [job.number for job in order(jobs)] == [0, 2, 1, 3, 4]
