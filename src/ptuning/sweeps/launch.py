@@ -67,8 +67,15 @@ def make_slots(workers: int | str, jobs_per_gpu: int, gpus: Sequence[str]) -> li
         raise ConfigError(f"jobs_per_gpu={jobs_per_gpu} must be at least 1.")
     places: list[str | None] = [gpu for _ in range(jobs_per_gpu) for gpu in gpus] or [None]
     count = len(places) if workers == "auto" else int(workers)
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    threads = max(1, _threads() // count)
     return [Slot(places[number % len(places)], threads) for number in range(count)]
+
+
+def _threads() -> int:
+    """Return how many CPU threads a plain run would use."""
+    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
