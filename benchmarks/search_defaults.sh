@@ -8,14 +8,12 @@ search() {
   python train.py -m backbone=minilm data=local "data.dir=$glue" task=stsb logger=none "runs_dir=$runs" \
     trainer.max_epochs=1 "module=$1" "optim.lr=$2"
 }
-# The middle of every range first, so that a search cut short still covers all modules.
+# The middle of every range first, so that a search cut short still covers all modules. Dense modules want rates near
+# full fine-tuning's: at 1e-3 and above the feed-forward output and the projections did not learn.
 for part in 2 3 1; do
   pick() { cut -d, -f"$part" <<< "$1"; }
+  search query,value,output "$(pick 0.0001,0.0003,0.001)"
+  search attention,ffn,full "$(pick 0.00005,0.00015,0.0005)"
   search layernorm,bias "$(pick 0.002,0.005,0.015)"
-  search full "$(pick 0.00005,0.00015,0.0005)"
-  search query "$(pick 0.001,0.003,0.01)"
-  search value "$(pick 0.0005,0.0015,0.005)"
-  search output,attention "$(pick 0.0003,0.001,0.003)"
-  search ffn "$(pick 0.0002,0.0005,0.0015)"
   search frozen "$(pick 0.003,0.01,0.03)"
 done

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, BertModel
 
 from ptuning.errors import BackboneError
 from ptuning.model.backbone import (
@@ -83,7 +83,7 @@ def test_packaged_weights_other_than_the_hubs_are_refused(tmp_path: Path, monkey
         find_backbone("packaged:minilm")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.safetensors").write_bytes(b"not the weights")
-    with pytest.raises(BackboneError, match="is not the file that .* has on the Hub"):
+    with pytest.raises(BackboneError, match=r"is not the file that .* has on the Hub"):
         find_backbone("packaged:minilm")
 
 
@@ -193,6 +193,22 @@ def test_a_skeleton_has_names_and_shapes_and_no_weights() -> None:
         name: p.shape for name, p in full.named_parameters()
     }
     assert all(p.is_meta for p in skeleton.parameters())
+
+
+def test_weights_of_another_shape_than_the_configuration_says_are_refused(saved: Path) -> None:
+    config = saved / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 24', '"intermediate_size": 20'))
+    with pytest.raises(BackboneError, match="another shape"):
+        load_model(find_backbone(str(saved)), RTE, seed=0)
+
+
+def test_what_a_checkpoint_leaves_out_is_drawn_the_same_each_time(tmp_path: Path) -> None:
+    BertModel(load_config(tiny()), add_pooling_layer=False).save_pretrained(tmp_path / "no-pooler")
+    source = find_backbone(str(tmp_path / "no-pooler"))
+    torch.manual_seed(1)
+    one = backbone_hash(load_model(source, RTE, seed=1))
+    torch.manual_seed(2)
+    assert backbone_hash(load_model(source, RTE, seed=2)) == one
 
 
 # The hash of the weights

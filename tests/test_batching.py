@@ -20,8 +20,8 @@ seeds = st.integers(0, 2**32 - 1)
 
 def realistic_lengths(rows: int) -> Tensor:
     """Lengths as spread as those of GLUE's pairs: most short, a long tail."""
-    drawn = torch.distributions.LogNormal(3.6, 0.5).sample((rows,))
-    return drawn.round().clamp(5, 128).long()
+    drawn = torch.randn(rows, generator=torch.Generator().manual_seed(0))
+    return (3.6 + 0.5 * drawn).exp().round().clamp(5, 128).long()
 
 
 def padded(batches: list[list[int]], lengths: Tensor) -> int:
@@ -61,7 +61,7 @@ def test_the_order_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    list(LengthGroupedBatches(realistic_lengths(0).new_tensor([3, 1, 2]), 2, seed=1))
+    list(LengthGroupedBatches(torch.tensor([3, 1, 2]), 2, seed=1))
 
     assert torch.equal(torch.rand(4), expected)
 

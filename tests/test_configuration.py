@@ -8,9 +8,9 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from ptuning.config import Config, TrainerConfig, compose, config_folder
 from ptuning.entry import explain
@@ -28,7 +28,7 @@ SIX_LAYERS = ["backbone.config.num_hidden_layers=6"]
 
 
 def choices(group: str) -> dict[str, dict[str, object]]:
-    return {file.stem: yaml.safe_load(file.read_text()) for file in (CONF / group).glob("*.yaml")}
+    return {file.stem: OmegaConf.to_object(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")}
 
 
 def plan(*overrides: str) -> Plan:
@@ -42,21 +42,19 @@ def folder(*overrides: str) -> RunFolder:
 
 def sentence(*overrides: str) -> str:
     """Compose and plan, which has to fail by the reader's mistake; return what the command line says of it."""
-    try:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever the kind of error, it has its sentence)
         plan(*overrides)
-    except Exception as error:  # noqa: BLE001  (every kind of error has to have its sentence)
-        said = explain(error)
-        assert said is not None, repr(error)
-        assert "\n" not in said
-        return said
-    raise AssertionError(f"{overrides} was accepted")
+    said = explain(caught.value)
+    assert said is not None, repr(caught.value)
+    assert "\n" not in said
+    return said
 
 
 # Documented commands
 
 
 def documented() -> list[list[str]]:
-    manual = yaml.safe_load((CONF / "hydra/help/manual.yaml").read_text())["template"]
+    manual = str(OmegaConf.load(CONF / "hydra/help/manual.yaml").template)
     lines = re.findall(r"^ +python train\.py (?!-m|\[)(\S.*=.*)$", manual, flags=re.M)
     return [re.findall(r"(?:'[^']*'|\S)+", line) for line in lines]
 
@@ -192,7 +190,7 @@ def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) ->
         "trainer.limit_predict_batches=-1",
         "trainer.overfit_batches=-1",
         "trainer.val_check_interval=0",
-        *(f"trainer.check_val_every_n_epoch={value}" for value in ("0", "-1", "99")),
+        *(f"trainer.check_val_every_n_epoch={value}" for value in ("0", "-1")),
         "trainer.accumulate_grad_batches=0",
         "trainer.gradient_clip_val=-1",
         "trainer.gradient_clip_algorithm=norn",
@@ -266,7 +264,7 @@ def test_mistakes_are_user_errors_for_callers_in_python() -> None:
 # Defaults by module and task
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=10)
 @given(
     st.lists(st.sampled_from(sorted(MODULES - {"custom"})), min_size=1, max_size=3, unique=True),
     st.sampled_from(sorted(name for name, task in TASKS.items() if task.trains)),
@@ -282,12 +280,6 @@ def test_a_union_takes_the_smallest_rate_and_the_most_epochs_up_to_the_tasks(mod
 def test_rate_and_epochs_that_were_typed_win() -> None:
     made = plan("module=full", "task=sst2", "optim.lr=0.02", "trainer.max_epochs=40")
     assert (made.optimisation.lr, made.trainer["max_epochs"]) == (0.02, 40)
-
-
-@pytest.mark.parametrize(("typed", "limit"), [([], 10), (["trainer.limit_train_batches=4"], 4)])
-def test_an_epoch_ends_with_the_last_step_so_that_max_steps_leaves_a_score(typed: list[str], limit: int) -> None:
-    made = plan("trainer.max_steps=5", "trainer.accumulate_grad_batches=2", *typed)
-    assert made.trainer["limit_train_batches"] == limit
 
 
 # The run folder

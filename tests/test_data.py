@@ -55,7 +55,8 @@ DOWNLOAD: Mapping[str, Mapping[str, File]] = {
     },
     "mrpc": {
         "MRPC/train.tsv": (
-            '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\t" Yes , he said .\tHe said yes .\n0\t9\t10\tA\tB',
+            "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+            '1\t7\t8\t" Yes , he said .\tHe said yes .\n0\t9\t10\tA\tB',
             [('" Yes , he said .', "He said yes ."), ("A", "B")],
             [1, 0],
         ),
@@ -370,9 +371,7 @@ def test_a_saved_dataset_dict_equals_the_download(download: Path, tmp_path: Path
     ["{task}/{split}-00000-of-00001.parquet", "{task}/data/{split}-00000-of-00001.parquet", "{split}.parquet"],
 )
 @pytest.mark.parametrize("task", ["stsb", "mnli", "rte"])
-def test_parquet_files_equal_the_download(
-    download: Path, tmp_path: Path, hf_cache: None, task: str, pattern: str
-) -> None:
+def test_parquet_files_equal_the_download(download: Path, tmp_path: Path, task: str, pattern: str) -> None:
     for split, data in as_dataset_dict(task, download).items():
         file = tmp_path / "saved" / pattern.format(task=task, split=split)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -381,7 +380,7 @@ def test_parquet_files_equal_the_download(
     assert_same_tables(LocalSource(TASKS[task], tmp_path / "saved"), download)
 
 
-def test_parquet_in_parts_is_joined_in_order_and_read_anew_when_rewritten(tmp_path: Path, hf_cache: None) -> None:
+def test_parquet_in_parts_is_joined_in_order_and_read_anew_when_rewritten(tmp_path: Path) -> None:
     (tmp_path / "rte").mkdir()
     source = LocalSource(TASKS["rte"], tmp_path)
     table = generate(TASKS["rte"], "train", 6, 0)
@@ -546,7 +545,7 @@ def test_a_bad_saved_dataset_is_named_with_the_row_and_what_is_wrong(
     assert expected in told
 
 
-def test_a_parquet_file_without_rows_is_named(tmp_path: Path, hf_cache: None) -> None:
+def test_a_parquet_file_without_rows_is_named(tmp_path: Path) -> None:
     as_dataset("rte", "train", generate(TASKS["rte"], "train", 4, 0)).select([]).to_parquet(
         str(tmp_path / "train.parquet")
     )
@@ -555,7 +554,7 @@ def test_a_parquet_file_without_rows_is_named(tmp_path: Path, hf_cache: None) ->
 
 
 @pytest.mark.parametrize("file", ["train.parquet", "train/data-00000-of-00001.arrow", "train/state.json"])
-def test_a_broken_file_that_datasets_saved_is_named(tmp_path: Path, hf_cache: None, file: str) -> None:
+def test_a_broken_file_that_datasets_saved_is_named(tmp_path: Path, file: str) -> None:
     if file.startswith("train/"):
         as_dataset("rte", "train", generate(TASKS["rte"], "train", 4, 0)).save_to_disk(str(tmp_path / "train"))
     (tmp_path / file).write_bytes(b"PAR1 broken")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ptuning.entry import explain_errors
+from ptuning.hub import use_cache_if_unreachable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,11 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _modules(overrides: Sequence[str], names: bool) -> None:
     from ptuning.config import compose
+
+    backbone = compose(overrides).backbone
+    use_cache_if_unreachable(backbone.path)
+
     from ptuning.console import console, quiet
     from ptuning.listing import modules_table
     from ptuning.model.backbone import find_backbone, load_skeleton
 
-    backbone = compose(overrides).backbone
     quiet()
     model = load_skeleton(find_backbone(backbone.path, backbone.revision, backbone.config))
     if names:

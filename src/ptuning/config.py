@@ -200,6 +200,10 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError(f"optim.eps={optim.eps} must be above 0, e.g. 1e-8.")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} is not a seed: a whole number from 0 to 4294967295.")
+    if not config.checkpoint_seconds >= 0:
+        raise ConfigError(f"checkpoint_seconds={config.checkpoint_seconds} must be at least 0.")
+    if config.job_timeout is not None and not config.job_timeout > 0:
+        raise ConfigError(f"job_timeout={config.job_timeout} must be above 0 seconds, or null.")
     _check_trainer(config.trainer)
     return config
 

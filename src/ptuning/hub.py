@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
-def use_cache_if_unreachable(backbone: str, source: str) -> None:
+def use_cache_if_unreachable(backbone: str, source: str = "") -> None:
     """Set ``HF_HUB_OFFLINE=1`` for this process if the run wants the Hub and it does not answer within 2 s.
 
     The Hub's client would otherwise try for half a minute before it looks into its cache. Call it before
