@@ -100,6 +100,7 @@ class OptimConfig:
     """AdamW and its schedule; ``lr: null`` takes the module's own learning rate."""
 
     lr: float | None = None
+    head_lr: float | None = None
     weight_decay: float = 0.01
     warmup: float = 0.06
     schedule: str = "linear"
@@ -190,6 +191,8 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError(f"task.max_length={config.task.max_length} is too small: at least 8 tokens.")
     if optim.lr is not None:
         _check_rate("optim.lr", optim.lr)
+    if optim.head_lr is not None:
+        _check_rate("optim.head_lr", optim.head_lr)
     if not 0 <= optim.warmup < 1:
         raise ConfigError(f"optim.warmup={optim.warmup} is a share of the steps: 0 <= warmup < 1, e.g. 0.06.")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):

@@ -101,6 +101,7 @@ def make_plan(config: Config) -> Plan:
         layers="all" if module == ("frozen",) else layers,
         optimisation=Optimisation(
             lr=config.optim.lr if config.optim.lr is not None else min(part.learning_rate for part in parts),
+            head_lr=config.optim.head_lr,
             weight_decay=config.optim.weight_decay,
             warmup=config.optim.warmup,
             schedule=config.optim.schedule,

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ptuning import metrics
 from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
+from ptuning.selection import describe
 from ptuning.tasks import Task
 
 
@@ -26,6 +27,8 @@ class Optimisation:
     ----------
     lr
         Peak learning rate.
+    head_lr
+        Peak learning rate of the head, or ``None`` for the same.
     weight_decay
         Decoupled weight decay of matrices; LayerNorm weights and biases have none.
     warmup
@@ -37,6 +40,7 @@ class Optimisation:
     """
 
     lr: float
+    head_lr: float | None = None
     weight_decay: float = 0.01
     warmup: float = 0.06
     schedule: str = "linear"
@@ -145,11 +149,20 @@ class GlueClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW over what moves, with warm-up and decay counted in optimiser steps."""
         chosen = self.optimisation
-        moving = [p for p in self.parameters() if p.requires_grad]
-        # Everything with fewer than two dimensions is a bias or a LayerNorm weight.
-        groups = [
-            {"params": [p for p in moving if p.dim() >= 2], "weight_decay": chosen.weight_decay},
-            {"params": [p for p in moving if p.dim() < 2], "weight_decay": 0.0},
+        head = set(describe(self.model, ()).head_names)
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [
+                    parameter
+                    for name, parameter in self.model.named_parameters()
+                    if parameter.requires_grad and (name in head) == in_head and (parameter.dim() >= 2) == decays
+                ],
+                "lr": (chosen.head_lr or chosen.lr) if in_head else chosen.lr,
+                # What has fewer than two dimensions is a bias or a LayerNorm weight.
+                "weight_decay": chosen.weight_decay if decays else 0.0,
+            }
+            for in_head in (False, True)
+            for decays in (True, False)
         ]
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
