@@ -273,12 +273,19 @@ def test_a_union_takes_the_smallest_rate_and_the_most_epochs_up_to_the_tasks(mod
     parts = [choices("module")[name]["parts"][name] for name in modules]
     made = plan(f"module=[{','.join(modules)}]", f"task={task}")
     assert made.optimisation.lr == min(part["learning_rate"] for part in parts)
+    assert made.optimisation.head_lr == max(part["head_learning_rate"] for part in parts)
     most = max(part["max_epochs"] for part in parts)
     assert made.trainer["max_epochs"] == min(most, choices("task")[task]["max_epochs"])
 
 
 def test_rate_and_epochs_that_were_typed_win() -> None:
     made = plan("module=full", "task=sst2", "optim.lr=0.02", "trainer.max_epochs=40")
+    assert made.optimisation.head_lr == 0.02  # a typed rate is the head's too
+    assert plan("module=full", "optim.lr=0.02", "optim.head_lr=0.3").optimisation.head_lr == 0.3
+    assert (
+        plan("module=query", "optim.head_lr=0.3").optimisation.lr
+        == choices("module")["query"]["parts"]["query"]["learning_rate"]
+    )
     assert (made.optimisation.lr, made.trainer["max_epochs"]) == (0.02, 40)
 
 
@@ -296,7 +303,7 @@ def test_rate_and_epochs_that_were_typed_win() -> None:
             for patterns in ("[key,query]", "[query,key]", "[key,query,key]")
         ],
         [["module=frozen"], ["module=frozen", "layers=3"]],
-        [[], ["optim.lr=0.005"], ["optim.lr=5e-3"], ["module=layernorm", "task=rte"]],
+        [[], ["optim.lr=0.005", "optim.head_lr=0.01"], ["optim.lr=5e-3", "optim.head_lr=1e-2"], ["task=rte"]],
         [["task=sst2", "trainer.max_epochs=3"], ["task=sst2"]],
         [["trainer.precision=32"], ["trainer.precision=32-true"]],
     ],

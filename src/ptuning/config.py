@@ -19,6 +19,7 @@ class Part:
     """One module's measured defaults."""
 
     learning_rate: float = MISSING
+    head_learning_rate: float = MISSING
     max_epochs: int = MISSING
 
 
@@ -97,7 +98,7 @@ class TrainerConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW and its schedule; ``lr: null`` takes the module's own learning rate."""
+    """AdamW and its schedule; ``null`` takes the module's own rates, or for the head the ``lr`` that was typed."""
 
     lr: float | None = None
     head_lr: float | None = None
@@ -174,6 +175,7 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
     for name, part in config.module.parts.items():
         _check_rate(f"module.parts.{name}.learning_rate", part.learning_rate)
+        _check_rate(f"module.parts.{name}.head_learning_rate", part.head_learning_rate)
     if config.data.source == "local" and not config.data.dir:
         raise ConfigError("data=local needs the folder with GLUE's files: data.dir=FOLDER.")
     for size in config.data.sizes:

@@ -99,18 +99,30 @@ def make_plan(config: Config) -> Plan:
         backbone=backbone,
         module=module,
         layers="all" if module == ("frozen",) else layers,
-        optimisation=Optimisation(
-            lr=config.optim.lr if config.optim.lr is not None else min(part.learning_rate for part in parts),
-            head_lr=config.optim.head_lr,
-            weight_decay=config.optim.weight_decay,
-            warmup=config.optim.warmup,
-            schedule=config.optim.schedule,
-            betas=(config.optim.betas[0], config.optim.betas[1]),
-            eps=config.optim.eps,
-        ),
+        optimisation=_optimisation(config),
         trainer=_trainer_arguments(config.trainer, max_epochs),
         selector=selector,
         callbacks=callbacks,
+    )
+
+
+def _optimisation(config: Config) -> Optimisation:
+    """Fill in the rates: a union takes the smallest of its parts' for the module and the largest for the head.
+
+    A typed ``optim.lr`` is the head's rate too, as in ordinary fine-tuning, unless ``optim.head_lr`` is typed as well.
+    """
+    optim, parts = config.optim, list(config.module.parts.values())
+    head_lr = optim.head_lr
+    if head_lr is None:
+        head_lr = max(part.head_learning_rate for part in parts) if optim.lr is None else optim.lr
+    return Optimisation(
+        lr=min(part.learning_rate for part in parts) if optim.lr is None else optim.lr,
+        head_lr=head_lr,
+        weight_decay=optim.weight_decay,
+        warmup=optim.warmup,
+        schedule=optim.schedule,
+        betas=(optim.betas[0], optim.betas[1]),
+        eps=optim.eps,
     )
 
 

@@ -264,14 +264,15 @@ def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
 def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, device: str) -> dict[str, str]:
     sizes = ", ".join(f"{len(tokens):,} {name}" for name, tokens in data.splits.items())
     synthetic = " [yellow]synthetic[/]" if plan.config.data.source == "synthetic" else ""
-    epochs, rate = plan.trainer["max_epochs"], plan.optimisation.lr
+    epochs, rates = plan.trainer["max_epochs"], plan.optimisation
     return {
         "task": f"{plan.task.name}{synthetic} ({sizes})",
         "module": f"{plan.module_label}, layers {plan.layers}",
         "moves": describe_selection(selection),
         "backbone": plan.backbone.label,
         "on": f"{device}, {plan.trainer['precision']}",
-        "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, lr {rate:g}, seed {plan.config.seed}",
+        "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, seed {plan.config.seed}",
+        "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }
 
 

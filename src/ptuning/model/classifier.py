@@ -28,7 +28,7 @@ class Optimisation:
     lr
         Peak learning rate.
     head_lr
-        Peak learning rate of the head, or ``None`` for the same.
+        Peak learning rate of the head.
     weight_decay
         Decoupled weight decay of matrices; LayerNorm weights and biases have none.
     warmup
@@ -40,7 +40,7 @@ class Optimisation:
     """
 
     lr: float
-    head_lr: float | None = None
+    head_lr: float
     weight_decay: float = 0.01
     warmup: float = 0.06
     schedule: str = "linear"
@@ -157,7 +157,7 @@ class GlueClassifier(pl.LightningModule):
                     for name, parameter in self.model.named_parameters()
                     if parameter.requires_grad and (name in head) == in_head and (parameter.dim() >= 2) == decays
                 ],
-                "lr": (chosen.head_lr or chosen.lr) if in_head else chosen.lr,
+                "lr": chosen.head_lr if in_head else chosen.lr,
                 # What has fewer than two dimensions is a bias or a LayerNorm weight.
                 "weight_decay": chosen.weight_decay if decays else 0.0,
             }
