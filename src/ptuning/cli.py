@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ptuning.entry import explain_errors
 from ptuning.hub import use_cache_if_unreachable
@@ -22,9 +23,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="as for train.py: backbone=minilm, backbone.path=FOLDER",
     )
     modules.add_argument("--names", action="store_true", help="list every parameter's name instead")
+    results = commands.add_parser("results", help="read every run's record into one table")
+    results.add_argument("runs", type=Path, help="a folder of runs")
+    results.add_argument("--out", type=Path, required=True, help="the table: FILE.csv or FILE.parquet")
+    report = commands.add_parser("report", help="write tables and figures of the runs as one page")
+    report.add_argument("runs", type=Path, help="a folder of runs")
+    report.add_argument("--out", type=Path, default=Path("report"), help="the report's folder (report)")
     chosen = parser.parse_args(arguments)
     with explain_errors():
-        _modules(chosen.overrides, chosen.names)
+        if chosen.command == "modules":
+            _modules(chosen.overrides, chosen.names)
+        elif chosen.command == "results":
+            _results(chosen.runs, chosen.out)
+        else:
+            from ptuning.results import write_report
+
+            sys.stdout.write(f"{write_report(chosen.runs, chosen.out)}\n")
+
+
+def _results(runs: Path, out: Path) -> None:
+    from ptuning.results import collect, write_table
+
+    collected = collect(runs)
+    write_table(collected.runs, out)
+    sys.stdout.write(f"{len(collected.runs):,} runs in {out}\n")
+    for left_out in collected.left_out:
+        sys.stderr.write(f"left out: {left_out.file}: {left_out.reason}\n")
 
 
 def _modules(overrides: Sequence[str], names: bool) -> None:

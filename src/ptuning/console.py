@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ptuning.data.tokens import Batch
+from ptuning.numbers import format_percent, format_seconds
 from ptuning.selection import Selection
 
 console = Console(highlight=False, soft_wrap=True)
@@ -60,25 +61,6 @@ def describe_selection(selection: Selection) -> str:
         f"{selection.trainable_parameters:,} of {selection.total_parameters:,} "
         f"({format_percent(selection.trainable_percent)} %), and {selection.head_parameters:,} in the head"
     )
-
-
-def format_percent(percent: float) -> str:
-    """Return a percentage with two significant digits below one, and one decimal above.
-
-    >>> format_percent(0.0336), format_percent(0.0028), format_percent(42.123)
-    ('0.034', '0.0028', '42.1')
-    """
-    return f"{percent:.1f}" if percent >= 1 or percent == 0 else f"{percent:.2g}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return ``42 s``, ``3 min 20 s`` or ``1 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:

@@ -3,7 +3,7 @@
 from rich.table import Table
 from torch import nn
 
-from ptuning.console import format_percent
+from ptuning.numbers import format_percent
 from ptuning.selection import GROUPS, count_modules, select
 
 

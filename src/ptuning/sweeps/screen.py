@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from ptuning.numbers import format_seconds
 from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
 
 
@@ -79,11 +80,11 @@ class Screen:
         parts = [f"[bold]{done}/{self.total}[/]", f"{self.counts[SKIPPED]} skipped", f"{self.counts[FAILED]} failed"]
         parts.append(f"{len(self.worked) / max(minutes, 1e-9):.1f} jobs/min")
         if (left := self.seconds_left()) is not None:
-            parts.append(f"about {_clock(left)} left")
+            parts.append(f"about {format_seconds(left)} left")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for number, name in enumerate(self.slots):
             job, since = self.on.get(number, (None, 0.0))
-            table.add_row(name, job.name if job else "", _clock(time.monotonic() - since) if job else "")
+            table.add_row(name, job.name if job else "", format_seconds(time.monotonic() - since) if job else "")
         for task, (score, name) in sorted(self.best.items()):
             table.add_row(f"best {task}", name, f"{100 * score:.1f}")
         return Group("  ".join(parts), table)
@@ -93,7 +94,7 @@ def show_end(console: Console, jobs: Sequence[Job], outcomes: Mapping[int, Outco
     """Print the sweep's last words: counts, each failure with its cause, and how to go on."""
     counts = Counter(outcome.status for outcome in outcomes.values())
     shown = ", ".join(f"{counts[kind]} {kind}" for kind in (DONE, SKIPPED, FAILED, INTERRUPTED) if counts[kind])
-    console.print(f"[bold]{shown or 'nothing to do'}[/]  in {_clock(seconds)}")
+    console.print(f"[bold]{shown or 'nothing to do'}[/]  in {format_seconds(seconds)}")
     if counts[FAILED]:
         table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("failed")
@@ -104,10 +105,3 @@ def show_end(console: Console, jobs: Sequence[Job], outcomes: Mapping[int, Outco
         console.print(table)
     if counts[INTERRUPTED]:
         console.print("Stopped; nothing is lost. The same command goes on where this one left off.")
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d} h"
-    return f"{whole // 60}:{whole % 60:02d} min"

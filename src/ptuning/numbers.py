@@ -1,0 +1,26 @@
+"""How numbers are written for people; knows no torch."""
+
+import math
+
+
+def format_percent(percent: float) -> str:
+    """Return a percentage with two significant digits below one, and one decimal above; a dash for a missing one.
+
+    >>> format_percent(0.0336), format_percent(42.123), format_percent(0.0)
+    ('0.034', '42.1', '0')
+    """
+    if math.isnan(percent):
+        return "–"
+    if percent == 0:
+        return "0"
+    return f"{percent:.1f}" if percent >= 1 else f"{percent:.2g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return ``4.2 s``, ``42 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,207 @@
+"""Every record below a folder as one pandas table, a row per run, and the files that are no records."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ptuning.errors import RunError
+from ptuning.records import RECORD
+
+CELL = ("backbone", "task", "source", "module", "layers", "subset")
+"""What a number in a table stands for; runs that agree in these and in their recipe differ in the seed alone."""
+
+_TEXT: Mapping[str, tuple[str, ...]] = {
+    "backbone": ("backbone",),
+    "task": ("task",),
+    "source": ("source",),
+    "module": ("module",),
+    "layers": ("layers",),
+    "subset": ("subset",),
+    "status": ("status",),
+    "reason": ("reason",),
+    "key": ("key",),
+    "name": ("name",),
+    "begun": ("begun",),
+    "ended": ("ended",),
+    "device": ("device",),
+    "precision": ("precision",),
+    "schedule": ("optimisation", "schedule"),
+    "data_id": ("recipe", "data"),
+    "backbone_id": ("recipe", "backbone"),
+}
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "seed": ("seed",),
+    "score": ("score",),
+    "last_score": ("last", "score"),
+    "trainable_parameters": ("trainable_parameters",),
+    "head_parameters": ("head_parameters",),
+    "total_parameters": ("total_parameters",),
+    "trainable_percent": ("trainable_percent",),
+    "train_examples": ("train_examples",),
+    "lr": ("optimisation", "lr"),
+    "weight_decay": ("optimisation", "weight_decay"),
+    "warmup": ("optimisation", "warmup"),
+    "max_epochs": ("max_epochs",),
+    "batch_size": ("batch_size",),
+    "max_length": ("recipe", "max_length"),
+    "train_examples_per_second": ("train_examples_per_second",),
+    "peak_memory_mb": ("peak_memory_mb",),
+}
+_OPEN: Mapping[str, str] = {"best": "best", "seconds": "seconds", "versions": "version"}
+"""Parts of a record whose keys are not fixed, and the first part of the columns' names: ``best/accuracy``."""
+
+_REQUIRED = ("backbone", "task", "source", "module", "layers", "status")
+_NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset")
+"""Parts of a record's recipe that a cell or the seed says already."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that was met and not read into the table, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What lies below a folder of runs.
+
+    Attributes
+    ----------
+    runs
+        One row per run. ``score`` and metrics are shares (0.71); ``folder`` is relative to the folder of runs;
+        ``recipe`` is a hash over everything but the cell and the seed, so that runs with the same one differ in the
+        seed alone; ``data_id`` and ``backbone_id`` name the data and the weights themselves.
+    left_out
+        Files called ``record.json`` that hold no record, and folders that cannot be read.
+    history
+        One row per evaluation: ``folder``, ``epoch``, ``step``, ``train_loss``, ``score`` and the metrics; ``None``
+        unless asked for.
+    """
+
+    runs: pd.DataFrame
+    left_out: tuple[LeftOut, ...]
+    history: pd.DataFrame | None = None
+
+
+def collect(runs_dir: Path, history: bool = False) -> Collected:
+    """Read every ``record.json`` below ``runs_dir``; hidden folders and links to folders are not entered.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs, or any folder inside it.
+    history
+        Whether to keep the evaluations of every run too.
+
+    Raises
+    ------
+    RunError
+        If the folder is missing or no record lies in it.
+    """
+    if not runs_dir.is_dir():
+        raise RunError(f"There is no folder {runs_dir}. Runs lie where their runs_dir= said, by default in runs/.")
+    rows: list[dict[str, Any]] = []
+    evaluations: list[dict[str, Any]] = []
+    left_out: list[LeftOut] = []
+    for folder, found in _walk(str(runs_dir), ""):
+        if isinstance(found, str):
+            left_out.append(LeftOut(folder, found))
+            continue
+        record = _read(found.path)
+        place = f"{folder}/{RECORD}" if folder else RECORD
+        if isinstance(record, str):
+            left_out.append(LeftOut(place, record))
+            continue
+        rows.append(_row(record, folder or "."))
+        if history:
+            evaluations += [{"folder": folder or ".", **e} for e in _list(record.get("history")) if isinstance(e, dict)]
+    if not rows:
+        unread = f" ({left_out[0].file}: {left_out[0].reason})" if left_out else ""
+        raise RunError(f"No record of a run lies below {runs_dir}{unread}. Train one, or name another folder.")
+    curves = pd.DataFrame(evaluations, columns=None if evaluations else ["folder", "epoch", "score"])
+    return Collected(_table(rows), tuple(left_out), curves if history else None)
+
+
+def _walk(path: str, folder: str) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
+    """Yield the folder (relative) and entry of every record, or the reason why a folder cannot be read, by name."""
+    try:
+        with os.scandir(path) as entries:
+            inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        yield folder or ".", f"cannot be read ({error.strerror})"
+        return
+    for entry in inside:
+        if entry.name == RECORD:
+            yield folder, entry
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{folder}/{entry.name}" if folder else entry.name)
+
+
+def _read(path: str) -> dict[str, Any] | str:
+    """Return a record, or why the file holds none."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+        record = json.loads(content)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (ValueError, RecursionError) as error:
+        if not content.strip():
+            return "empty: its writing never ended"
+        return f"broken JSON, perhaps half-written ({str(error).splitlines()[0]})"
+    if not isinstance(record, dict):
+        return "not a record: no JSON object"
+    missing = [name for name in _REQUIRED if not isinstance(record.get(name), str)]
+    if not isinstance(record.get("seed"), int):
+        missing.append("seed")
+    if missing:
+        return f"not a record: no {', '.join(missing)}"
+    if record["status"] == "finished" and not isinstance(record.get("score"), int | float):
+        return "not a record: finished without a score"
+    return record
+
+
+def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
+    recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
+    row = {name: _get(record, path) for name, path in (*_TEXT.items(), *_NUMBERS.items())}
+    row["subset"] = row["subset"] or "all"
+    row["recipe"] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+    row["folder"] = folder
+    for part, prefix in _OPEN.items():
+        row |= {f"{prefix}/{name}": value for name, value in _dict(record.get(part)).items()}
+    return row
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    for name in table.columns:
+        if name in _TEXT or name.startswith("version/"):
+            table[name] = table[name].map(lambda value: value if isinstance(value, str) else "").astype("str")
+        elif name not in ("recipe", "folder"):
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    first = [*CELL, "seed", "status", "score"]
+    rest = [name for name in table.columns if name not in first and "/" not in name]
+    return table[[*first, *rest, *sorted(name for name in table.columns if "/" in name)]]
+
+
+def _get(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = record
+    for name in path:
+        value = _dict(value).get(name)
+    return value
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,281 @@
+"""Heat maps of layers, score against moving parameters, and learning curves, as deterministic PNG and SVG."""
+
+import io
+import math
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from ptuning.results.order import module_key
+from ptuning.results.tables import MISSING, column_names
+
+_INK, _FAINT = "#1b1b1f", "#8c8c94"
+"""Text and axes; inline in a page the ink becomes the page's own text colour, so that dark pages stay readable."""
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette for all kinds of colour vision, without black and yellow, which vanish on some pages."""
+_LINES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_HEAT = "cividis"
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ptuning",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+}
+_LEADER = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
+_LABELLED = 24
+"""Names that fit beside a figure."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn.
+
+    Attributes
+    ----------
+    slug
+        Name for files, unique in a report.
+    title, caption
+        For people; the title says when the data is synthetic.
+    png, svg
+        The files' contents, on white.
+    inline
+        The SVG for a page: transparent, in the page's text colour, with ids of its own.
+    width
+        Natural width in CSS pixels.
+    """
+
+    slug: str
+    title: str
+    caption: str
+    png: bytes
+    svg: bytes
+    inline: str
+    width: int
+
+
+def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Picture]]:
+    """Yield (backbone, picture) for every figure that the runs give something to show in."""
+    with mpl.rc_context(_STYLE):
+        for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
+            for (task, source), name in column_names(part).items():
+                cells = part[(part["task"] == task) & (part["source"] == source)]
+                where = f"{backbone}, {name.removesuffix(' †')}" + (
+                    " — synthetic data" if source == "synthetic" else ""
+                )
+                slug = re.sub(r"[^\w.-]+", "_", f"{number}-{backbone}-{task}-{source}")
+                for kind, picture in (
+                    ("parameters", _parameters(cells, where)),
+                    ("curves", _curves(cells, history, runs, where)),
+                    ("layers", _layers(cells, where)),
+                ):
+                    if picture is not None:
+                        yield backbone, _render(*picture, f"{slug}-{kind}")
+
+
+def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
+    """Draw score against parameters that train; modules in all layers carry their names."""
+    cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]) > 0]
+    if len(cells) < 2:
+        return None
+    figure, axes = _axes(4.9, 3.7)
+    axes.set_xscale("log")
+    sizes, labels = cells["trainable_parameters"] + cells["head_parameters"], []
+    for size, row in zip(sizes, cells.to_dict("records"), strict=True):
+        whole = row["layers"] == "all" and row["subset"] == "all"
+        style = _style(row["module"])
+        y = 100 * row["mean"]
+        error = None if math.isnan(row["std"]) or not whole else 100 * row["std"]
+        face = style["color"] if whole else "none"
+        size_points = 6 if whole else 3.5
+        axes.errorbar(
+            size, y, error, fmt=style["marker"], ms=size_points, mfc=face, mec=style["color"], ecolor=style["color"]
+        )
+        if whole:
+            labels.append((float(size), y, row["module"], style["color"]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = sizes.min(), sizes.max()
+    room = 1.6 if high > 10 * low else 5.0  # at least a decade, so that ticks are there
+    axes.set_xlim(low / room, high * room)
+    axes.set_xlabel("parameters that train, head included (log)")
+    axes.set_ylabel("score × 100")
+    _name_at_right(axes, labels[:_LABELLED])
+    some = "" if len(labels) == len(cells) else " Small hollow marks: chosen layers."
+    caption = f"Mean over seeds, bars one standard deviation.{some}"
+    return figure, f"Score against trainable parameters: {where}", caption
+
+
+def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
+    """Draw module by single layer, with numbers in the cells."""
+    single = cells[cells["layers"].str.fullmatch(r"\d+") & (cells["subset"] == "all")]
+    if single.empty:
+        return None
+    modules = sorted(set(single["module"]), key=module_key)
+    layers = range(int(single["layers"].astype(int).max()) + 1)
+    means = {(row.module, int(row.layers)): 100 * row.mean for row in single[["module", "layers", "mean"]].itertuples()}
+    grid = [[means.get((module, layer), math.nan) for layer in layers] for module in modules]
+    figure, axes = _axes(1.9 + 0.46 * len(layers) + 0.5, 1.0 + 0.3 * len(modules))
+    edges = [[number - 0.5 for number in range(count + 1)] for count in (len(layers), len(modules))]
+    axes.pcolormesh(*edges, grid, cmap=_HEAT, edgecolors="face", linewidth=0.3)
+    axes.invert_yaxis()
+    middle = min(means.values()) + 0.55 * (max(means.values()) - min(means.values()))
+    for y, row in enumerate(grid):
+        for x, value in enumerate(row):
+            if math.isnan(value):
+                axes.text(x, y, MISSING, ha="center", va="center", color=_FAINT)
+                continue
+            light = value > middle
+            axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="#000000" if light else "#ffffff", size=8)
+    axes.set_xticks(list(layers), [str(layer) for layer in layers])
+    axes.set_yticks(range(len(modules)), modules)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel("layer (0 is next to the embeddings)")
+    return figure, f"One layer at a time: {where}", f"Score × 100, mean over seeds; {MISSING}: no finished run."
+
+
+def _curves(
+    cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame, where: str
+) -> tuple[Figure, str, str] | None:
+    """Draw the score per epoch of the modules in all layers, or of the selections where no run moved all."""
+    whole = cells[(cells["layers"] == "all") & (cells["subset"] == "all")]
+    shown = (whole if len(whole) else cells).head(_LABELLED)
+    keys = [name for name in shown.columns if name in ("backbone", "task", "source", "module", "layers", "subset")]
+    finished = runs[runs["status"] == "finished"]
+    chosen = finished.merge(shown[[*keys, "recipe"]], on=[*keys, "recipe"])[[*keys, "folder"]]
+    points = history.merge(chosen, on="folder")
+    points = points[points["score"].notna() & points["epoch"].notna()]
+    if points.empty or points["epoch"].nunique() < 2:
+        return None
+    figure, axes = _axes(4.9, 3.7)
+    labels = []
+    for (module, layers, subset), part in points.groupby(["module", "layers", "subset"], sort=False):
+        line = part.groupby("epoch")["score"].agg(["mean", "min", "max"])
+        style = _style(module)
+        axes.plot(line.index, 100 * line["mean"], style["line"], color=style["color"], marker=style["marker"], ms=3)
+        axes.fill_between(line.index, 100 * line["min"], 100 * line["max"], color=style["color"], alpha=0.12, lw=0)
+        name = module if len(whole) else f"{module} {layers}{'' if subset == 'all' else ' ' + subset}"
+        labels.append((float(line.index[-1]), float(100 * line["mean"].iloc[-1]), name, style["color"]))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("score × 100")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _name_at_right(axes, labels)
+    return (
+        figure,
+        f"Learning curves: {where}",
+        "Dev score after each evaluation: mean over seeds, band from least to most.",
+    )
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _style(module: str) -> dict[str, Any]:
+    """Return colour, line and marker of a module: the same in every figure of every report."""
+    place = module_key(module)[0]
+    return {
+        "color": _COLOURS[place % len(_COLOURS)],
+        "line": _LINES[place // len(_COLOURS) % len(_LINES)],
+        "marker": _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)],
+    }
+
+
+def _name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write names in a column beside the axes at the height of their points, moved apart, with thin leaders."""
+    low, high = axes.get_ylim()
+    height = axes.bbox.height / axes.figure.dpi * 72  # points
+    gap = min(9.5 / height, 1 / max(len(labels), 1))
+    labels = sorted(labels, key=lambda label: label[1])
+    places = spread([(y - low) / (high - low) for _, y, _, _ in labels], gap)
+    for (x, y, name, colour), place in zip(labels, places, strict=True):
+        axes.annotate(
+            name,
+            xy=(x, y),
+            xytext=(1.04, place),
+            textcoords="axes fraction",
+            va="center",
+            size=8,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.5,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Move ascending places apart to at least ``gap``, within 0 and 1 where they fit, each as little as it can.
+
+    >>> spread([0.0, 0.0, 0.9], 0.25)
+    [0.0, 0.25, 0.9]
+    """
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else max(place, 0.0))
+    limit = max(1.0, gap * (len(moved) - 1))
+    for index in reversed(range(len(moved))):
+        moved[index] = min(moved[index], limit)
+        limit = moved[index] - gap
+    return moved
+
+
+def _count(value: float) -> str:
+    """Return ``1k``, ``10M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _render(figure: Figure, title: str, caption: str, slug: str) -> Picture:
+    """Draw a figure as files on white and for a page."""
+    figure.suptitle(textwrap.fill(title, int(12 * figure.get_size_inches()[0])), size=10)
+    layout = figure.get_layout_engine()
+    assert layout is not None  # _axes has set it
+    layout.execute(figure)
+    figure.set_layout_engine("none")  # once is enough: it takes as long as drawing
+    png, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue().decode()
+    width = round(96 * float(figure.get_size_inches()[0]))
+    return Picture(slug, title, caption, png.getvalue(), on_white(svg).encode(), for_page(svg, slug, title), width)
+
+
+def on_white(svg: str) -> str:
+    """Give an SVG a white ground."""
+    return re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
+
+
+def for_page(svg: str, slug: str, title: str) -> str:
+    """Make an SVG part of an HTML page: no prologue, ids of its own, ink in the page's text colour, a spoken title."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{slug}-", svg)
+    svg = svg.replace(_INK, "currentColor")
+    spoken = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{spoken}"', 1)

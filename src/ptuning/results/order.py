@@ -1,0 +1,47 @@
+"""The order in which modules, layers and tasks stand in every table and figure."""
+
+import re
+
+from ptuning.tasks import TASKS
+
+MODULES = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention_layernorm",
+    "intermediate",
+    "output",
+    "output_layernorm",
+    "embeddings",
+    "pooler",
+    "layernorm",
+    "attention",
+    "ffn",
+    "bias",
+    "full",
+    "frozen",
+)
+"""Elementary modules in the order in which a block computes them, then groups; unknown names come after."""
+
+_MODULE = {name: place for place, name in enumerate(MODULES)}
+_TASK = {name: place for place, name in enumerate(TASKS)}
+
+
+def module_key(name: str) -> tuple[int, str]:
+    """Return what to sort module names by."""
+    return _MODULE.get(name, len(_MODULE)), name
+
+
+def task_key(name: str) -> tuple[int, str]:
+    """Return what to sort task names by: GLUE's order, then the alphabet."""
+    return _TASK.get(name, len(_TASK)), name
+
+
+def layers_key(layers: str) -> tuple[int, list[int], str]:
+    """Return what to sort layers by: ``all``, then by number.
+
+    >>> sorted(["10", "9-11", "2", "all"], key=layers_key)
+    ['all', '2', '9-11', '10']
+    """
+    return int(layers != "all"), [int(number) for number in re.findall(r"\d+", layers)], layers

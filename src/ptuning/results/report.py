@@ -1,0 +1,166 @@
+"""A folder that shows what a folder of runs holds: one HTML page without a network, tables and figures as files."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import ptuning
+from ptuning.errors import RunError
+from ptuning.files import write_whole
+from ptuning.results.collect import Collected, LeftOut, collect
+from ptuning.results.figures import Picture, draw_all
+from ptuning.results.order import module_key, task_key
+from ptuning.results.summary import summarise, write_table
+from ptuning.results.tables import ModuleTable, module_tables, to_latex, to_markdown
+
+PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
+_LISTED = 200
+"""Lines of a list on the page; what is left is in runs.csv."""
+_WITHOUT_REASON = {
+    "interrupted": "stopped from outside; the same command goes on from its checkpoint",
+    "running": "still running, or killed before it could say so; the same command goes on or begins anew",
+    "failed": "no reason was recorded",
+}
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run without a result, and why in one line."""
+
+    folder: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page shows of one backbone."""
+
+    backbone: str
+    tables: tuple[ModuleTable, ...]
+    pictures: tuple[Picture, ...]
+
+
+def write_report(runs_dir: Path, out: Path, now: datetime | None = None) -> Path:
+    """Write ``index.html`` with ``tables/`` and ``figures/`` beside it, and return the page's path.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs, or any folder inside it.
+    out
+        The folder of the report; made where it is missing, files of an earlier report are replaced.
+    now
+        The time that the page names; the present if left out.
+
+    Raises
+    ------
+    RunError
+        If there are no records, or ``out`` cannot be written into.
+    """
+    collected = collect(runs_dir, history=True)
+    summary = summarise(collected.runs)
+    tables = module_tables(summary)
+    drawn = list(draw_all(summary, collected.history, collected.runs))
+    sections = [
+        Section(
+            backbone,
+            tuple(table for table in tables if table.backbone == backbone),
+            tuple(picture for name, picture in drawn if name == backbone),
+        )
+        for backbone in dict.fromkeys(summary["backbone"])
+    ]
+    page = _page(runs_dir, collected, summary, sections, now or datetime.now(UTC))
+    try:
+        for folder in (out / TABLES, out / FIGURES):
+            folder.mkdir(parents=True, exist_ok=True)
+        for table in tables:
+            write_whole(out / TABLES / f"{table.slug}.md", to_markdown(table).encode())
+            write_whole(out / TABLES / f"{table.slug}.tex", to_latex(table).encode())
+        for _, picture in drawn:
+            write_whole(out / FIGURES / f"{picture.slug}.png", picture.png)
+            write_whole(out / FIGURES / f"{picture.slug}.svg", picture.svg)
+        write_table(collected.runs, out / TABLES / "runs.csv")
+        write_table(summary, out / TABLES / "summary.csv")
+        write_whole(out / PAGE, page.encode())
+    except OSError as error:
+        raise RunError(f"The report cannot be written into {out} ({error.strerror}). Name another folder.") from error
+    return out / PAGE
+
+
+def unfinished(runs: pd.DataFrame) -> list[Unfinished]:
+    """Return the runs that failed, were interrupted or never said how they ended, in the tables' order."""
+    rest = runs[runs["status"] != "finished"].to_dict("records")
+    rest.sort(key=lambda row: (row["backbone"], task_key(row["task"]), module_key(row["module"]), row["folder"]))
+    return [Unfinished(row["folder"], row["status"], _reason(row["status"], row["reason"])) for row in rest]
+
+
+def one_line(traceback: str) -> str:
+    r"""Return the line of a traceback that says what happened, without the folders of the machine it happened on.
+
+    >>> one_line('  File "a.py", line 1\nOSError: no space left on /scratch/me/runs/x')
+    'OSError: no space left on …/x'
+    """
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(: |$)", line)]
+    return hide_folders((named or lines or [""])[-1].strip())[:300]
+
+
+def hide_folders(text: str) -> str:
+    """Shorten absolute paths to their last part."""
+    return re.sub(r"(?<![\w.:/@])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\":;,()]+)+[/\\]([^\s/\\'\":;,()]+)", r"…/\1", text)
+
+
+def _reason(status: str, recorded: str) -> str:
+    return one_line(recorded) or _WITHOUT_REASON.get(status, "")
+
+
+def _page(runs_dir: Path, collected: Collected, summary: pd.DataFrame, sections: list[Section], now: datetime) -> str:
+    runs = collected.runs
+    rest = unfinished(runs)
+    notes = [hide_folders(note) for note in summary["note"] if note]
+    left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in collected.left_out]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
+    template = environment.from_string((files("ptuning.results") / "report.html.j2").read_text("utf-8"))
+    return template.render(
+        folder=runs_dir.resolve().name,
+        counts=runs["status"].value_counts().to_dict(),
+        total=len(runs),
+        first=_day(runs["begun"], min),
+        last=_day(runs["ended"], max),
+        now=now.strftime("%Y-%m-%d %H:%M UTC"),
+        version=ptuning.__version__,
+        versions=_versions(runs),
+        devices=sorted({device for device in runs["device"] if device}),
+        synthetic=bool((summary["source"] == "synthetic").any()),
+        sections=sections,
+        lists=[
+            ("Runs without a result", [(r.folder, r.status, r.reason) for r in rest]),
+            ("Files left out", [(left.file, "", left.reason) for left in left_out]),
+        ],
+        notes=notes,
+        listed=_LISTED,
+        tables=TABLES,
+        figures=FIGURES,
+    )
+
+
+def _versions(runs: pd.DataFrame) -> dict[str, str]:
+    """Return library → versions that the runs used."""
+    columns = [name for name in runs.columns if name.startswith("version/")]
+    found = {name.removeprefix("version/"): sorted({v for v in runs[name] if v}) for name in columns}
+    return {name: ", ".join(versions) for name, versions in found.items() if versions}
+
+
+def _day(times: pd.Series, choose: Callable[[list[str]], str]) -> str:
+    """Return the first or last day among ISO times, which sort as text."""
+    days = [time[:10] for time in times if time]
+    return choose(days) if days else ""

@@ -1,0 +1,422 @@
+"""What becomes of a folder of runs: the table, the means over seeds, the report and its files."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from conftest import TINY, run_in
+from ptuning import UserError
+from ptuning.results import collect, summarise, write_report, write_table
+from ptuning.results.figures import spread
+from ptuning.results.report import hide_folders, one_line
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def record(runs: Path, **given: Any) -> Path:
+    """Write a record as a run leaves it, and return its folder."""
+    about: dict[str, Any] = {
+        "task": "rte",
+        "source": "local",
+        "module": "layernorm",
+        "layers": "all",
+        "subset": "all",
+        "seed": 1,
+        "backbone": "minilm",
+        "status": "finished",
+        "score": 0.7,
+        "lr": 1e-3,
+        "data": "sha256:one",
+        "trainable_parameters": 9216,
+        "ended": "2026-01-01T10:00:00+00:00",
+        "reason": "",
+        "epochs": 2,
+    } | given
+    lr, data, score, epochs = (about.pop(name) for name in ("lr", "data", "score", "epochs"))
+    optimisation = {"lr": lr, "weight_decay": 0.01, "warmup": 0.06, "schedule": "linear"}
+    about |= {
+        "key": "0123abcd",
+        "begun": "2026-01-01T09:00:00+00:00",
+        "optimisation": optimisation,
+        "precision": "32-true",
+        "max_epochs": epochs,
+        "batch_size": 32,
+        "recipe": {
+            "format": 1,
+            **{name: about[name] for name in ("task", "module", "layers", "subset", "seed")},
+            "data": data,
+            "backbone": f"sha256:{about['backbone']}",
+            "max_length": 128,
+            "optimisation": optimisation,
+            "trainer": {"max_epochs": epochs},
+        },
+        "versions": {"ptuning": "0.1.0", "torch": "2.13.0"},
+        "head_parameters": 770,
+        "total_parameters": 1_000_000,
+        "trainable_percent": about["trainable_parameters"] / 10_000,
+    }
+    if about["status"] == "finished":
+        history = [
+            {"epoch": float(e), "step": e * 10, "train_loss": 1 / e, "score": score * e / epochs, "accuracy": score}
+            for e in range(1, epochs + 1)
+        ]
+        about |= {"score": score, "history": history, "best": history[-1], "last": history[-1]}
+        about |= {"seconds": {"train": 3.0, "total": 4.0}, "train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
+    place = f"{about['backbone']}/{about['task']}/{about['module']}/{about['layers']}"
+    name = f"seed={about['seed']}-{lr:g}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
+    folder = runs / place / name
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(about, indent=2))
+    return folder
+
+
+def seeds(runs: Path, *scores: float, **given: Any) -> None:
+    """Write one record per score, with seeds from 1."""
+    for seed, score in enumerate(scores, start=1):
+        record(runs, seed=seed, score=score, **given)
+
+
+def only(summary: pd.DataFrame, **wanted: str) -> pd.Series:
+    """Return the one row that has these values."""
+    for name, value in wanted.items():
+        summary = summary[summary[name] == value]
+    assert len(summary) == 1
+    return summary.iloc[0]
+
+
+def test_the_room_reads_and_reports_without_torch(tmp_path: Path) -> None:
+    seeds(tmp_path / "runs", 0.6, 0.7)
+    code = (
+        "import sys; from pathlib import Path; from ptuning.results import write_report;"
+        f"write_report(Path({str(tmp_path / 'runs')!r}), Path({str(tmp_path / 'report')!r}));"
+        "print(sorted({'torch', 'transformers', 'lightning', 'datasets', 'wandb'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_a_row_holds_what_a_real_run_recorded(tmp_path: Path) -> None:
+    run = run_in(tmp_path, *TINY, "module=layernorm", "task=mrpc", "seed=3")
+    collected = collect(tmp_path, history=True)
+    row = collected.runs.iloc[0]
+    assert row["folder"] == run.path.relative_to(tmp_path).as_posix()
+    for column in ("backbone", "task", "source", "module", "layers", "subset", "seed", "status", "score", "key"):
+        assert row[column] == run.record[column]
+    assert row["best/f1"] == run.record["best"]["f1"]
+    assert row["last_score"] == run.record["last"]["score"]
+    assert row["lr"] == run.record["optimisation"]["lr"]
+    assert row["seconds/train"] == run.record["seconds"]["train"]
+    assert row["data_id"] == run.record["recipe"]["data"]
+    assert row["max_length"] == run.record["recipe"]["max_length"]
+    numbers = ["trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "max_epochs"]
+    numbers += ["batch_size", "train_examples_per_second", "peak_memory_mb"]
+    assert [row[name] for name in numbers] == [run.record[name] for name in numbers]
+    assert list(collected.history["score"]) == [entry["score"] for entry in run.record["history"]]
+    assert summarise(collected.runs)["seeds"].tolist() == [1]
+
+
+def test_files_that_are_no_records_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    record(tmp_path)
+    bad = {
+        "half": '{"task": "rte", "sco',
+        "empty": "",
+        "list": "[1, 2]",
+        "other": '{"name": "x", "seed": 1}',
+        "bytes": b"\xff\xfe{",
+        "scoreless": json.dumps(
+            dict.fromkeys(("backbone", "task", "source", "module", "layers"), "x") | {"seed": 1, "status": "finished"}
+        ),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / ".sweeps").mkdir()
+    (tmp_path / ".sweeps" / "record.json").write_text("never looked at")
+    collected = collect(tmp_path)
+    assert len(collected.runs) == 1
+    reasons = {left.file: left.reason for left in collected.left_out}
+    assert set(reasons) == {f"{name}/record.json" for name in bad}
+    assert "half-written" in reasons["half/record.json"]
+    assert reasons["empty/record.json"].startswith("empty")
+    assert reasons["list/record.json"] == "not a record: no JSON object"
+    assert "no backbone, task" in reasons["other/record.json"]
+    assert "without a score" in reasons["scoreless/record.json"]
+
+
+def test_learning_curves_are_read_when_asked_for(tmp_path: Path) -> None:
+    record(tmp_path, score=0.8, epochs=4)
+    assert collect(tmp_path).history is None
+    history = collect(tmp_path, history=True).history
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["score"].tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert set(history["folder"]) == set(collect(tmp_path).runs["folder"])
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_folder_without_runs_is_one_sentence(tmp_path: Path, made: bool) -> None:
+    folder = tmp_path / "nothing"
+    if made:
+        folder.mkdir()
+    with pytest.raises(UserError, match="nothing") as caught:
+        write_report(folder, tmp_path / "report")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report").exists()
+
+
+def test_means_deviations_and_percent_of_full_are_over_seeds(tmp_path: Path) -> None:
+    seeds(tmp_path, 0.6, 0.7, 0.8)
+    seeds(tmp_path, 0.8, 0.9, module="full")
+    seeds(tmp_path, 0.5, module="bias")
+    record(tmp_path, seed=9, score=0.0, status="failed")
+    summary = summarise(collect(tmp_path).runs)
+    layernorm = only(summary, module="layernorm")
+    assert layernorm["seeds"] == 3
+    assert layernorm["mean"] == pytest.approx(0.7)
+    assert layernorm["std"] == pytest.approx(0.1)  # one degree of freedom taken off
+    assert layernorm["percent_of_full"] == pytest.approx(100 * 0.7 / 0.85)
+    assert layernorm["trainable_percent"] == pytest.approx(0.9216)
+    assert pd.isna(only(summary, module="bias")["std"])
+    assert only(summary, module="full")["percent_of_full"] == pytest.approx(100)
+    assert (summary["note"] == "").all()
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        {"task": "mrpc"},
+        {"backbone": "bert-base"},
+        {"source": "synthetic"},
+        {"data": "sha256:other"},
+        {"layers": "0"},
+        {"score": 0.0},
+    ],
+    ids=lambda full: next(iter(full)),
+)
+def test_percent_of_full_is_missing_without_full_tuning_of_the_same_data(tmp_path: Path, full: dict[str, Any]) -> None:
+    record(tmp_path)
+    record(tmp_path, module="full", **full)
+    assert pd.isna(only(summarise(collect(tmp_path).runs), module="layernorm")["percent_of_full"])
+
+
+def test_recipes_are_never_averaged_and_the_choice_is_told(tmp_path: Path) -> None:
+    seeds(tmp_path, 0.6, 0.7, lr=1e-3)
+    seeds(tmp_path, 0.99, lr=3e-3)
+    cell = only(summarise(collect(tmp_path).runs), module="layernorm")
+    assert (cell["seeds"], cell["lr"]) == (2, 1e-3)
+    assert cell["mean"] == pytest.approx(0.65)
+    assert "2 recipes" in cell["note"]
+    assert "Shown: lr 0.001 (2 seeds, mean 65.0)" in cell["note"]
+    assert "Left out: lr 0.003 (1 seed, mean 99.0)" in cell["note"]
+    page = write_report(tmp_path, tmp_path / "report").read_text()
+    assert "Shown: lr 0.001 (2 seeds, mean 65.0)" in page
+
+
+def test_equally_many_seeds_leave_the_choice_to_the_mean(tmp_path: Path) -> None:
+    seeds(tmp_path, 0.6, 0.7, lr=1e-3)
+    seeds(tmp_path, 0.7, 0.8, lr=3e-3)
+    assert only(summarise(collect(tmp_path).runs), module="layernorm")["lr"] == 3e-3
+
+
+def test_a_seed_that_was_run_twice_counts_once_by_its_later_end(tmp_path: Path) -> None:
+    record(tmp_path, score=0.8, ended="2026-02-01T10:00:00+00:00")
+    record(tmp_path, score=0.6, ended="2026-01-01T10:00:00+00:00")
+    cell = only(summarise(collect(tmp_path).runs), module="layernorm")
+    assert (cell["seeds"], cell["mean"]) == (1, 0.8)
+
+
+def test_rows_stand_in_the_order_of_the_block(tmp_path: Path) -> None:
+    expected = ["query", "output_layernorm", "embeddings", "layernorm", "bias", "full", "frozen", "key+query", "zebra"]
+    for module in reversed(expected):
+        record(tmp_path, module=module)
+    for layers in ("10", "2", "0-5"):
+        record(tmp_path, module="query", layers=layers)
+    record(tmp_path, task="cola")
+    record(tmp_path, task="mine")
+    summary = summarise(collect(tmp_path).runs)
+    rte = summary[summary["task"] == "rte"]
+    assert list(dict.fromkeys(rte["module"])) == expected
+    assert rte.loc[rte["module"] == "query", "layers"].tolist() == ["all", "0-5", "2", "10"]
+    assert list(dict.fromkeys(summary["task"])) == ["cola", "rte", "mine"]
+
+
+def test_tables_are_written_as_the_suffix_says(tmp_path: Path) -> None:
+    seeds(tmp_path / "runs", 0.6, 0.7)
+    table = collect(tmp_path / "runs").runs
+    write_table(table, tmp_path / "t.csv")
+    write_table(table, tmp_path / "t.parquet")
+    assert pd.read_csv(tmp_path / "t.csv")["score"].tolist() == [0.6, 0.7]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), table)
+    with pytest.raises(UserError, match=r"\.csv or \.parquet"):
+        write_table(table, tmp_path / "t.xlsx")
+    with pytest.raises(UserError, match="no folder"):
+        write_table(table, tmp_path / "none" / "t.csv")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a folder that holds something of everything."""
+    runs = tmp_path_factory.mktemp("place") / "my_runs"
+    seeds(runs, 0.6, 0.7)
+    seeds(runs, 0.8, 0.9, module="full", trainable_parameters=999_000)
+    seeds(runs, 0.55, module="attention_layernorm", task="my_task")
+    record(runs, source="synthetic", score=0.99, task="cola")
+    for layer in (0, 2):
+        record(runs, layers=str(layer), score=0.5 + layer / 100)
+    record(runs, task="mrpc", layers="0-1", source="synthetic", score=0.51)
+    trace = '  File "/home/someone/a.py", line 3\nRuntimeError: <no> space on /home/someone/runs/x\n'
+    record(runs, seed=7, status="failed", reason=trace)
+    record(runs, seed=8, status="interrupted")
+    record(runs, seed=9, status="running")
+    (runs / "torn").mkdir()
+    (runs / "torn" / "record.json").write_text("{")
+    return write_report(runs, runs.parent / "report", NOW).parent
+
+
+class _Page(HTMLParser):
+    """Links and elements of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+
+def test_the_page_needs_no_network_and_its_links_lead_somewhere(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    page = _Page(text)
+    assert not {"script", "img", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("svg") == len(list((report / "figures").glob("*.svg"))) > 0
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        elif not link.startswith("data:"):
+            assert (report / link).is_file()
+
+
+def test_the_header_says_what_when_and_from_where_without_machine_paths(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "12 runs in the folder <strong>my_runs</strong>" in " ".join(text.split())
+    assert "2026-01-02 03:04 UTC" in text
+    assert "torch 2.13.0" in text
+    for file in (file for file in report.rglob("*") if file.suffix in (".html", ".md", ".tex", ".svg")):
+        assert str(report.parent) not in file.read_text()
+        assert "/home/" not in file.read_text()
+
+
+def test_runs_without_a_result_are_listed_with_a_line(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "RuntimeError: &lt;no&gt; space on …/x" in text
+    assert "stopped from outside" in text
+    assert "still running, or killed" in text
+    assert "torn/record.json" in text
+
+
+def test_markdown_and_latex_hold_the_module_table(report: Path) -> None:
+    markdown = (report / "tables" / "1-minilm-modules.md").read_text()
+    assert "| module | trainable % | cola † | rte | my_task |" in markdown
+    assert "| attention_layernorm | 0.92 | – | – | 55.0 |" in markdown
+    assert "| layernorm | 0.92 | 99.0† | 65.0 ± 7.1 (76.5) | – |" in markdown
+    assert "| full | 99.9 | – | 85.0 ± 7.1 (100.0) | – |" in markdown
+    assert "†: synthetic data" in markdown
+    latex = (report / "tables" / "1-minilm-modules.tex").read_text()
+    assert r"layernorm & 0.92 & 99.0$^\dagger$ & 65.0 $\pm$ 7.1 (76.5) & -- \\" in latex
+    assert r"my\_task" in latex
+    assert r"attention\_layernorm & 0.92 & -- & -- & 55.0 \\" in latex
+    assert not re.search(r"(?<!\\)[_%](?! needs)", latex.replace(r"\label{tab:1-minilm-modules}", ""))
+    assert r"\toprule" in latex
+
+
+def test_what_is_synthetic_says_so_wherever_it_is_shown(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "<td>99.0†</td>" in text
+    assert "51.0†" in (report / "tables" / "1-minilm-layers.md").read_text()
+    synthetic = list((report / "figures").glob("*-synthetic-*.svg"))
+    real = [file for file in (report / "figures").glob("*.svg") if file not in synthetic]
+    assert synthetic
+    assert real
+    assert all("synthetic" in file.read_text() for file in synthetic)
+    assert not any("synthetic" in file.read_text() for file in real)
+
+
+def test_the_heat_map_shows_layers_that_nobody_trained_as_missing(report: Path) -> None:
+    drawn = (report / "figures" / "1-minilm-rte-local-layers.svg").read_text()
+    texts = re.findall(r">([^<>\s][^<>]*)</text>", drawn)
+    assert [text for text in texts if text in ("50.0", "52.0", "–")] == ["50.0", "–", "52.0"]
+
+
+def test_the_same_runs_give_the_same_bytes(report: Path) -> None:
+    again = report.parent / "again"
+    write_report(report.parent / "my_runs", again, NOW)
+    files = sorted(file.relative_to(report) for file in report.rglob("*") if file.is_file())
+    assert files == sorted(file.relative_to(again) for file in again.rglob("*") if file.is_file())
+    assert {file.suffix for file in files} == {".html", ".md", ".tex", ".csv", ".png", ".svg"}
+    assert all((report / file).read_bytes() == (again / file).read_bytes() for file in files)
+
+
+def test_a_sweep_in_which_nothing_finished_has_a_report_too(tmp_path: Path) -> None:
+    record(tmp_path, status="failed", reason="ValueError: no")
+    text = write_report(tmp_path, tmp_path / "report").read_text()
+    assert "No run has finished yet" in text
+    assert "ValueError: no" in text
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    record(tmp_path / "runs")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(tmp_path / "runs", tmp_path / "file")
+
+
+def test_names_are_data_and_not_markup(tmp_path: Path) -> None:
+    seeds(tmp_path, 0.5, 0.6, module="<b>a&b", backbone="a_b$c")
+    seeds(tmp_path, 0.5, 0.6, module="x|y", backbone="a_b$c")
+    page = write_report(tmp_path, tmp_path / "report")
+    assert "<b>a" not in page.read_text()
+    assert "&lt;b&gt;a&amp;b" in page.read_text()
+    assert r"x\|y" in next((page.parent / "tables").glob("*.md")).read_text()
+    assert r"a\_b\$c" in next((page.parent / "tables").glob("*.tex")).read_text()
+
+
+def test_two_real_sources_of_a_task_stand_in_two_columns(tmp_path: Path) -> None:
+    record(tmp_path, source="hub", score=0.6)
+    record(tmp_path, source="local", score=0.7)
+    write_report(tmp_path, tmp_path / "report")
+    markdown = (tmp_path / "report" / "tables" / "1-minilm-modules.md").read_text()
+    assert "| rte (hub) | rte (local) |" in markdown
+    assert "| 60.0 | 70.0 |" in markdown
+
+
+def test_a_traceback_becomes_one_line_without_folders() -> None:
+    assert one_line("Traceback:\n  File \"/a/b.py\"\nOSError: [Errno 28] full: '/data/x/last.ckpt'\n") == (
+        "OSError: [Errno 28] full: '…/last.ckpt'"
+    )
+    assert one_line("torch.OutOfMemoryError: CUDA out of memory.\nTried 2 GiB") == (
+        "torch.OutOfMemoryError: CUDA out of memory."
+    )
+    assert hide_folders("see https://example.org/a/b and 3/4 of it") == "see https://example.org/a/b and 3/4 of it"
+
+
+def test_labels_are_moved_apart_and_stay_inside() -> None:
+    places = spread([0.5, 0.5, 0.5, 0.98, 0.99], 0.1)
+    assert all(later - earlier >= 0.1 - 1e-9 for earlier, later in pairwise(places))
+    assert places[-1] <= 1
+    assert places[0] >= 0
