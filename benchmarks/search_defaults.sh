@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Searches learning rates on real STS-B with MiniLM: one epoch (180 steps of 32 examples, warm-up and decay included),
-# the head at 0.01 throughout. docs/defaults.md holds the table. What has finished is not run again.
+# Tries learning rates on real STS-B with MiniLM: one epoch (180 steps of 32 examples, warm-up and decay included), the
+# head at 0.01 throughout. docs/defaults.md holds the table. What has finished is not run again.
 # From the project's root, in its environment:  bash benchmarks/search_defaults.sh GLUE_FOLDER RUNS_FOLDER
 set -euo pipefail
 glue=$1 runs=$2

@@ -358,7 +358,7 @@ def test_what_can_change_the_result_changes_the_run() -> None:
         ["trainer.limit_train_batches=3"],
         ["data.seed=1"],
         ["data.sizes.train=300"],
-        ["data.group_by_length=false"],
+        ["data.group_by_length=true"],
         ["backbone.config.hidden_size=64"],
         ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer"],
     ]

@@ -61,7 +61,7 @@ class DataConfig:
     sizes: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     eval_batch_size: int = 64
-    group_by_length: bool = True
+    group_by_length: bool = False
 
 
 @dataclass
