@@ -139,7 +139,8 @@ class Pool:
         with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
             record = Path(self._announcement(job).read_text()) / RECORD
             values = json.loads(record.read_text())
-            if values.get("status") == "running":
+            # A job that is ended for its time may still have written a checkpoint and called itself interrupted.
+            if values.get("status") in ("running", "interrupted"):
                 write_json(record, {**values, "status": "failed", "reason": reason})
 
     def _announcement(self, job: Job) -> Path:
