@@ -7,7 +7,7 @@ from ptuning.entry import explain_errors, run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Run what Hydra composed; the score goes back to a sweeper that asks for it."""
     return run_job(cfg)
 

@@ -128,14 +128,27 @@ class Config:
     runs_dir: str = "runs"
     checkpoint_seconds: float = 60.0
     force: bool = False
+    dry_run: bool = False
     workers: Any = "auto"
     jobs_per_gpu: int = 1
     job_timeout: float | None = None
 
 
 def register() -> None:
-    """Make the schema known to Hydra, as the first entry of ``conf/config.yaml``'s defaults."""
+    """Make the schema known to Hydra, as the first entry of ``conf/config.yaml``'s defaults, and our one resolver."""
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("single_layers", _single_layers, replace=True)
+
+
+def _single_layers(backbone: DictConfig) -> str:
+    """Return ``0,1,2,…`` for every block of a backbone, for grids over single layers."""
+    from ptuning.hub import use_cache_if_unreachable
+
+    use_cache_if_unreachable(str(backbone.path))
+    from ptuning.model.backbone import find_backbone, load_config
+
+    config = load_config(find_backbone(backbone.path, backbone.revision, dict(backbone.config)))
+    return ",".join(map(str, range(int(config.num_hidden_layers))))
 
 
 def config_folder() -> Path:

@@ -49,6 +49,11 @@ class RunFolder:
             return None
         return found if isinstance(found, dict) else None
 
+    def finished(self) -> dict[str, Any] | None:
+        """Return the record of a run that finished, else ``None``."""
+        found = self.record()
+        return found if found is not None and found.get("status") == "finished" else None
+
     def write(self, record: Mapping[str, Any]) -> None:
         """Write the record, whole."""
         write_json(self.path / RECORD, record)

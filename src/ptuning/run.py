@@ -1,5 +1,6 @@
 """One run, from a composed configuration to a record: read it top down."""
 
+import gc
 import os
 import pickle
 import platform
@@ -26,12 +27,32 @@ from ptuning.data.sources import Source
 from ptuning.errors import RunError
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
-from ptuning.plan import Plan, make_plan
+from ptuning.plan import Plan, in_micro_batches, make_plan
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
 from ptuning.selection import Selection
+from ptuning.sweeps.outcome import Sweep
 from ptuning.tasks import get_task
 from ptuning.warm import Warm
+
+
+@dataclass(frozen=True)
+class Located:
+    """A run that was planned and looked up, nothing large loaded.
+
+    Attributes
+    ----------
+    plan
+        The configuration made definite.
+    folder
+        Where the run lies.
+    finished
+        Its record, if nothing is left to do: it finished, ``force`` is off and no prediction is missing.
+    """
+
+    plan: Plan
+    folder: RunFolder
+    finished: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -51,12 +72,30 @@ def run(cfg: DictConfig) -> float:
     ptuning.UserError
         For everything that the reader can mend.
     """
-    done = execute(cfg, Warm(keeps_backbone=False), _sweep_name())
+    done = execute(cfg, Warm(keeps_backbone=False), _sweep())
     return float(done.record["score"])
 
 
+def locate(cfg: DictConfig) -> Located:
+    """Plan a run and look at its folder.
+
+    Raises
+    ------
+    ptuning.UserError
+        If the configuration cannot run, or what it names cannot be found.
+    """
+    config = check(cfg)
+    quiet()
+    plan = make_plan(config)
+    folder = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+    finished = None if config.force else folder.finished()
+    if any(not _predictions(folder.path, split).exists() for split in config.predict):
+        finished = None
+    return Located(plan, folder, finished)
+
+
 def execute(
-    cfg: DictConfig, warm: Warm, sweep: str | None = None, announce: Callable[[Path], None] = lambda folder: None
+    cfg: DictConfig, warm: Warm, sweep: Sweep | None = None, announce: Callable[[Path], None] = lambda folder: None
 ) -> Done:
     """Train what ``cfg`` describes, or find that it is done.
 
@@ -67,28 +106,48 @@ def execute(
     warm
         What earlier runs of this process left to be used again.
     sweep
-        The name that the runs of a sweep share.
+        What the runs of a sweep share.
     announce
         Called with the run folder before training begins in it.
     """
     began = time.perf_counter()
-    config = check(cfg)
-    quiet()
-    plan = make_plan(config)
-    folder = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+    found = locate(cfg)
+    plan, folder = found.plan, found.folder
     with folder.lock():
         announce(folder.path)
-        record = folder.record()
-        earlier = record is not None and record["status"] == "finished" and not config.force
+        record = folder.finished()
+        earlier = record is not None and not plan.config.force
         if record is None or not earlier:
-            record = _train(plan, folder, warm, sweep, began)
+            record = _train_within_memory(plan, folder, warm, sweep, began)
         show_result(record, _near(folder.path), earlier)
-        for split in config.predict:
+        for split in plan.config.predict:
             _predict(plan, folder.path, split)
     return Done(folder.path, record, earlier)
 
 
-def _train(plan: Plan, folder: RunFolder, warm: Warm, sweep: str | None, began: float) -> dict[str, Any]:
+def _train_within_memory(
+    plan: Plan, folder: RunFolder, warm: Warm, sweep: Sweep | None, began: float
+) -> dict[str, Any]:
+    """Train one run; out of GPU memory, once more from the start with every batch in two micro-batches."""
+    resumes = folder.checkpoint.exists() and not plan.config.force
+    micro_batches = int((folder.record() or {}).get("micro_batches", 1)) if resumes else 1
+    try:
+        return _train(plan, folder, warm, sweep, began, micro_batches)
+    except torch.OutOfMemoryError:
+        if micro_batches > 1 or plan.config.task.batch_size < 2:
+            raise
+    # Outside of the except clause: the exception holds on to the tensors that filled the memory.
+    warm.forget_model()
+    gc.collect()
+    torch.cuda.empty_cache()
+    folder.checkpoint.unlink(missing_ok=True)  # it counts in whole batches
+    console.print("Out of GPU memory: once more with half the rows at a time and twice the accumulation.")
+    return _train(plan, folder, warm, sweep, began, micro_batches=2)
+
+
+def _train(
+    plan: Plan, folder: RunFolder, warm: Warm, sweep: Sweep | None, began: float, micro_batches: int
+) -> dict[str, Any]:
     """Train one run in its folder and return its record."""
     config = plan.config
     if config.force:
@@ -97,7 +156,8 @@ def _train(plan: Plan, folder: RunFolder, warm: Warm, sweep: str | None, began: 
     if resumed:
         _check_checkpoint(resumed, folder.key)
     with Record(folder, _about(plan, folder, resumed is not None)) as record:
-        data = _make_data(plan, plan.source, warm)
+        record.values["micro_batches"] = micro_batches
+        data = _make_data(plan, plan.source, warm, micro_batches)
         data.setup("fit")
         data_seconds = time.perf_counter() - began
 
@@ -115,20 +175,29 @@ def _train(plan: Plan, folder: RunFolder, warm: Warm, sweep: str | None, began: 
             config.logger,
             folder.path,
             name=folder.name,
-            group=sweep,
+            group=sweep.name if sweep else None,
             tags=(plan.task.name, plan.module_label, plan.backbone.label),
             run_id=record.values["wandb_id"],
         )
         record.closing.append(
             lambda values: tracking.finish(logger, values, [folder.path / WEIGHTS, folder.path / DESCRIPTION])
         )
-        tracking.begin(logger, {**asdict(config), **_counts(selection), "optimisation": asdict(plan.optimisation)})
+        tracking.begin(
+            logger,
+            {
+                **asdict(config),
+                **_counts(selection),
+                "optimisation": asdict(plan.optimisation),
+                "micro_batches": micro_batches,
+                "sweep": asdict(sweep) if sweep else None,
+            },
+        )
 
         callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
         if config.trainer.enable_progress_bar:
             callbacks.append(TrainingProgress(folder.name))
         trainer = pl.Trainer(
-            **{**plan.trainer, "enable_progress_bar": False},
+            **{**in_micro_batches(plan.trainer, micro_batches), "enable_progress_bar": False},
             logger=logger,
             callbacks=callbacks,
             plugins=[WholeFileCheckpointIO()],
@@ -148,7 +217,7 @@ def _train(plan: Plan, folder: RunFolder, warm: Warm, sweep: str | None, began: 
 
 def _predict(plan: Plan, folder: Path, split: str) -> None:
     """Predict an unlabelled split with the run's best weights, unless that was done before."""
-    path = folder / "predictions" / f"{split}.parquet"
+    path = _predictions(folder, split)
     if path.exists():
         return
     model, _ = load(folder)
@@ -170,13 +239,18 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
     console.print(f"{len(order):,} predictions in {_near(path)}")
 
 
-def _make_data(plan: Plan, source: Source, warm: Warm) -> GlueDataModule:
+def _predictions(folder: Path, split: str) -> Path:
+    return folder / "predictions" / f"{split}.parquet"
+
+
+def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -> GlueDataModule:
     config = plan.config
     return GlueDataModule(
         source,
         warm.tokenizer(plan.backbone),
         batch_size=config.task.batch_size,
-        eval_batch_size=config.data.eval_batch_size,
+        micro_batches=micro_batches,
+        eval_batch_size=max(1, config.data.eval_batch_size // micro_batches),
         max_length=config.task.max_length,
         seed=config.seed,
         group_by_length=config.data.group_by_length,
@@ -299,13 +373,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _sweep_name() -> str | None:
-    """Return the name that the runs of a multirun share."""
+def _sweep() -> Sweep | None:
+    """Return what the runs of a multirun share, where Hydra runs them in this process."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        return Path(HydraConfig.get().sweep.dir).name
+        return Sweep(Path(HydraConfig.get().sweep.dir).name)
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pandas as pd
 from lightning.pytorch.loggers import WandbLogger
 
 from ptuning.errors import ConfigError
@@ -36,7 +37,7 @@ class WandbTracker(WandbLogger):
     mode
         ``auto`` (online if there is a key and the server answers, else offline), ``online`` or ``offline``. The
         environment's ``WANDB_MODE`` goes first.
-    name, group, tags, run_id
+    name, group, tags, job_type, run_id
         As W&B knows them; ``run_id`` lets a resumed run go on in its own W&B run.
     """
 
@@ -49,6 +50,7 @@ class WandbTracker(WandbLogger):
         name: str | None = None,
         group: str | None = None,
         tags: Sequence[str] = (),
+        job_type: str = "train",
         run_id: str | None = None,
     ) -> None:
         if mode not in ("auto", "online", "offline"):
@@ -65,6 +67,7 @@ class WandbTracker(WandbLogger):
             name=name,
             group=group,
             tags=list(tags),
+            job_type=job_type,
             id=run_id,
             offline=offline,
             resume="allow" if run_id and not offline else None,
@@ -122,22 +125,99 @@ def make_logger(
     and tags.
     """
     settings = dict(settings or {})
-    target = settings.get("_target_")
-    if not target:
+    if not settings.get("_target_"):
         return False
-    from hydra.errors import InstantiationException
-    from hydra.utils import get_class, instantiate
+    extra: dict[str, Any] = {"save_dir": str(folder)}
+    if logs_to_wandb(settings):
+        settings["tags"] = [*tags, *(settings.get("tags") or [])]
+        extra |= {"name": name, "group": group, "run_id": run_id}
+    return make(settings, extra)
 
+
+def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
+    """Return the logger that settings with a ``_target_`` describe, given ``extra`` arguments.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be made.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    target = settings["_target_"]
     try:
-        extra: dict[str, Any] = {"save_dir": str(folder)}
-        if issubclass(get_class(target), WandbTracker):
-            settings["tags"] = [*tags, *(settings.get("tags") or [])]
-            extra |= {"name": name, "group": group, "run_id": run_id}
-        return instantiate(settings, **extra)
+        return instantiate(dict(settings), **extra)
     except InstantiationException as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         raise ConfigError(f"logger._target_={target} cannot be made: {str(error).splitlines()[0]}") from error
+
+
+def logs_to_wandb(settings: Mapping[str, Any] | None) -> bool:
+    """Return whether the ``logger`` group's settings mean W&B."""
+    from hydra.utils import get_class
+
+    try:
+        return issubclass(get_class(str((settings or {}).get("_target_"))), WandbTracker)
+    except (ImportError, ValueError):  # none, or one that :func:`make` refuses with a sentence
+        return False
+
+
+def log_sweep(
+    settings: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    cells: pd.DataFrame,
+    report: Path,
+) -> str | None:
+    """Log a sweep as one W&B run of type ``sweep``, in the group of its runs.
+
+    Parameters
+    ----------
+    settings
+        The ``logger`` group's.
+    folder
+        W&B's files go to ``wandb/`` in it.
+    name
+        Of the sweep, which is the group.
+    config
+        What the run's configuration holds: the grid.
+    counts
+        Outcome of jobs → how many.
+    cells
+        ``ptuning.results.summarise``'s table, a row per backbone, task, module and layers.
+    report
+        A report's folder: its page, and its figures as PNG.
+
+    Returns
+    -------
+    str or None
+        The command that uploads an offline run later.
+    """
+    import wandb
+
+    extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
+    logger: WandbTracker = make(settings, extra)
+    begin(logger, config)
+    run = logger.experiment
+    run.log(
+        {
+            "cells": wandb.Table(dataframe=cells),
+            "report": wandb.Html((report / "index.html").read_text("utf-8"), inject=False),
+            **{f"figures/{png.stem}": wandb.Image(str(png)) for png in sorted((report / "figures").glob("*.png"))},
+        }
+    )
+    artifact = wandb.Artifact(f"report-{run.id}", type="report")
+    for file in sorted(path for path in report.rglob("*") if path.is_file()):
+        artifact.add_file(str(file), name=str(file.relative_to(report)))
+    run.log_artifact(artifact)
+    summary: dict[str, float] = {f"jobs/{status}": count for status, count in counts.items()}
+    best = cells.sort_values("mean").groupby("task").last() if len(cells) else cells
+    summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
+    return logger.finish(0, summary)
 
 
 def begin(logger: Any, config: Mapping[str, Any]) -> None:

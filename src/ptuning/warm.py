@@ -44,11 +44,15 @@ class Warm:
             self._splits.pop(next(iter(self._splits)))
         return found
 
+    def forget_model(self) -> None:
+        """Let go of the backbone."""
+        self._model, self._pristine = None, {}
+
     def model(self, backbone: BackboneSource, task: Task, seed: int) -> tuple[nn.Module, str]:
         """Return (model, hash of its backbone): pretrained values everywhere, a head drawn from ``seed``."""
         key = (backbone.identity, task.num_outputs)
         if self._model is None or key != self._key:
-            self._model = None  # let go of the old one before the new one is loaded
+            self.forget_model()  # before the new one is loaded
             model = load_model(backbone, task, seed)
             self._hash = backbone_hash(model)
             if self._keeps_backbone:

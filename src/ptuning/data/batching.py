@@ -1,6 +1,7 @@
 """Batches of rows of like length: little padding, every row once an epoch, the same order for the same seed."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,18 +24,22 @@ class LengthGroupedBatches(Sampler[list[int]]):
         Seed of the order.
     window
         Batches per window. Within a window lengths are alike, so larger windows save more padding.
+    parts
+        Micro-batches that every batch comes in, one after the other.
     """
 
-    def __init__(self, lengths: Tensor, batch_size: int, seed: int, window: int = 50) -> None:
+    def __init__(self, lengths: Tensor, batch_size: int, seed: int, window: int = 50, parts: int = 1) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.seed = seed
         self.window = window
+        self.parts = parts
         self.epoch = 0
         self._start = (0, 0)
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        whole, rest = divmod(len(self.lengths), self.batch_size)
+        return whole * min(self.parts, self.batch_size) + min(self.parts, rest)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next; Lightning calls this."""
@@ -50,7 +55,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         yield from batches[batch if epoch == self.epoch else 0 :]
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """Return all batches of an epoch, in order."""
+        """Return all (micro-)batches of an epoch, in order; one with fewer rows than parts comes last."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         batches: list[list[int]] = []
@@ -58,7 +63,14 @@ class LengthGroupedBatches(Sampler[list[int]]):
             by_length = part[torch.argsort(self.lengths[part], descending=True, stable=True)]
             batches += [rows.tolist() for rows in torch.split(by_length, self.batch_size)]
         shuffle = torch.randperm(len(batches), generator=generator).tolist()
-        return [batches[number] for number in shuffle]
+        ordered = sorted((batches[number] for number in shuffle), key=lambda rows: len(rows) < self.parts)
+        return [part for rows in ordered for part in _cut(rows, self.parts)]
+
+
+def _cut(rows: list[int], parts: int) -> list[list[int]]:
+    """Cut a batch into parts of nearly equal size, none of them empty."""
+    edges = [round(len(rows) * number / parts) for number in range(parts + 1)]
+    return [rows[start:end] for start, end in pairwise(edges) if end > start]
 
 
 class SortedBatches(Sampler[list[int]]):

@@ -30,6 +30,8 @@ class GlueDataModule(pl.LightningDataModule):
     group_by_length
         Whether training batches hold rows of like length: fewest padding tokens, but batches are no longer random
         draws, and where length goes with the label (STS-B) short trainings suffer.
+    micro_batches
+        Parts that every training batch comes in, for gradients that are accumulated.
     splits
         A store of splits that are tokenised already, shared with other modules for the same text, tokenizer and length.
     """
@@ -43,6 +45,7 @@ class GlueDataModule(pl.LightningDataModule):
         max_length: int = 128,
         seed: int = 1,
         group_by_length: bool = False,
+        micro_batches: int = 1,
         splits: dict[str, TokenTable] | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +57,7 @@ class GlueDataModule(pl.LightningDataModule):
         self.max_length = max_length
         self.seed = seed
         self.group_by_length = group_by_length
+        self.micro_batches = micro_batches
         self.splits = splits if splits is not None else {}
 
     def split(self, name: str) -> TokenTable:
@@ -68,7 +72,11 @@ class GlueDataModule(pl.LightningDataModule):
         if stage == "fit":
             train = self.split("train")
             self.order = LengthGroupedBatches(
-                train.lengths, self.batch_size, self.seed, window=50 if self.group_by_length else 1
+                train.lengths,
+                self.batch_size,
+                self.seed,
+                window=50 if self.group_by_length else 1,
+                parts=self.micro_batches,
             )
             for name in self.task.validation:
                 self.split(name)

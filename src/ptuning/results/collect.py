@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Collected:
     history: pd.DataFrame | None = None
 
 
-def collect(runs_dir: Path, history: bool = False) -> Collected:
+def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None = None) -> Collected:
     """Read every ``record.json`` below ``runs_dir``; hidden folders and links to folders are not entered.
 
     Parameters
@@ -100,6 +100,8 @@ def collect(runs_dir: Path, history: bool = False) -> Collected:
         The folder of runs, or any folder inside it.
     history
         Whether to keep the evaluations of every run too.
+    only
+        Run folders to read instead of all.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def collect(runs_dir: Path, history: bool = False) -> Collected:
     rows: list[dict[str, Any]] = []
     evaluations: list[dict[str, Any]] = []
     left_out: list[LeftOut] = []
-    for folder, found in _walk(str(runs_dir), ""):
+    for folder, found in _walk(str(runs_dir), "") if only is None else _visit(runs_dir, only):
         if isinstance(found, str):
             left_out.append(LeftOut(folder, found))
             continue
@@ -143,6 +145,13 @@ def _walk(path: str, folder: str) -> Iterator[tuple[str, "os.DirEntry[str] | str
             yield folder, entry
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, f"{folder}/{entry.name}" if folder else entry.name)
+
+
+def _visit(runs_dir: Path, folders: Sequence[Path]) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
+    """Yield what :func:`_walk` would, of the folders named."""
+    for folder in folders:
+        for _, found in _walk(str(folder), ""):
+            yield os.path.relpath(folder, runs_dir.resolve()), found
 
 
 def _read(path: str) -> dict[str, Any] | str:

@@ -1,7 +1,7 @@
 """A folder that shows what a folder of runs holds: one HTML page without a network, tables and figures as files."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -48,7 +48,7 @@ class Section:
     pictures: tuple[Picture, ...]
 
 
-def write_report(runs_dir: Path, out: Path, now: datetime | None = None) -> Path:
+def write_report(runs_dir: Path, out: Path, now: datetime | None = None, only: Sequence[Path] | None = None) -> Path:
     """Write ``index.html`` with ``tables/`` and ``figures/`` beside it, and return the page's path.
 
     Parameters
@@ -59,13 +59,15 @@ def write_report(runs_dir: Path, out: Path, now: datetime | None = None) -> Path
         The folder of the report; made where it is missing, files of an earlier report are replaced.
     now
         The time that the page names; the present if left out.
+    only
+        Run folders to report on instead of all.
 
     Raises
     ------
     RunError
         If there are no records, or ``out`` cannot be written into.
     """
-    collected = collect(runs_dir, history=True)
+    collected = collect(runs_dir, history=True, only=only)
     summary = summarise(collected.runs)
     tables = module_tables(summary)
     drawn = list(draw_all(summary, collected.history, collected.runs))
@@ -81,18 +83,30 @@ def write_report(runs_dir: Path, out: Path, now: datetime | None = None) -> Path
     try:
         for folder in (out / TABLES, out / FIGURES):
             folder.mkdir(parents=True, exist_ok=True)
+        written = {PAGE: page.encode()}
         for table in tables:
-            write_whole(out / TABLES / f"{table.slug}.md", to_markdown(table).encode())
-            write_whole(out / TABLES / f"{table.slug}.tex", to_latex(table).encode())
+            written[f"{TABLES}/{table.slug}.md"] = to_markdown(table).encode()
+            written[f"{TABLES}/{table.slug}.tex"] = to_latex(table).encode()
         for _, picture in drawn:
-            write_whole(out / FIGURES / f"{picture.slug}.png", picture.png)
-            write_whole(out / FIGURES / f"{picture.slug}.svg", picture.svg)
+            written[f"{FIGURES}/{picture.slug}.png"] = picture.png
+            written[f"{FIGURES}/{picture.slug}.svg"] = picture.svg
+        for name, content in written.items():
+            write_whole(out / name, content)
         write_table(collected.runs, out / TABLES / "runs.csv")
         write_table(summary, out / TABLES / "summary.csv")
-        write_whole(out / PAGE, page.encode())
+        _remove_stale(out, set(written))
     except OSError as error:
         raise RunError(f"The report cannot be written into {out} ({error.strerror}). Name another folder.") from error
     return out / PAGE
+
+
+def _remove_stale(out: Path, written: set[str]) -> None:
+    """Remove what an earlier report left in ``out`` and this one does not have; nobody else's files."""
+    list_file = out / ".report-files"
+    earlier = set(list_file.read_text().splitlines()) if list_file.exists() else set()
+    for name in earlier - written:
+        (out / name).unlink(missing_ok=True)
+    write_whole(list_file, "\n".join(sorted(written)).encode())
 
 
 def unfinished(runs: pd.DataFrame) -> list[Unfinished]:

@@ -1,62 +1,68 @@
 """A sweep on one machine: jobs in an order that keeps workers warm, slots from the hardware, the pool, the screen."""
 
+import math
 import os
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ptuning.console import console
 from ptuning.errors import ConfigError
-from ptuning.sweeps.outcome import Job, Outcome
+from ptuning.sweeps.outcome import Job, Outcome, Sweep
 from ptuning.sweeps.pool import Pool, Slot
-from ptuning.sweeps.screen import Screen, show_end
+from ptuning.sweeps.screen import Screen
+from ptuning.sweeps.survey import Outlook
 
 
 def run_jobs(
     jobs: Sequence[Job],
+    sweep: Sweep,
+    outlook: Outlook,
     scratch: Path,
-    workers: int | str = "auto",
-    jobs_per_gpu: int = 1,
+    slots: Sequence[Slot],
     job_timeout: float | None = None,
 ) -> Mapping[int, Outcome]:
-    """Run every job of a sweep on this machine, and return job number → outcome.
+    """Run the jobs of a sweep that are not settled yet on this machine, and return job number → outcome.
 
     Parameters
     ----------
     jobs
         The grid.
+    sweep
+        What the jobs share.
+    outlook
+        What is known of the jobs; it learns from those that finish.
     scratch
-        The sweep's folder; its name groups the runs in W&B.
-    workers
-        Number of workers, or ``auto``: one per GPU, else one.
-    jobs_per_gpu
-        Workers that share a GPU.
+        The sweep's folder.
+    slots
+        Where workers run.
     job_timeout
         Seconds after which a job counts as hung.
-
-    Raises
-    ------
-    ConfigError
-        If the numbers make no sense.
     """
-    from rich.console import Console
-
-    slots = make_slots(workers, jobs_per_gpu, visible_gpus())
-    console = Console(highlight=False, soft_wrap=True)
     names = [f"GPU {slot.device}" if slot.device is not None else "cpu" for slot in slots]
-    console.print(f"{len(jobs)} jobs on {len(slots)} worker{'s' if len(slots) > 1 else ''} ({', '.join(names)})")
-    began = time.monotonic()
-    with Screen(console, len(jobs), names) as screen:
+    left = order([job for job in jobs if job.number not in outlook.settled], outlook.seconds)
+    settled = len(jobs) - len(left)
+    console.print(
+        f"{len(left)} jobs{f' ({settled} more are settled)' if settled else ''} on "
+        f"{len(slots)} worker{'s' if len(slots) > 1 else ''} ({', '.join(names)})"
+    )
+    with Screen(console, jobs, names, outlook) as screen:
         pool = Pool(slots, job_timeout, scratch / "jobs", screen.start, screen.end, screen.tick)
-        outcomes = pool.run(order(jobs), scratch.name)
-    show_end(console, jobs, outcomes, time.monotonic() - began)
-    return outcomes
+        return pool.run(left, sweep)
 
 
-def order(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs so that neighbours share task and backbone, otherwise as given."""
-    first = {group: number for number, group in reversed(list(enumerate(job.group for job in jobs)))}
-    return sorted(jobs, key=lambda job: (first[job.group], job.number))
+def order(jobs: Sequence[Job], seconds: Callable[[Job], float | None] = lambda job: None) -> list[Job]:
+    """Return the jobs so that neighbours share task and backbone, and long ones come first.
+
+    What starts last should be short, so that no worker idles at the end; a job of unknown length counts as long.
+    Otherwise the order stays as given.
+    """
+    lengths = {job.number: known if (known := seconds(job)) is not None else math.inf for job in jobs}
+    longest: dict[str, float] = {}
+    for job in jobs:
+        longest[job.group] = max(longest.get(job.group, 0.0), lengths[job.number])
+    place = {group: number for number, group in enumerate(longest)}
+    return sorted(jobs, key=lambda job: (-longest[job.group], place[job.group], -lengths[job.number], job.number))
 
 
 def make_slots(workers: int | str, jobs_per_gpu: int, gpus: Sequence[str]) -> list[Slot]:

@@ -1,9 +1,25 @@
-"""What became of one job of a sweep."""
+"""A sweep's jobs, and what became of each."""
 
 from dataclasses import dataclass
 from typing import Any
 
 DONE, SKIPPED, FAILED, INTERRUPTED, BUSY = "done", "skipped", "failed", "interrupted", "busy"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the jobs of one sweep share.
+
+    Attributes
+    ----------
+    name
+        Groups its runs in W&B.
+    grid
+        The overrides as typed: ``module=layernorm,query``, ``seed=1,2``.
+    """
+
+    name: str
+    grid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,8 @@ class Outcome:
         One line on why it failed.
     error
         The exception, if it failed inside the worker.
+    folder
+        Its run folder, once that is known.
     """
 
     status: str
@@ -30,6 +48,7 @@ class Outcome:
     seconds: float = 0.0
     reason: str = ""
     error: BaseException | None = None
+    folder: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from ptuning.files import write_json
 from ptuning.records import RECORD
-from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome
+from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
 from ptuning.sweeps.worker import perform, prepare
 
 _BUSY_PAUSE = 1.0  # seconds before a folder that another sweep works in is asked again
@@ -71,7 +71,7 @@ class Pool:
         self._pools: list[ProcessPool] = []
         self._running: dict[Future[Outcome], tuple[int, Job]] = {}
 
-    def run(self, jobs: Sequence[Job], sweep: str) -> dict[int, Outcome]:
+    def run(self, jobs: Sequence[Job], sweep: Sweep) -> dict[int, Outcome]:
         """Run all jobs and return job number → outcome; jobs that a stop left out are ``interrupted``."""
         waiting = deque(jobs)
         later: list[tuple[float, Job]] = []
@@ -112,7 +112,7 @@ class Pool:
             outcomes.setdefault(job.number, Outcome(INTERRUPTED))
         return outcomes
 
-    def _fill(self, waiting: deque[Job], sweep: str) -> None:
+    def _fill(self, waiting: deque[Job], sweep: Sweep) -> None:
         busy = {slot for slot, _ in self._running.values()}
         for slot, pool in enumerate(self._pools):
             if slot not in busy and waiting and not self.stopping:

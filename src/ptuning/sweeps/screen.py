@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ptuning.numbers import format_seconds
 from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
+from ptuning.sweeps.survey import Outlook
 
 
 class Screen:
@@ -17,20 +18,28 @@ class Screen:
 
     Parameters
     ----------
-    total
-        Jobs in the grid.
+    jobs
+        The grid.
     slots
         A name for each worker: ``cpu``, ``GPU 0``.
+    outlook
+        What is known of the jobs; it learns from those that finish.
     """
 
-    def __init__(self, console: Console, total: int, slots: Sequence[str]) -> None:
+    def __init__(self, console: Console, jobs: Sequence[Job], slots: Sequence[str], outlook: Outlook) -> None:
         self.console = console
-        self.total = total
         self.slots = slots
+        self.outlook = outlook
+        self.total = len(jobs)
         self.on: dict[int, tuple[Job, float]] = {}
         self.counts: Counter[str] = Counter()
         self.best: dict[str, tuple[float, str]] = {}
         self.worked: list[float] = []
+        self._open = {job.number: job for job in jobs}
+        for job in jobs:
+            if job.number in outlook.settled:
+                self._count(job, outlook.settled[job.number])
+        self._left = self._seconds_left()
         self.began = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
@@ -52,11 +61,11 @@ class Screen:
         self.on.pop(slot, None)
         if outcome.status == BUSY:
             return
-        self.counts[outcome.status] += 1
+        self._count(job, outcome)
         if outcome.status == DONE:
             self.worked.append(outcome.seconds)
-        if outcome.score is not None and outcome.score > self.best.get(job.task, (float("-inf"), ""))[0]:
-            self.best[job.task] = (outcome.score, job.name)
+            self.outlook.learn(job, outcome.seconds)
+        self._left = self._seconds_left()
         if not self._live and outcome.status != SKIPPED:
             said = f"score {100 * outcome.score:.1f}" if outcome.score is not None else outcome.reason
             place = f"[{sum(self.counts.values())}/{self.total}]"
@@ -67,20 +76,28 @@ class Screen:
         if self._live:
             self._live.update(self._draw())
 
-    def seconds_left(self) -> float | None:
-        """Return an estimate from the jobs that finished so far, or ``None`` before the first."""
-        if not self.worked:
+    def _count(self, job: Job, outcome: Outcome) -> None:
+        self.counts[outcome.status] += 1
+        self._open.pop(job.number, None)
+        if outcome.score is not None and outcome.score > self.best.get(job.task, (float("-inf"), ""))[0]:
+            self.best[job.task] = (outcome.score, job.name)
+
+    def _seconds_left(self) -> float | None:
+        """Return an estimate from records and from the jobs that finished so far, or ``None`` without either."""
+        known = [self.outlook.seconds(job) for job in self._open.values()]
+        told = [seconds for seconds in known if seconds is not None] or self.worked
+        if not told:
             return None
-        left = self.total - sum(self.counts.values())
-        return left * sum(self.worked) / len(self.worked) / len(self.slots)
+        typical = sum(told) / len(told)
+        return sum(typical if seconds is None else seconds for seconds in known) / len(self.slots)
 
     def _draw(self) -> Group:
         done = sum(self.counts.values())
         minutes = (time.monotonic() - self.began) / 60
         parts = [f"[bold]{done}/{self.total}[/]", f"{self.counts[SKIPPED]} skipped", f"{self.counts[FAILED]} failed"]
         parts.append(f"{len(self.worked) / max(minutes, 1e-9):.1f} jobs/min")
-        if (left := self.seconds_left()) is not None:
-            parts.append(f"about {format_seconds(left)} left")
+        if self._left is not None:
+            parts.append(f"about {format_seconds(self._left)} left")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for number, name in enumerate(self.slots):
             job, since = self.on.get(number, (None, 0.0))

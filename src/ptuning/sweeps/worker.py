@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Outcome
+from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Sweep
 
 _warm: Any = None
 
@@ -33,7 +33,7 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
 
 
-def perform(config: dict[str, Any], sweep: str, announcement: str) -> Outcome:
+def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
     """Run one job and say what became of it; whatever it raises becomes an outcome.
 
     Parameters
@@ -41,12 +41,11 @@ def perform(config: dict[str, Any], sweep: str, announcement: str) -> Outcome:
     config
         The job's composed configuration.
     sweep
-        The sweep's name, which groups its runs in W&B.
+        What the jobs of the sweep share.
     announcement
         A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
     """
     global _warm
-    began = time.monotonic()
     from omegaconf import DictConfig, OmegaConf
 
     from ptuning.config import Config
@@ -57,6 +56,7 @@ def perform(config: dict[str, Any], sweep: str, announcement: str) -> Outcome:
     from ptuning.stopping import stop
     from ptuning.warm import Warm
 
+    began = time.monotonic()  # a worker's first job imports for all of them
     console.quiet = True
     if _warm is None:
         _warm = Warm()
@@ -76,7 +76,8 @@ def perform(config: dict[str, Any], sweep: str, announcement: str) -> Outcome:
             FAILED, seconds=time.monotonic() - began, reason=sentence.strip().splitlines()[0], error=_sendable(error)
         )
     status = SKIPPED if done.earlier else DONE
-    return Outcome(status, float(done.record["score"]), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Outcome(status, float(done.record["score"]), seconds, folder=str(done.folder.resolve()))
 
 
 def _announce(file: Path, folder: Path) -> None:

@@ -1,0 +1,118 @@
+"""What every launcher of ptuning does: compose the grid, leave out what is done, have the rest run, say how it went."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ptuning.errors import SweepError
+from ptuning.sweeps.outcome import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
+
+
+class SweepLauncher(Launcher):
+    """A Hydra launcher with one method to write: :meth:`perform`, which runs jobs somewhere."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra hands over."""
+        self.hydra_context = hydra_context
+        self.config = config
+
+    @abstractmethod
+    def perform(self, jobs: Sequence[Job], sweep: Sweep, outlook: Any) -> Mapping[int, Outcome]:
+        """Run jobs and return job number → outcome; a job that is left out counts as interrupted.
+
+        Parameters
+        ----------
+        jobs
+            The whole grid. Those in ``outlook.settled`` need nothing any more.
+        sweep
+            What the jobs share.
+        outlook
+            What is known of them (:class:`ptuning.sweeps.survey.Outlook`).
+        """
+
+    @property
+    def scratch(self) -> Path:
+        """The sweep's own folder."""
+        return Path(self.config.hydra.sweep.dir)
+
+    def slots(self) -> int:
+        """Return how many jobs run at once, for the estimate of a dry run."""
+        return 1
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run one batch of jobs and return what became of each, in the order given."""
+        from ptuning.console import console
+        from ptuning.sweeps.screen import show_end
+        from ptuning.sweeps.survey import show_grid, survey
+
+        began = time.monotonic()
+        jobs, returns = self._compose(job_overrides, initial_job_idx)
+        outlook = survey(jobs)
+        if self.config.dry_run:
+            show_grid(console, jobs, outlook, self.slots())
+            for returned in returns:
+                returned.status, returned.return_value = JobStatus.COMPLETED, None
+            return returns
+        sweep = Sweep(self.scratch.name, tuple(map(str, self.config.hydra.overrides.task)))
+        outcomes = dict(outlook.settled)
+        if len(outcomes) < len(jobs):
+            outcomes |= self.perform(jobs, sweep, outlook)
+        for job in jobs:
+            outcomes.setdefault(job.number, Outcome(INTERRUPTED))
+        show_end(console, jobs, outcomes, time.monotonic() - began)
+        searched = not str(self.config.hydra.sweeper._target_).endswith("BasicSweeper")
+        if not searched:  # a search launches many batches, of which none is the last to its launcher
+            self._summarise(jobs, outcomes, sweep)
+        for job, returned in zip(jobs, returns, strict=True):
+            outcome = outcomes[job.number]
+            finished = outcome.status in (DONE, SKIPPED)
+            returned.status = JobStatus.COMPLETED if finished else JobStatus.FAILED
+            returned.return_value = outcome.score if finished else outcome.error or RuntimeError(outcome.reason)
+        unfinished = {outcome.status for outcome in outcomes.values()} - {DONE, SKIPPED}
+        if unfinished and not searched:
+            raise SweepError(1 if FAILED in unfinished else 130)
+        return returns
+
+    def _compose(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> tuple[list[Job], list[JobReturn]]:
+        varying = _varying(job_overrides)
+        jobs, returns = [], []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(cfg):
+                cfg.hydra.job.id = str(number)
+                cfg.hydra.job.num = number
+            task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+            name = " ".join(override for override in overrides if override.split("=")[0] in varying)
+            group = f"{cfg.backbone.path} {cfg.task.name}"
+            jobs.append(Job(number, name or " ".join(overrides), str(cfg.task.name), group, _plain(task_cfg)))
+            returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
+        return jobs, returns
+
+    def _summarise(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep) -> None:
+        """Leave a summary run in W&B, if the jobs were logged there and any of them ran."""
+        from ptuning.sweeps.summary import log_summary
+
+        if any(outcome.status == DONE for outcome in outcomes.values()):
+            log_summary(jobs, outcomes, sweep, self.scratch)
+
+
+def _varying(job_overrides: Sequence[Sequence[str]]) -> set[str]:
+    """Return the keys whose values differ between jobs."""
+    values: dict[str, set[str]] = {}
+    for overrides in job_overrides:
+        for override in overrides:
+            values.setdefault(override.split("=")[0], set()).add(override)
+    return {key for key, seen in values.items() if len(seen) > 1}
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return {str(key): value for key, value in cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True)).items()}
