@@ -57,6 +57,21 @@ def test_seed_and_epoch_alone_decide_the_order(lengths: Lengths, batch_size: int
     assert list(one) == list(one) == list(other) == other.batches(epoch)
 
 
+@settings(deadline=None)
+@given(lengths=lengths_of_rows, batch_size=sizes, parts=st.integers(1, 4), seed=seeds)
+def test_micro_batches_are_the_same_batches_in_parts(lengths: Lengths, batch_size: int, parts: int, seed: int) -> None:
+    whole = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed).batches(3)
+    order = LengthGroupedBatches(torch.tensor(lengths), batch_size, seed, parts=parts)
+    in_parts = order.batches(3)
+
+    assert len(order) == len(in_parts)
+    assert all(in_parts)
+    full = [batch for batch in whole if len(batch) >= parts]
+    steps = [list(chain(*in_parts[n : n + parts])) for n in range(0, len(full) * parts, parts)]
+    assert steps == full
+    assert sorted(chain(*in_parts)) == list(range(len(lengths)))
+
+
 def test_the_order_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)

@@ -368,7 +368,7 @@ def test_the_same_runs_give_the_same_bytes(report: Path) -> None:
     write_report(report.parent / "my_runs", again, NOW)
     files = sorted(file.relative_to(report) for file in report.rglob("*") if file.is_file())
     assert files == sorted(file.relative_to(again) for file in again.rglob("*") if file.is_file())
-    assert {file.suffix for file in files} == {".html", ".md", ".tex", ".csv", ".png", ".svg"}
+    assert {file.suffix for file in files} == {"", ".html", ".md", ".tex", ".csv", ".png", ".svg"}
     assert all((report / file).read_bytes() == (again / file).read_bytes() for file in files)
 
 
@@ -377,6 +377,29 @@ def test_a_sweep_in_which_nothing_finished_has_a_report_too(tmp_path: Path) -> N
     text = write_report(tmp_path, tmp_path / "report").read_text()
     assert "No run has finished yet" in text
     assert "ValueError: no" in text
+
+
+def test_a_new_report_in_an_old_ones_place_leaves_nothing_stale_and_nobody_elses_files(tmp_path: Path) -> None:
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "report"
+    record(first, task="rte", layers="0")
+    record(first, task="cola")
+    record(second, task="rte")
+    write_report(first, out)
+    (out / "figures" / "mine.png").write_bytes(b"mine")
+    before = {path.name for path in (out / "figures").iterdir()}
+    write_report(second, out)
+    after = {path.name for path in (out / "figures").iterdir()}
+    assert "mine.png" in after
+    assert not [name for name in after if "cola" in name]
+    assert after < before
+
+
+def test_a_report_may_be_of_some_runs_alone(tmp_path: Path) -> None:
+    chosen = record(tmp_path / "runs", task="rte")
+    record(tmp_path / "runs", task="cola")
+    collected = collect(tmp_path / "runs", only=[chosen])
+    assert list(collected.runs["task"]) == ["rte"]
+    assert (tmp_path / "runs" / collected.runs["folder"][0]).resolve() == chosen.resolve()
 
 
 def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from filelock import FileLock
 from conftest import TINY, run_in
 from ptuning.errors import ConfigError
 from ptuning.model.delta import read_delta
-from ptuning.sweeps.launch import make_slots, order, visible_gpus
-from ptuning.sweeps.outcome import Job
+from ptuning.sweeps.launch import make_slots, visible_gpus
 from ptuning.sweeps.pool import Slot
 
 ROOT = Path(__file__).parents[1]
@@ -245,8 +244,3 @@ def test_only_visible_gpus_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == ["2", "GPU-abc"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-
-
-def test_neighbours_share_task_and_backbone() -> None:
-    jobs = [Job(n, str(n), task, f"minilm {task}", {}) for n, task in enumerate(["rte", "mrpc", "rte", "mrpc", "cola"])]
-    assert [job.number for job in order(jobs)] == [0, 2, 1, 3, 4]

@@ -47,6 +47,7 @@ def read_back(folder: Path) -> dict[str, Any]:
         if kind == "run":
             run = record.run
             found |= {"name": run.display_name, "group": run.run_group, "tags": list(run.tags), "project": run.project}
+            found["job_type"] = run.job_type
             found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
         elif kind == "config":
             found["config"] |= {item.key: json.loads(item.value_json) for item in record.config.update}
@@ -152,3 +153,39 @@ def test_csv_and_any_lightning_logger_work_by_their_target(train: Train) -> None
     text = (run.path / "csv" / "metrics.csv").read_text()
     assert "val/score" in text
     assert "train/loss" in text
+
+
+def test_a_sweep_leaves_one_group_with_the_grid_and_a_summary_run(tmp_path: Path) -> None:
+    grid = ("module=query,bias", "layers=0,1")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "train.py",
+            "-m",
+            *TINY,
+            "logger=wandb",
+            *grid,
+            f"runs_dir={tmp_path}",
+            "trainer.max_epochs=1",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "wandb sync" in done.stdout
+    (scratch,) = (tmp_path / ".sweeps").iterdir()
+    runs = [read_back(path.parent) for path in tmp_path.glob("tiny/**/record.json")]
+    assert {run["group"] for run in runs} == {scratch.name}
+    assert all(set(grid) <= set(run["config"]["sweep"]["grid"]) for run in runs)
+
+    found = read_back(scratch)
+    assert (found["group"], found["job_type"], found["exit"]) == (scratch.name, "sweep", 0)
+    assert found["summary"]["jobs/done"] == 4
+    assert found["summary"]["best/rte"] == pytest.approx(max(run["summary"]["score"] for run in runs))
+    keys = {key for row in found["history"] for key in row}
+    assert {"cells", "report"} <= {key.split("/")[0] for key in keys}
+    assert any("layers" in key for key in keys)
+    ((_, files),) = [artifact for artifact in found["artifacts"] if artifact[0] == "report"]
+    assert "index.html" in files

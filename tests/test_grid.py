@@ -1,0 +1,117 @@
+"""What a sweep knows before its jobs run: the grid, what is done, what the rest may cost, what goes first."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import TINY, Run, run_in
+from ptuning.numbers import format_seconds
+from ptuning.sweeps.costs import Costs
+from ptuning.sweeps.launch import order
+from ptuning.sweeps.outcome import Job
+
+ROOT = Path(__file__).parents[1]
+
+
+def train_py(*overrides: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "train.py", *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_in(tmp_path_factory.mktemp("runs"), *TINY, "module=query")
+
+
+def test_a_dry_run_says_what_is_done_what_is_left_and_what_it_may_cost(one_run: Run) -> None:
+    runs_dir = one_run.path.parents[4]
+    records = {path: path.read_bytes() for path in runs_dir.rglob("record.json")}
+    out = train_py("-m", *TINY, "module=query,key", "layers=all,0,9", f"runs_dir={runs_dir}", "dry_run=true")
+    assert "6 jobs: 1 done, 3 to run, 2 cannot run" in out
+    assert f"module=query layers=all  done    score {100 * one_run.record['score']:.1f}" in out
+    assert "layers=9 names layer 9" in out
+    seconds = one_run.record["seconds"]["total"]
+    assert f"about {format_seconds(3 * seconds)}, by the records so far" in out
+    assert {path: path.read_bytes() for path in runs_dir.rglob("record.json")} == records
+
+
+def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path) -> None:
+    out = train_py(*TINY, f"runs_dir={tmp_path}", "dry_run=true")
+    assert "1 job: 0 done, 1 to run" in out
+    assert "No record of a like run" in out
+    assert not list(tmp_path.rglob("record.json"))
+    sentence = subprocess.run(
+        [sys.executable, "train.py", *TINY, "layers=7", "dry_run=true"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert sentence.returncode == 2
+    assert "names layer 7" in sentence.stderr
+
+
+def test_the_grids_of_the_paper_are_one_command(tmp_path: Path) -> None:
+    tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
+    out = train_py("experiment=modules", *tiny, "task=rte,cola")
+    assert "96 jobs: 0 done, 96 to run" in out  # 16 modules × 2 tasks × 3 seeds
+    out = train_py("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm")
+    assert "6 jobs: 0 done, 6 to run" in out  # the two single layers of this backbone, and all
+    assert "module=query layers=1" in out
+    out = train_py("experiment=quick", "backbone=tiny", "data=synthetic", "logger=none", "layers=all", "dry_run=true")
+    assert "4 jobs: 0 done, 4 to run" in out
+
+
+def recipe(**given: Any) -> dict[str, Any]:
+    trainer = {"max_epochs": given.pop("epochs", 2), "precision": "32-true"}
+    common = {"backbone": "b", "data": "d", "task": "rte", "module": "query", "layers": "all", "batch_size": 32}
+    return {**common, "trainer": trainer, **given}
+
+
+def test_costs_come_from_the_runs_that_are_most_alike_and_grow_with_epochs() -> None:
+    costs = Costs()
+    assert costs.estimate(recipe()) is None
+    costs.add(recipe(layers="0"), 20.0)
+    assert costs.estimate(recipe()) == 20.0  # the module's other layers
+    assert costs.estimate(recipe(module="key", epochs=4)) == 40.0  # the same work otherwise
+    costs.add(recipe(seed=2), 30.0)
+    costs.add(recipe(seed=3), 50.0)
+    assert costs.estimate(recipe(seed=9)) == 40.0
+    assert costs.estimate(recipe(layers="0")) == 20.0
+    assert costs.estimate(recipe(data="another")) is None
+    assert costs.estimate(recipe(batch_size=8)) is None
+
+
+def test_costs_are_read_from_finished_records_and_broken_ones_are_passed_over(tmp_path: Path) -> None:
+    for name, content in {
+        "a": json.dumps({"status": "finished", "recipe": recipe(), "seconds": {"total": 8.0}}),
+        "b": json.dumps({"status": "failed", "recipe": recipe(), "seconds": {"total": 800.0}}),
+        "c": "{",
+        "d": json.dumps({"status": "finished"}),
+        "e": "[]",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(content)
+    costs = Costs()
+    assert costs.read(tmp_path) == 1
+    assert costs.estimate(recipe()) == 8.0
+
+
+def test_neighbours_share_task_and_backbone() -> None:
+    jobs = [Job(n, str(n), task, f"minilm {task}", {}) for n, task in enumerate(["rte", "mrpc", "rte", "mrpc", "cola"])]
+    assert [job.number for job in order(jobs)] == [0, 2, 1, 3, 4]
+
+
+def test_long_jobs_go_first_and_unknown_ones_before_them() -> None:
+    jobs = [Job(n, str(n), task, task, {}) for n, task in enumerate(["rte", "mrpc", "rte", "mrpc", "cola"])]
+    seconds = {0: 1.0, 1: 5.0, 2: 3.0, 3: 9.0, 4: None}
+    assert [job.number for job in order(jobs, lambda job: seconds[job.number])] == [4, 3, 1, 2, 0]

@@ -1,0 +1,75 @@
+"""Out of GPU memory: one more try with each batch in two micro-batches, recorded, with the same mathematics."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from conftest import TINY, run_in
+from ptuning.errors import Interrupted
+from ptuning.model.delta import read_delta
+from ptuning.stopping import stop
+
+SCARCE = "+callbacks.memory={_target_: test_memory.ScarceMemory, rows: %d}"
+NO_DROPOUT = ("+backbone.config.hidden_dropout_prob=0", "+backbone.config.attention_probs_dropout_prob=0")
+
+
+class ScarceMemory(pl.Callback):
+    """A device whose memory holds no more than so many rows of a training batch."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if len(batch["labels"]) > self.rows:
+            raise torch.OutOfMemoryError("out of memory")
+
+
+class StopAt(pl.Callback):
+    """Asks for a stop after so many (micro-)batches, in the first attempt only."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch and trainer.global_step < self.batch:
+            stop.asked = True
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_two_parts_with_the_same_result(tmp_path: Path) -> None:
+    plain = run_in(tmp_path / "plain", *TINY, *NO_DROPOUT, "module=query")
+    scarce = run_in(tmp_path / "scarce", *TINY, *NO_DROPOUT, "module=query", SCARCE % 8)
+    assert plain.record["micro_batches"] == 1
+    assert scarce.record["micro_batches"] == 2
+    assert scarce.record["status"] == "finished"
+    assert scarce.record["last"]["step"] == plain.record["last"]["step"] == 12  # 96 rows, 16 a step, 2 epochs
+    expected, found = read_delta(plain.path)[0], read_delta(scarce.path)[0]
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_batch_counts_of_the_trainer_mean_whole_batches_still(tmp_path: Path) -> None:
+    limits = ("trainer.limit_train_batches=3", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=1")
+    run = run_in(tmp_path, *TINY, *limits, "module=query", SCARCE % 8)
+    assert run.record["micro_batches"] == 2
+    assert run.record["last"]["step"] == 1
+
+
+def test_what_still_does_not_fit_fails(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        run_in(tmp_path, *TINY, "module=query", SCARCE % 7)
+
+
+def test_a_run_in_micro_batches_goes_on_in_micro_batches(tmp_path: Path) -> None:
+    whole = run_in(tmp_path / "whole", *TINY, "module=query", SCARCE % 8)
+    stopping = "+callbacks.stop={_target_: test_memory.StopAt, batch: 7}"
+    overrides = (*TINY, "module=query", SCARCE % 8, stopping)
+    with pytest.raises(Interrupted):
+        run_in(tmp_path / "stopped", *overrides)
+    stop.asked = False
+    found = run_in(tmp_path / "stopped", *overrides)
+    assert found.record["micro_batches"] == 2
+    expected = read_delta(whole.path)[0]
+    assert all(torch.equal(value, expected[name]) for name, value in read_delta(found.path)[0].items())
