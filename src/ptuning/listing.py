@@ -1,10 +1,12 @@
 """The table of a model's modules: what ``ptuning modules`` prints."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from torch import nn
 
 from ptuning.numbers import format_percent
-from ptuning.selection import GROUPS, count_modules, select
+from ptuning.selection import architecture_of, count_layers, count_modules, list_modules, select
 
 
 def modules_table(model: nn.Module) -> Table:
@@ -20,23 +22,31 @@ def modules_table(model: nn.Module) -> Table:
     table.add_column("layers", justify="right")
     for column in ("in one layer", "in all", "percent"):
         table.add_column(column, justify="right")
+    shared = f"shared by {count_layers(model)}" if architecture_of(model).shares_layers else ""
+    in_block = architecture_of(model).in_block
     blocks = sorted({layer for per_layer in counts.values() for layer in per_layer if layer is not None})
     for name, per_layer in counts.items():
-        inside = sorted({count for layer, count in per_layer.items() if layer is not None})
-        _row(table, name, blocks if inside else [], inside, sum(per_layer.values()), total)
+        layers = sorted(layer for layer in per_layer if layer is not None)
+        inside = sorted({per_layer[layer] for layer in layers})
+        place = _span(layers) or (shared if name in in_block else "none")
+        _row(table, name, place, inside, sum(per_layer.values()), total)
     table.add_section()
-    for name in (*GROUPS, "bias", "full"):
+    for name in [name for name in list_modules(model) if name not in counts]:
         selection = select(model, name)
-        layered = name != "frozen"
-        inside = sorted({select(model, name, layer).trainable_parameters for layer in blocks}) if layered else []
-        _row(table, name, blocks if layered else [], inside, selection.trainable_parameters, total)
+        layers = blocks if name != "frozen" else []
+        inside = sorted({select(model, name, layer).trainable_parameters for layer in layers})
+        place = _span(layers) or (shared if selection.names else "none")
+        _row(table, name, place, inside, selection.trainable_parameters, total)
     head = select(model, "frozen").head_parameters
     if head:
         table.add_row("head (always trains)", "", "", f"{head:,}", format_percent(100 * head / total))
     return table
 
 
-def _row(table: Table, name: str, blocks: list[int], inside: list[int], count: int, total: int) -> None:
-    layers = f"{blocks[0]}-{blocks[-1]}" if blocks else "none"
+def _span(layers: Sequence[int]) -> str:
+    return f"{layers[0]}-{layers[-1]}" if layers else ""
+
+
+def _row(table: Table, name: str, layers: str, inside: Sequence[int], count: int, total: int) -> None:
     one = " to ".join(f"{number:,}" for number in dict.fromkeys((inside[0], inside[-1]))) if inside else ""
     table.add_row(name, layers, one, f"{count:,}", format_percent(100 * count / total))

@@ -10,7 +10,16 @@ from ptuning.selection.architectures import (
 )
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
-from ptuning.selection.select import Selection, count_modules, describe, select, set_trainable
+from ptuning.selection.select import (
+    Selection,
+    count_layers,
+    count_modules,
+    describe,
+    list_modules,
+    select,
+    set_trainable,
+    split_head,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,10 +31,13 @@ __all__ = [
     "Selection",
     "SelectionCallback",
     "architecture_of",
+    "count_layers",
     "count_modules",
     "describe",
     "format_layers",
+    "list_modules",
     "parse_layers",
     "select",
     "set_trainable",
+    "split_head",
 ]

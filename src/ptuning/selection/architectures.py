@@ -1,12 +1,14 @@
 """Which parameter belongs to which module, for each architecture: a table, one entry per ``config.model_type``.
 
-To add an architecture, add an entry: how its blocks are named, one pattern per elementary module, and how its head
-starts. Every backbone parameter has to match exactly one elementary module; the test suite checks that.
+To add an architecture, add an entry: how its blocks are named, one pattern per elementary module, and what of its
+pretrained weights lies beside the base model. ``ptuning modules --names`` lists the names to match. Every backbone
+parameter has to match exactly one elementary module, and what an architecture lacks is left out: add the family to
+``tests/test_architectures.py``, which checks that.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from torch import nn
@@ -18,32 +20,57 @@ from ptuning.errors import SelectionError
 class Architecture:
     """The names of one model family.
 
+    The head is what lies beside the base model (``classifier``, for some families a dense layer before it too) and is
+    not claimed by ``beside``. It is drawn anew for each run and always trains.
+
     Attributes
     ----------
     block
-        Start of a block's parameter names inside the backbone, with one group for its 0-based number.
+        Start of a block's parameter names inside the base model, with one group for its 0-based number; without a
+        group where all layers share one block.
     in_block
         Elementary module → start of its parameter names inside a block.
     outside
-        Elementary module → start of its parameter names inside the backbone, for what has no layer.
+        Elementary module → start of its parameter names inside the base model, for what has no layer.
+    beside
+        Elementary module → start of its parameter names in a model with a head, for what is pretrained but lies beside
+        the base model.
+    absent
+        Module that other architectures have → why this one has not, and what to choose instead.
     """
 
     block: str
     in_block: Mapping[str, str]
     outside: Mapping[str, str]
+    beside: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def elementary(self) -> tuple[str, ...]:
         """Names of the elementary modules, those of the blocks first."""
-        return (*self.in_block, *self.outside)
+        return (*self.in_block, *self.outside, *self.beside)
+
+    @property
+    def shares_layers(self) -> bool:
+        """Whether all layers share the weights of one block."""
+        return re.compile(self.block).groups == 0
 
     def locate(self, name: str) -> tuple[str, int | None] | None:
-        """Return (elementary module, layer or ``None``) of a backbone parameter, or ``None`` if nothing matches."""
-        if match := re.match(self.block, name):
-            rest, layer = name[match.end() :], int(match[1])
-            return next(((m, layer) for m, start in self.in_block.items() if re.match(start, rest)), None)
-        return next(((m, None) for m, start in self.outside.items() if re.match(start, name)), None)
+        """Return (elementary module, layer or ``None``) of a backbone parameter, or ``None`` if nothing matches.
 
+        ``name`` is relative to the base model; of what lies beside it, the full name. The weights of a shared block
+        have no layer.
+        """
+        if match := re.match(self.block, name):
+            rest, layer = name[match.end() :], None if self.shares_layers else int(match[1])
+            return next(((m, layer) for m, start in self.in_block.items() if re.match(start, rest)), None)
+        elsewhere = (*self.outside.items(), *self.beside.items())
+        return next(((m, None) for m, start in elsewhere if re.match(start, name)), None)
+
+
+_DENSE_IN_HEAD = MappingProxyType(
+    {"pooler": "the dense layer before its classifier is part of the head: not pretrained, it always trains"}
+)
 
 BERT = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
@@ -62,24 +89,175 @@ BERT = Architecture(
     outside=MappingProxyType({"embeddings": r"embeddings\.", "pooler": r"pooler\."}),
 )
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({"bert": BERT})
+ROBERTA = replace(BERT, absent=_DENSE_IN_HEAD)
+
+ELECTRA = replace(  # embeddings_project widens the small models' embeddings to the hidden size
+    BERT,
+    outside=MappingProxyType({"embeddings": r"embeddings(_project)?\."}),
+    absent=_DENSE_IN_HEAD,
+)
+
+DISTILBERT = Architecture(
+    block=r"transformer\.layer\.(\d+)\.",
+    in_block=MappingProxyType(
+        {
+            "query": r"attention\.q_lin\.",
+            "key": r"attention\.k_lin\.",
+            "value": r"attention\.v_lin\.",
+            "attention_output": r"attention\.out_lin\.",
+            "attention_layernorm": r"sa_layer_norm\.",
+            "intermediate": r"ffn\.lin1\.",
+            "output": r"ffn\.lin2\.",
+            "output_layernorm": r"output_layer_norm\.",
+        }
+    ),
+    outside=MappingProxyType({"embeddings": r"embeddings\."}),
+    absent=_DENSE_IN_HEAD,
+)
+
+MPNET = Architecture(
+    block=r"encoder\.layer\.(\d+)\.",
+    in_block=MappingProxyType(
+        {
+            "query": r"attention\.attn\.q\.",
+            "key": r"attention\.attn\.k\.",
+            "value": r"attention\.attn\.v\.",
+            "attention_output": r"attention\.attn\.o\.",
+            "attention_layernorm": r"attention\.LayerNorm\.",
+            "intermediate": r"intermediate\.dense\.",
+            "output": r"output\.dense\.",
+            "output_layernorm": r"output\.LayerNorm\.",
+        }
+    ),
+    outside=MappingProxyType(
+        {
+            "embeddings": r"embeddings\.",
+            "relative_positions": r"encoder\.relative_attention_bias\.",
+            "pooler": r"pooler\.",
+        }
+    ),
+    absent=_DENSE_IN_HEAD,
+)
+
+DEBERTA_V2 = Architecture(
+    block=r"encoder\.layer\.(\d+)\.",
+    in_block=MappingProxyType(
+        {
+            "query": r"attention\.self\.query_proj\.",
+            "key": r"attention\.self\.key_proj\.",
+            "value": r"attention\.self\.value_proj\.",
+            "position_query": r"attention\.self\.pos_query_proj\.",
+            "position_key": r"attention\.self\.pos_key_proj\.",
+            "attention_output": r"attention\.output\.dense\.",
+            "attention_layernorm": r"attention\.output\.LayerNorm\.",
+            "intermediate": r"intermediate\.dense\.",
+            "output": r"output\.dense\.",
+            "output_layernorm": r"output\.LayerNorm\.",
+        }
+    ),
+    outside=MappingProxyType(
+        {
+            "embeddings": r"embeddings\.",  # embed_proj, which widens them, included
+            "relative_positions": r"encoder\.(rel_embeddings|LayerNorm)\.",  # this LayerNorm is theirs
+            "convolution": r"encoder\.conv\.",  # with its own LayerNorm; beside the first block, not in it
+        }
+    ),
+    absent=MappingProxyType(
+        {
+            **_DENSE_IN_HEAD,
+            "position_query": "only a DeBERTa with share_att_key=false has it; others use query for positions too",
+            "position_key": "only a DeBERTa with share_att_key=false has it; others use key for positions too",
+            "convolution": "only a DeBERTa with conv_kernel_size has it (v2-xlarge, v2-xxlarge)",
+        }
+    ),
+)
+
+_FUSED = "its query, key and value projections are one matrix, Wqkv: module=query_key_value"
+
+MODERNBERT = Architecture(
+    block=r"layers\.(\d+)\.",
+    in_block=MappingProxyType(
+        {
+            "query_key_value": r"attn\.Wqkv\.",
+            "attention_output": r"attn\.Wo\.",
+            "attention_layernorm": r"attn_norm\.",  # before the attention; the first block has none
+            "intermediate": r"mlp\.Wi\.",  # with the gate
+            "output": r"mlp\.Wo\.",
+            "output_layernorm": r"mlp_norm\.",  # before the feed-forward half
+        }
+    ),
+    outside=MappingProxyType({"embeddings": r"embeddings\.", "final_layernorm": r"final_norm\."}),
+    beside=MappingProxyType({"prediction_head": r"head\."}),
+    absent=MappingProxyType(
+        {
+            "query": _FUSED,
+            "key": _FUSED,
+            "value": _FUSED,
+            "pooler": "its pretrained dense layer before the classifier is called module=prediction_head",
+        }
+    ),
+)
+
+ALBERT = Architecture(
+    block=r"encoder\.albert_layer_groups\.\d+\.albert_layers\.\d+\.",
+    in_block=MappingProxyType(
+        {
+            "query": r"attention\.query\.",
+            "key": r"attention\.key\.",
+            "value": r"attention\.value\.",
+            "attention_output": r"attention\.dense\.",
+            "attention_layernorm": r"attention\.LayerNorm\.",
+            "intermediate": r"ffn\.",
+            "output": r"ffn_output\.",
+            "output_layernorm": r"full_layer_layer_norm\.",
+        }
+    ),
+    # The embeddings are factorised: a narrow table, and the matrix that widens it to the hidden size.
+    outside=MappingProxyType(
+        {"embeddings": r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", "pooler": r"pooler\."}
+    ),
+)
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "bert": BERT,
+        "roberta": ROBERTA,
+        "xlm-roberta": ROBERTA,
+        "distilbert": DISTILBERT,
+        "electra": ELECTRA,
+        "mpnet": MPNET,
+        "deberta-v2": DEBERTA_V2,  # DeBERTa-v3 too
+        "modernbert": MODERNBERT,
+        "albert": ALBERT,
+    }
+)
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "layernorm": ("attention_layernorm", "output_layernorm"),
-        "attention": ("query", "key", "value", "attention_output"),
+        "attention": (
+            "query",
+            "key",
+            "value",
+            "query_key_value",
+            "position_query",
+            "position_key",
+            "attention_output",
+        ),
         "ffn": ("intermediate", "output"),
         "frozen": (),
     }
 )
-"""Groups that are plain unions; ``bias`` and ``full`` cut across modules and are selected by name."""
+"""Groups that are plain unions of those of their parts that a backbone has; ``bias`` and ``full`` cut across modules
+and are selected by name."""
 
 CROSS_CUTTING = ("bias", "full")
 
 
-def module_names(architecture: Architecture) -> tuple[str, ...]:
-    """Return every module name that ``module=`` takes for this architecture, groups included."""
-    return (*architecture.elementary, *GROUPS, *CROSS_CUTTING)
+def module_names() -> tuple[str, ...]:
+    """Return every module name that ``module=`` takes for some architecture, groups included."""
+    elementary = [name for architecture in ARCHITECTURES.values() for name in architecture.elementary]
+    return (*dict.fromkeys(elementary), *GROUPS, *CROSS_CUTTING)
 
 
 def architecture_of(model: nn.Module) -> Architecture:
@@ -90,12 +268,21 @@ def architecture_of(model: nn.Module) -> Architecture:
     SelectionError
         If there is no entry for its ``config.model_type``.
     """
-    model_type = str(getattr(getattr(model, "config", None), "model_type", ""))
+    model_type = _model_type(model)
     if model_type not in ARCHITECTURES:
         raise SelectionError(
             f"ptuning does not know the modules of a '{model_type or type(model).__name__}' model "
             f"(known: {', '.join(ARCHITECTURES)}). Name parameters yourself, which works on every model: "
-            "module=custom 'module.patterns=[<regular expression>]'; or add an entry to "
-            "ptuning/selection/architectures.py."
+            "module=custom 'module.patterns=[<regular expression>]' (`ptuning modules --names` lists them); or add an "
+            "entry to ptuning/selection/architectures.py: how its blocks are named, and one pattern per module."
         )
     return ARCHITECTURES[model_type]
+
+
+def known_architecture(model: nn.Module) -> Architecture | None:
+    """Return the table entry for a Hugging Face model, or ``None`` if there is none."""
+    return ARCHITECTURES.get(_model_type(model))
+
+
+def _model_type(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", ""))

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ptuning.errors import SelectionError, nearest
-from ptuning.selection.architectures import (
-    ARCHITECTURES,
-    CROSS_CUTTING,
-    GROUPS,
-    Architecture,
-    architecture_of,
-    module_names,
-)
+from ptuning.selection.architectures import GROUPS, Architecture, architecture_of, known_architecture, module_names
 from ptuning.selection.layers import Layers, format_typed, parse_layers
 
 
@@ -86,7 +79,7 @@ def select(
     wanted = (module,) if isinstance(module, str) else tuple(module)
     if not wanted:
         raise SelectionError("module=[] selects nothing. For the head alone say module=frozen.")
-    _, backbone = _split_head(model)
+    _, backbone = split_head(model)
     if "custom" in wanted:
         chosen = _by_patterns(backbone, patterns)
     elif patterns:
@@ -121,7 +114,7 @@ def describe(model: nn.Module, names: Iterable[str]) -> Selection:
             f"The selection names a parameter that the model does not have: '{unknown[0]}'."
             f"{nearest(unknown[0], parameters)}"
         )
-    head, _ = _split_head(model)
+    head, _ = split_head(model)
     selected = tuple(name for name in parameters if name in chosen and name not in head)
     return Selection(
         names=selected,
@@ -150,9 +143,12 @@ def count_layers(model: nn.Module) -> int:
 
 
 def count_modules(model: nn.Module) -> Mapping[str, Mapping[int | None, int]]:
-    """Return elementary module → layer (``None`` outside the blocks) → number of weights."""
+    """Return elementary module → layer (``None`` outside the blocks and in shared ones) → number of weights.
+
+    Modules that the architecture may have and this backbone has not are left out.
+    """
     architecture = architecture_of(model)
-    _, backbone = _split_head(model)
+    _, backbone = split_head(model)
     counts: dict[str, dict[int | None, int]] = {name: {} for name in architecture.elementary}
     for name, (short, parameter) in backbone.items():
         located = architecture.locate(short)
@@ -162,18 +158,31 @@ def count_modules(model: nn.Module) -> Mapping[str, Mapping[int | None, int]]:
             )
         module, layer = located
         counts[module][layer] = counts[module].get(layer, 0) + parameter.numel()
-    return counts
+    return {name: per_layer for name, per_layer in counts.items() if per_layer}
 
 
-def _split_head(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, tuple[str, nn.Parameter]]]:
-    """Return the head's parameters, and the backbone's as full name → (name inside the backbone, parameter)."""
+def list_modules(model: nn.Module) -> tuple[str, ...]:
+    """Return the names that ``module=`` takes for a model: elementary ones, groups, ``bias`` if any, ``full``."""
+    _, backbone = split_head(model)
+    return _present(backbone, architecture_of(model))
+
+
+def split_head(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, tuple[str, nn.Parameter]]]:
+    """Return the head's parameters, and the backbone's as full name → (name inside the base model, parameter).
+
+    What an architecture claims as pretrained beside its base model belongs to the backbone, under its full name.
+    """
     prefix = getattr(model, "base_model_prefix", "")
     start = f"{prefix}." if prefix and hasattr(model, prefix) else ""
+    architecture = known_architecture(model)
+    beside = tuple(architecture.beside.values()) if architecture else ()
     head: dict[str, nn.Parameter] = {}
     backbone: dict[str, tuple[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name.startswith(start):
             backbone[name] = (name.removeprefix(start), parameter)
+        elif any(re.match(pattern, name) for pattern in beside):
+            backbone[name] = (name, parameter)
         else:
             head[name] = parameter
     return head, backbone
@@ -200,36 +209,60 @@ def _by_patterns(backbone: Mapping[str, object], patterns: Sequence[str]) -> set
     return chosen
 
 
+def _present(backbone: Mapping[str, tuple[str, nn.Parameter]], architecture: Architecture) -> tuple[str, ...]:
+    """Return the module names that mean something in this backbone."""
+    located = {name: architecture.locate(short) for name, (short, _) in backbone.items()}
+    found = {place[0] for place in located.values() if place}
+    groups = [group for group, parts in GROUPS.items() if not parts or found & set(parts)]
+    biases = any(_is_bias(architecture, name, short) for name, (short, _) in backbone.items())
+    elementary = [name for name in architecture.elementary if name in found]
+    return (*elementary, *groups, *(["bias"] if biases else []), "full")
+
+
+def _is_bias(architecture: Architecture, name: str, short: str) -> bool:
+    located = architecture.locate(short)
+    return located is not None and located[0] in architecture.in_block and name.endswith(".bias")
+
+
 def _by_modules(
     backbone: Mapping[str, tuple[str, nn.Parameter]],
     architecture: Architecture,
     modules: Sequence[str],
     layers: Layers,
 ) -> set[str]:
-    allowed = module_names(architecture)
+    allowed = _present(backbone, architecture)
     elementary: set[str] = set()
     for module in modules:
         if module not in allowed:
-            everywhere = {name for entry in ARCHITECTURES.values() for name in module_names(entry)}
-            why = "This architecture has no" if module in everywhere else "There is no"
-            raise SelectionError(
-                f"{why} module '{module}'.{nearest(module, allowed)} Modules: {', '.join((*allowed, 'custom'))}."
-            )
-        if module in architecture.outside and str(layers) != "all":
+            raise SelectionError(_why_absent(module, architecture, allowed))
+        if module in (*architecture.outside, *architecture.beside) and str(layers) != "all":
             raise SelectionError(
                 f"module={module} has no layers, so layers={format_typed(layers)} cannot apply to it: say layers=all."
             )
-        elementary |= {module} if module not in (*GROUPS, *CROSS_CUTTING) else set(GROUPS.get(module, ()))
+        elementary |= set(GROUPS.get(module, (module,)))
     chosen = set()
     for name, (short, _) in backbone.items():
         located = architecture.locate(short)
         if (
             (located is not None and located[0] in elementary)
             or "full" in modules
-            or ("bias" in modules and located is not None and located[1] is not None and name.endswith(".bias"))
+            or ("bias" in modules and _is_bias(architecture, name, short))
         ):
             chosen.add(name)
     return chosen
+
+
+def _why_absent(module: str, architecture: Architecture, allowed: Sequence[str]) -> str:
+    """Return what to say of a module that cannot be had: misspelt, of another architecture, or left out of this one."""
+    choices = f"Modules: {', '.join((*allowed, 'custom'))}."
+    if module in architecture.absent:
+        return f"This architecture has no module '{module}': {architecture.absent[module]}. {choices}"
+    if module == "bias":
+        return f"The blocks of this backbone have no biases, so module=bias selects nothing. {choices}"
+    why = "There is no"
+    if module in module_names():
+        why = "This backbone has no" if module in architecture.elementary else "This architecture has no"
+    return f"{why} module '{module}'.{nearest(module, allowed)} {choices}"
 
 
 def _in_layers(
@@ -240,17 +273,17 @@ def _in_layers(
 ) -> set[str]:
     if str(layers) == "all":
         return names
-    try:
-        architecture = architecture_of(model)
-    except SelectionError:
+    architecture = known_architecture(model)
+    if architecture is None:
         raise SelectionError(
             f"ptuning does not know the layers of a {type(model).__name__}, so layers={format_typed(layers)} cannot "
             "apply to it: say layers=all, and name layers in the patterns."
-        ) from None
+        )
     numbers = set(parse_layers(layers, count_layers(model)))
-    kept = set()
-    for name in names:
-        match = re.match(architecture.block, backbone[name][0])
-        if match and int(match[1]) in numbers:
-            kept.add(name)
-    return kept
+    if architecture.shares_layers:
+        raise SelectionError(
+            f"All {count_layers(model)} layers of this backbone share one block's weights, so "
+            f"layers={format_typed(layers)} cannot move alone: say layers=all."
+        )
+    located = {name: architecture.locate(backbone[name][0]) for name in names}
+    return {name for name, place in located.items() if place is not None and place[1] in numbers}
