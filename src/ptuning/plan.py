@@ -1,5 +1,6 @@
 """A configuration made definite: sources found, defaults filled in, hardware looked at; nothing large is loaded."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from ptuning.config import Config, TrainerConfig
 from ptuning.data.sources import HubSource, LocalSource, Source, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import BackboneSource, find_backbone, load_config, load_skeleton
+from ptuning.model.backbone import BackboneSource, find_backbone, load_skeleton, usable_positions
 from ptuning.model.classifier import Optimisation
-from ptuning.selection import ModuleSelectionCallback, SelectionCallback, format_layers, parse_layers
+from ptuning.selection import ModuleSelectionCallback, SelectionCallback, count_layers, format_layers, parse_layers
 from ptuning.tasks import Task, get_task
 
 _HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
@@ -76,22 +77,24 @@ def make_plan(config: Config) -> Plan:
     _check_predict(config, task)
     backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
     module = tuple(sorted(config.module.parts))  # a union has no order, so neither has its run folder
-    pretrained = load_config(backbone)
-    positions = getattr(pretrained, "max_position_embeddings", None)
+    skeleton = load_skeleton(backbone)
+    positions = usable_positions(skeleton)
     if positions is not None and config.task.max_length > positions:
         raise ConfigError(
             f"task.max_length={config.task.max_length} is more than {backbone.label} has positions for: at most "
             f"{positions} tokens."
         )
-    num_layers = int(pretrained.num_hidden_layers)
-    layers = format_layers(parse_layers(config.layers, num_layers), num_layers)
+    layers = "all"
+    if config.layers != "all":
+        num_layers = count_layers(skeleton)
+        layers = format_layers(parse_layers(config.layers, num_layers), num_layers)
     parts = list(config.module.parts.values())
     max_epochs = config.trainer.max_epochs
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
     selector, callbacks = _make_callbacks(config, module)
     if type(selector) is ModuleSelectionCallback:
-        selector.choose(load_skeleton(backbone))  # a wrong name or pattern stops here, before data is read
+        selector.choose(skeleton)  # a wrong name or pattern stops here, before data is read
     return Plan(
         config=config,
         task=task,
@@ -176,6 +179,17 @@ def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any
         "precision": choose_precision(trainer.precision, trainer.accelerator),
     }
     return arguments
+
+
+def in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
+    """Return the trainer's arguments for batches that come in several parts: what counts batches counts parts."""
+    counted = ("limit_train_batches", "overfit_batches", "val_check_interval")
+    return {
+        name: value * micro_batches
+        if name == "accumulate_grad_batches" or (name in counted and isinstance(value, int))
+        else value
+        for name, value in arguments.items()
+    }
 
 
 def choose_precision(asked: Any, accelerator: str = "auto") -> str:

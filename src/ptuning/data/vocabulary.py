@@ -6,14 +6,21 @@ from typing import Any
 
 from ptuning.data.synthetic import vocabulary
 
+_AS_BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_AS_FAIRSEQ = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
+"""Orders of the special tokens. Models from fairseq have padding at 1 and count positions from there, MPNet always."""
 
-@lru_cache(maxsize=1)
-def synthetic_tokenizer() -> Any:
-    """Return a fast BERT tokenizer that knows the grammar's words and spells out all others."""
+_FAIRSEQ = ("roberta", "xlm-roberta", "mpnet")
+_WITH_TOKEN_TYPES = ("bert", "electra", "albert")
+
+
+@lru_cache(maxsize=4)
+def synthetic_tokenizer(model_type: str = "bert") -> Any:
+    """Return a fast tokenizer that knows the grammar's words and spells out all others, as ``model_type`` wants it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special = _AS_FAIRSEQ if model_type in _FAIRSEQ else _AS_BERT
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     words = sorted({*vocabulary(), *letters, *(f"##{letter}" for letter in letters)} - set(special))
     ids = {word: number for number, word in enumerate([*special, *words])}
@@ -25,9 +32,10 @@ def synthetic_tokenizer() -> Any:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
+    token_types = ["token_type_ids"] if model_type in _WITH_TOKEN_TYPES else []
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_input_names=["input_ids", *token_types, "attention_mask"],
         model_max_length=512,
         pad_token="[PAD]",
         unk_token="[UNK]",

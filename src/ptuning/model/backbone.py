@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptuning.errors import BackboneError, nearest
+from ptuning.errors import BackboneError
+from ptuning.model.random_weights import check_model_type, one_line, random_config
+from ptuning.selection import describe, split_head
 from ptuning.tasks import Task
 
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -59,17 +62,21 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
     revision
         Branch, tag or commit, for Hub ids.
     config
-        ``BertConfig`` values, for ``random:NAME``.
+        For ``random:NAME``: ``model_type`` (a family of the architectures' table, ``bert`` if it is not there) and
+        values of its configuration class.
 
     Raises
     ------
     BackboneError
-        If the folder or the package is missing, or the packaged weights are not the Hub's own file.
+        If the folder or the package is missing, the packaged weights are not the Hub's own file, or there is no such
+        ``model_type``.
     """
     if not path:
         raise BackboneError("backbone.path is empty: it takes a folder or a Hub id.")
     if path.startswith("random:"):
         values, label = dict(config or {}), path.removeprefix("random:")
+        if check_model_type(values.get("model_type", "bert")) == "bert":
+            values.pop("model_type", None)  # typed out or not, it is the same backbone
         if not re.fullmatch(r"[\w-][\w.-]*", label):
             raise BackboneError(f"backbone.path={path}: random:NAME wants a name of letters, digits, dots and hyphens.")
         return BackboneSource(label, "", None, values, f"random {json.dumps(values, sort_keys=True)}")
@@ -91,11 +98,14 @@ def load_tokenizer(source: BackboneSource) -> Any:
     if not source.location:
         from ptuning.data.vocabulary import synthetic_tokenizer
 
-        return synthetic_tokenizer()
+        return synthetic_tokenizer(source.config.get("model_type", "bert"))
     from transformers import AutoTokenizer
 
     with _hub_errors(source):
-        return AutoTokenizer.from_pretrained(source.location, revision=source.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision or "main")
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token  # a model of the GPT kind; load_config does the same
+    return tokenizer
 
 
 def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
@@ -120,11 +130,11 @@ def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
                 )
-                inside = f"{model.base_model_prefix}."
-                if wrong := sorted(name for name, *_ in found["mismatched_keys"] if name.startswith(inside)):
+                head, _ = split_head(model)
+                if wrong := sorted(name for name, *_ in found["mismatched_keys"] if name not in head):
                     raise ValueError(f"'{wrong[0]}' has another shape than config.json says.")
         else:
-            model = _from_config(config)
+            model = _from_config(config, source)
     draw_head(model, seed)
     return model  # type: ignore[no-any-return]
 
@@ -132,23 +142,47 @@ def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
 def load_skeleton(source: BackboneSource) -> nn.Module:
     """Return the model of a backbone with a two-label head and no weights at all: shapes and names only."""
     with torch.device("meta"):
-        return _from_config(load_config(source))
+        return _from_config(load_config(source), source)
 
 
 def load_config(source: BackboneSource, task: Task | None = None) -> Any:
     """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
-    from transformers import AutoConfig, BertConfig
+    from transformers import AutoConfig
 
     labels = label_settings(task) if task else {}
     if not source.location:
-        from ptuning.data.vocabulary import synthetic_tokenizer
-
-        known = BertConfig().to_dict()
-        if unknown := [key for key in source.config if key not in known]:
-            raise BackboneError(f"BertConfig has no value backbone.config.{unknown[0]}.{nearest(unknown[0], known)}")
-        return BertConfig(**{"vocab_size": len(synthetic_tokenizer()), **source.config, **labels})
+        return random_config(source.config, labels)
     with _hub_errors(source):
-        return AutoConfig.from_pretrained(source.location, revision=source.revision or "main", **labels)
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision or "main", **labels)
+    if getattr(config, "pad_token_id", None) is None:
+        end = getattr(config, "eos_token_id", None)
+        config.pad_token_id = end[0] if isinstance(end, list) else end
+    return config
+
+
+def usable_positions(model: nn.Module) -> int | None:
+    """Return how many tokens a row may have in this model, or ``None`` if its configuration does not say.
+
+    Models from fairseq (RoBERTa, XLM-RoBERTa, MPNet) number positions from the padding id on, so that many rows of
+    their table are never reached; they mark the padding row in the table itself.
+    """
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return positions
+
+
+def input_names(model: nn.Module) -> tuple[str, ...]:
+    """Return which of ``input_ids``, ``token_type_ids``, ``attention_mask`` a model takes.
+
+    Token types are for models that tell two or more apart: RoBERTa has one, DistilBERT takes none, and GPT-2 would take
+    them for words.
+    """
+    config = getattr(model, "config", None)
+    tells_apart = (getattr(config, "type_vocab_size", None) or 0) > 1
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return ("input_ids", *(["token_type_ids"] if tells_apart and takes else []), "attention_mask")
 
 
 def label_settings(task: Task) -> dict[str, Any]:
@@ -162,13 +196,14 @@ def label_settings(task: Task) -> dict[str, Any]:
     }
 
 
-def _from_config(config: Any) -> nn.Module:
+def _from_config(config: Any, source: BackboneSource) -> nn.Module:
     from transformers import AutoModelForSequenceClassification
 
     try:
         return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
-    except ValueError as error:
-        raise BackboneError(f"backbone.config does not make a model: {error}.") from error
+    except (ValueError, AssertionError, RuntimeError) as error:
+        what = f"{source.label} does" if source.location else "backbone.config does"
+        raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
 
 
 def backbone_hash(model: nn.Module) -> str:
@@ -177,9 +212,9 @@ def backbone_hash(model: nn.Module) -> str:
     It does not depend on how the weights are stored in files, so the same backbone from the Hub, a folder or a
     package has the same hash. Take it before training.
     """
-    backbone = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    _, backbone = split_head(model)
     digest = hashlib.sha256()
-    for name, parameter in sorted(backbone.named_parameters()):
+    for name, parameter in sorted(backbone.values(), key=lambda named: named[0]):
         value = parameter.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.view(torch.uint8).numpy().data if value.dim() else value.numpy().tobytes())
@@ -188,8 +223,6 @@ def backbone_hash(model: nn.Module) -> str:
 
 def draw_head(model: nn.Module, seed: int) -> None:
     """Draw the head anew, from ``seed`` alone, in place."""
-    from ptuning.selection import describe
-
     generator = torch.Generator().manual_seed(seed)
     std = float(getattr(model.config, "initializer_range", 0.02))
     head = set(describe(model, ()).head_names)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ptuning import metrics
 from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
+from ptuning.model.backbone import input_names
 from ptuning.selection import describe
 from ptuning.tasks import Task
 
@@ -85,6 +86,7 @@ class GlueClassifier(pl.LightningModule):
         self, model: nn.Module, task: Task, optimisation: Optimisation, seed: int = 1, run_key: str = ""
     ) -> None:
         super().__init__()
+        self.inputs = input_names(model)
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
         self.optimisation = optimisation
@@ -102,7 +104,7 @@ class GlueClassifier(pl.LightningModule):
         same mathematics as the whole batch, without most of the arithmetic on padding. A GPU, which is bound by the
         number of its launches at these sizes, takes the batch whole.
         """
-        inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+        inputs = {name: batch[name] for name in self.inputs}
         if not self.training or batch["input_ids"].device.type != "cpu":
             return self._logits(inputs)
         lengths = batch["attention_mask"].sum(1)
