@@ -88,7 +88,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, given = (error.missing_cfg_file or "").rpartition("/")
         choices = [option for option in error.options if option != "schema"]
-        return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}."
+        other = ""
+        if group == "backbone":
+            other = " A folder or a Hub id does too, but no such folder is here, and the Hub has none or is silent."
+        return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}.{other}"
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' cannot be read as KEY=VALUE: {str(error).splitlines()[0]}. Quotes may be missing."
     if isinstance(error, HydraException | OmegaConfBaseException):
