@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -20,6 +21,7 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
+        hydra_context.config_loader = cast(ConfigLoader, _ComposedOnce(hydra_context.config_loader))
         self.hydra_context = hydra_context
         self.config = config
 
@@ -103,6 +105,27 @@ class SweepLauncher(Launcher):
 
         if any(outcome.status == DONE for outcome in outcomes.values()):
             log_summary(jobs, outcomes, sweep, self.scratch)
+
+
+class _ComposedOnce:
+    """Hydra's config loader, keeping what it composed: the sweeper composes every job for a check before the launcher.
+
+    Composing one job takes a tenth of a second, a third of the time that a sweep may add to a job.
+    """
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader = loader
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        key = tuple(sweep_overrides)
+        if key in self._composed:
+            return self._composed.pop(key)
+        self._composed[key] = self._loader.load_sweep_config(master_config, sweep_overrides)
+        return self._composed[key]
 
 
 def _varying(job_overrides: Sequence[Sequence[str]]) -> set[str]:
