@@ -2,8 +2,8 @@
 
 To add an architecture, add an entry: how its blocks are named, one pattern per elementary module, and what of its
 pretrained weights lies beside the base model. ``ptuning modules --names`` lists the names to match. Every backbone
-parameter has to match exactly one elementary module, and what an architecture lacks is left out: add the family to
-``tests/test_architectures.py``, which checks that.
+parameter has to match exactly one elementary module, and what an architecture lacks is left out;
+``tests/test_architectures.py`` runs over the whole table and checks that.
 """
 
 import re
