@@ -44,7 +44,7 @@ def modules_table(model: nn.Module) -> Table:
 
 
 def _span(layers: Sequence[int]) -> str:
-    return f"{layers[0]}-{layers[-1]}" if layers else ""
+    return "-".join(str(layer) for layer in dict.fromkeys((layers[0], layers[-1]))) if layers else ""
 
 
 def _row(table: Table, name: str, layers: str, inside: Sequence[int], count: int, total: int) -> None:

@@ -282,9 +282,14 @@ class _hub_errors:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, OSError | ValueError):
+        if isinstance(error, OSError | ValueError | ImportError):
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             where = self.source.location
+            if "sentencepiece" in str(error) or "tiktoken" in str(error):  # transformers asks for either, in this case
+                raise BackboneError(
+                    f"The tokenizer of {where} comes as a SentencePiece file, which needs a package to be read: "
+                    "pip install sentencepiece"
+                ) from error
             if Path(where).is_dir():
                 raise BackboneError(f"{where} does not load as a Hugging Face model: {first}") from error
             raise BackboneError(
