@@ -17,6 +17,9 @@ import ptuning.config
 from ptuning.errors import Interrupted, SweepError, UserError, nearest
 from ptuning.hub import use_cache_if_unreachable
 
+_EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
+"""Configurations that come with optional packages, and the extra of ptuning that brings them."""
+
 _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
 
@@ -41,8 +44,8 @@ def explain_errors() -> Iterator[None]:
         os.environ[_FULL] = "1" if wants_traceback else "0"
 
 
-def run_job(cfg: DictConfig) -> float:
-    """Run one job of ``train.py``.
+def run_job(cfg: DictConfig) -> float | None:
+    """Run one job of ``train.py`` and return its score; ``None`` from a dry run.
 
     A reader's mistake in a single run ends the process here, before Hydra adds a line of its own. In a multirun it is
     told at once and stays that job's failure.
@@ -51,6 +54,11 @@ def run_job(cfg: DictConfig) -> float:
     from hydra.types import RunMode
 
     try:
+        if cfg.dry_run:
+            from ptuning.sweeps.survey import show_run
+
+            show_run(cfg)
+            return None
         use_cache_if_unreachable(str(cfg.backbone.path), str(cfg.data.source))
         from ptuning.run import run
 
@@ -85,6 +93,8 @@ def explain(error: BaseException) -> str | None:
             )
         if isinstance(link, PermissionError):
             return f"{link.filename} may not be written. Put runs elsewhere: runs_dir=FOLDER."
+    if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
+        return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, given = (error.missing_cfg_file or "").rpartition("/")
         choices = [option for option in error.options if option != "schema"]
