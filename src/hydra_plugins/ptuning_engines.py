@@ -7,7 +7,6 @@ import contextlib
 import faulthandler
 import importlib
 import importlib.util
-import json
 import os
 import signal
 import socket
@@ -23,10 +22,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ptuning.errors import ConfigError
-from ptuning.files import write_json
-from ptuning.records import RECORD
 from ptuning.sweeps.launcher import SweepLauncher
 from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
+from ptuning.sweeps.worker import note_failure
 
 _SHARED = (
     "HF_HOME",
@@ -276,16 +274,8 @@ class EngineLauncher(SweepLauncher):
             else:
                 outcome = Outcome(FAILED, reason=str(error))
         if outcome.status == FAILED:
-            self._note_failure(job, outcome.reason)
+            note_failure(self._announcement(job), outcome.reason)
         return outcome
-
-    def _note_failure(self, job: Job, reason: str) -> None:
-        """Write a failure into the record of a job that could not do so itself."""
-        with contextlib.suppress(FileNotFoundError):  # it ended before it had a folder
-            record = Path(self._announcement(job).read_text()) / RECORD
-            values = json.loads(record.read_text())
-            if values.get("status") in ("running", "interrupted"):
-                write_json(record, {**values, "status": "failed", "reason": reason})
 
     def _show_begun(self, jobs: Iterator[Job] | Any, screen: Any) -> None:
         """Put jobs that have announced their folder onto the screen, as far as it has places."""

@@ -1,7 +1,6 @@
 """Jobs onto workers: one process per slot, replaced alone when it dies or hangs, stopped gently on Ctrl-C."""
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -17,10 +16,8 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from ptuning.files import write_json
-from ptuning.records import RECORD
 from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
-from ptuning.sweeps.worker import perform, prepare
+from ptuning.sweeps.worker import note_failure, perform, prepare
 
 _BUSY_PAUSE = 1.0  # seconds before a folder that another sweep works in is asked again
 
@@ -132,16 +129,8 @@ class Pool:
             reason = _died(error.exitcode)
         if self.stopping:
             return Outcome(INTERRUPTED)
-        self._note_failure(job, reason)
+        note_failure(self._announcement(job), reason)
         return Outcome(FAILED, reason=reason)
-
-    def _note_failure(self, job: Job, reason: str) -> None:
-        with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
-            record = Path(self._announcement(job).read_text()) / RECORD
-            values = json.loads(record.read_text())
-            # A job that is ended for its time may still have written a checkpoint and called itself interrupted.
-            if values.get("status") in ("running", "interrupted"):
-                write_json(record, {**values, "status": "failed", "reason": reason})
 
     def _announcement(self, job: Job) -> Path:
         return self.scratch / f"{job.number}.folder"

@@ -1,5 +1,7 @@
 """What happens inside a worker process: it sees one device, stays warm, and never outlives its sweep."""
 
+import contextlib
+import json
 import os
 import pickle
 import threading
@@ -7,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+from ptuning.files import write_json
+from ptuning.records import RECORD
 from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Sweep
 
 _warm: Any = None
@@ -83,6 +87,16 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
 def _announce(file: Path, folder: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(str(folder.resolve()))
+
+
+def note_failure(announcement: Path, reason: str) -> None:
+    """Write a failure into the record of a job that could not do so itself: killed, hung, or its machine gone."""
+    with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
+        record = Path(announcement.read_text()) / RECORD
+        values = json.loads(record.read_text())
+        # A job that is ended for its time may still have written a checkpoint and called itself interrupted.
+        if values.get("status") in ("running", "interrupted"):
+            write_json(record, {**values, "status": "failed", "reason": reason})
 
 
 def _sendable(error: BaseException) -> BaseException:
