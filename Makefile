@@ -7,7 +7,7 @@ demo: $(READY)
 	@.venv/bin/python train.py experiment=demo module=layernorm task=rte
 
 test: $(READY)
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 slow: $(READY)
 	@.venv/bin/python -m pytest -m slow

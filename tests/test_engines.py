@@ -240,7 +240,7 @@ from concurrent.futures import ThreadPoolExecutor
 script, job, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 text = open(script).read()
 def run(task):
-    names = {"SLURM_JOB_ID": f"{job}{task}", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
+    names = {"SLURM_JOB_ID": job, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
     if "--array" in text:
         names |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": str(task)}
     name = f"{job}_{task}" if "--array" in text else job
