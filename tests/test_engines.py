@@ -114,6 +114,7 @@ def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     assert {name: record["ended"] for name, record in records(runs_dir).items()} == stamps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [LOCAL, RAY], ids=["submitit", "ray"])
 def test_a_job_that_raises_stays_one_failure(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
@@ -130,6 +131,7 @@ def test_a_job_that_raises_stays_one_failure(
     assert results(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [LOCAL, RAY, SLURM], ids=["submitit", "ray", "slurm"])
 def test_a_killed_job_is_one_failure_which_the_next_call_finishes(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
@@ -148,6 +150,7 @@ def test_a_killed_job_is_one_failure_which_the_next_call_finishes(
     assert results(runs_dir) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [LOCAL, RAY], ids=["submitit", "ray"])
 def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
@@ -164,6 +167,7 @@ def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
     assert results(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_queued_again_and_goes_on_from_its_checkpoint(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -178,6 +182,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_from_its_checkpoint(
     assert results(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_ended_where_it_runs(tmp_path: Path) -> None:
     endless = ("data.sizes.train=200000", "trainer.max_epochs=1", "task.batch_size=4", "seed=1,2")
     out = sweep(tmp_path, *endless, "job_timeout=15", *LOCAL, code=1)

@@ -1,6 +1,7 @@
 """The Hydra launcher ``hydra/launcher=workers``: a multirun on this machine's GPUs or cores, see ``ptuning.sweeps``."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ptuning.sweeps.launcher import SweepLauncher
@@ -21,9 +22,21 @@ class WorkersLauncher(SweepLauncher):
 
         return len(make_slots(self.workers, self.jobs_per_gpu, visible_gpus()))
 
-    def perform(self, jobs: Sequence[Job], sweep: Sweep, outlook: Any) -> Mapping[int, Outcome]:
-        """Run the jobs on this machine."""
-        from ptuning.sweeps.launch import make_slots, run_jobs, visible_gpus
+    @contextlib.contextmanager
+    def getting_ready(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Start the workers: they import while this process looks at the grid."""
+        from ptuning.sweeps.launch import make_slots, visible_gpus
+        from ptuning.sweeps.pool import Workers
 
         slots = make_slots(self.workers, self.jobs_per_gpu, visible_gpus())
-        return run_jobs(jobs, sweep, outlook, self.scratch, slots, self.job_timeout)
+        self._started = Workers(slots[: len(jobs)])
+        try:
+            yield
+        finally:
+            self._started.close(at_once=True)
+
+    def perform(self, jobs: Sequence[Job], sweep: Sweep, outlook: Any) -> Mapping[int, Outcome]:
+        """Run the jobs on this machine."""
+        from ptuning.sweeps.launch import run_jobs
+
+        return run_jobs(jobs, sweep, outlook, self.scratch, self._started, self.job_timeout)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ptuning.console import console
 from ptuning.errors import ConfigError
 from ptuning.sweeps.outcome import Job, Outcome, Sweep
-from ptuning.sweeps.pool import Pool, Slot
+from ptuning.sweeps.pool import Pool, Slot, Workers
 from ptuning.sweeps.screen import Screen
 from ptuning.sweeps.survey import Outlook
 
@@ -19,7 +19,7 @@ def run_jobs(
     sweep: Sweep,
     outlook: Outlook,
     scratch: Path,
-    slots: Sequence[Slot],
+    workers: Workers,
     job_timeout: float | None = None,
 ) -> Mapping[int, Outcome]:
     """Run the jobs of a sweep that are not settled yet on this machine, and return job number → outcome.
@@ -34,11 +34,12 @@ def run_jobs(
         What is known of the jobs; it learns from those that finish.
     scratch
         The sweep's folder.
-    slots
-        Where workers run.
+    workers
+        Who runs them.
     job_timeout
         Seconds after which a job counts as hung.
     """
+    slots = workers.slots
     names = [f"GPU {slot.device}" if slot.device is not None else "cpu" for slot in slots]
     left = order([job for job in jobs if job.number not in outlook.settled], outlook.seconds)
     settled = len(jobs) - len(left)
@@ -47,7 +48,7 @@ def run_jobs(
         f"{len(slots)} worker{'s' if len(slots) > 1 else ''} ({', '.join(names)})"
     )
     with Screen(console, jobs, names, outlook) as screen:
-        pool = Pool(slots, job_timeout, scratch / "jobs", screen.start, screen.end, screen.tick)
+        pool = Pool(workers, job_timeout, scratch / "jobs", screen.start, screen.end, screen.tick)
         return pool.run(left, sweep)
 
 

@@ -3,6 +3,7 @@
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +40,10 @@ class SweepLauncher(Launcher):
             What is known of them (:class:`ptuning.sweeps.survey.Outlook`).
         """
 
+    def getting_ready(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        """Begin what can be begun before it is known which of the jobs are left to do."""
+        return nullcontext()
+
     @property
     def scratch(self) -> Path:
         """The sweep's own folder."""
@@ -52,20 +57,22 @@ class SweepLauncher(Launcher):
         """Run one batch of jobs and return what became of each, in the order given."""
         from ptuning.console import console
         from ptuning.sweeps.screen import show_end
-        from ptuning.sweeps.survey import show_grid, survey
+        from ptuning.sweeps.survey import ask_for_hub, show_grid, survey
 
         began = time.monotonic()
         jobs, returns = self._compose(job_overrides, initial_job_idx)
-        outlook = survey(jobs)
+        ask_for_hub(jobs)
         if self.config.dry_run:
-            show_grid(console, jobs, outlook, self.slots())
+            show_grid(console, jobs, survey(jobs), self.slots())
             for returned in returns:
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
         sweep = Sweep(self.scratch.name, tuple(map(str, self.config.hydra.overrides.task)))
-        outcomes = dict(outlook.settled)
-        if len(outcomes) < len(jobs):
-            outcomes |= self.perform(jobs, sweep, outlook)
+        with self.getting_ready(jobs):
+            outlook = survey(jobs)
+            outcomes = dict(outlook.settled)
+            if len(outcomes) < len(jobs):
+                outcomes |= self.perform(jobs, sweep, outlook)
         for job in jobs:
             outcomes.setdefault(job.number, Outcome(INTERRUPTED))
         show_end(console, jobs, outcomes, time.monotonic() - began)

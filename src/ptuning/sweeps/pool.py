@@ -17,7 +17,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
-from ptuning.sweeps.worker import note_failure, perform, prepare
+from ptuning.sweeps.worker import note_failure, perform, prepare, warm_up
 
 _BUSY_PAUSE = 1.0  # seconds before a folder that another sweep works in is asked again
 
@@ -30,17 +30,63 @@ class Slot:
     threads: int
 
 
-class Pool:
-    """Runs jobs on slots and reports every step.
+class Workers:
+    """The worker processes of a sweep, one per slot; they begin to import at once.
 
-    One pebble pool of one process per slot: pebble replaces a worker that dies or outlasts ``timeout`` and fails only
+    One pebble pool of one process per slot: pebble replaces a worker that dies or outlasts its time and fails only
     the job it was on, where ``concurrent.futures`` and loky break the whole pool; a pool of its own gives every slot
     its own device for life.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.slots = slots
+        self._pools = [
+            ProcessPool(
+                max_workers=1,
+                context=get_context("spawn"),
+                initializer=prepare,
+                initargs=(slot.device, slot.threads, os.getpid()),
+            )
+            for slot in slots
+        ]
+        for pool in self._pools:
+            pool.schedule(warm_up)
+
+    def schedule(self, slot: int, job: Job, sweep: Sweep, announcement: Path, timeout: float | None) -> Future[Outcome]:
+        """Hand a job to the worker of a slot."""
+        future: Any = self._pools[slot].schedule(perform, args=(job.config, sweep, str(announcement)), timeout=timeout)
+        return future  # type: ignore[no-any-return]
+
+    def interrupt(self) -> None:
+        """Ask all workers to checkpoint and end their jobs."""
+        self._send(signal.SIGINT)
+
+    def close(self, at_once: bool) -> None:
+        """Let idle workers go, or end them whatever they are on."""
+        for pool in self._pools:
+            if at_once:
+                self._send(signal.SIGKILL)
+                pool.stop()
+            else:
+                pool.close()
+        for pool in self._pools:
+            with contextlib.suppress(JobTimeout):
+                pool.join(timeout=10)
+
+    def _send(self, number: signal.Signals) -> None:
+        for pool in self._pools:
+            for worker in list(pool._pool_manager.worker_manager.workers):  # pebble does not tell process ids otherwise
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, number)
+
+
+class Pool:
+    """Runs jobs on workers and reports every step.
 
     Parameters
     ----------
-    slots
-        Where workers run.
+    workers
+        Who runs them.
     timeout
         Seconds that one job may take, or ``None``.
     scratch
@@ -53,19 +99,18 @@ class Pool:
 
     def __init__(
         self,
-        slots: Sequence[Slot],
+        workers: Workers,
         timeout: float | None,
         scratch: Path,
         on_start: Callable[[int, Job], None],
         on_end: Callable[[int, Job, Outcome], None],
         tick: Callable[[], None],
     ) -> None:
-        self.slots = slots
+        self.workers = workers
         self.timeout = timeout
         self.scratch = scratch
         self.on_start, self.on_end, self.tick = on_start, on_end, tick
         self.stopping = 0
-        self._pools: list[ProcessPool] = []
         self._running: dict[Future[Outcome], tuple[int, Job]] = {}
 
     def run(self, jobs: Sequence[Job], sweep: Sweep) -> dict[int, Outcome]:
@@ -73,15 +118,6 @@ class Pool:
         waiting = deque(jobs)
         later: list[tuple[float, Job]] = []
         outcomes: dict[int, Outcome] = {}
-        self._pools = [
-            ProcessPool(
-                max_workers=1,
-                context=get_context("spawn"),
-                initializer=prepare,
-                initargs=(slot.device, slot.threads, os.getpid()),
-            )
-            for slot in self.slots
-        ]
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while (waiting or later or self._running) and not (self.stopping and not self._running):
@@ -104,18 +140,17 @@ class Pool:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._close()
+            self.workers.close(at_once=self.stopping > 1)
         for job in jobs:
             outcomes.setdefault(job.number, Outcome(INTERRUPTED))
         return outcomes
 
     def _fill(self, waiting: deque[Job], sweep: Sweep) -> None:
         busy = {slot for slot, _ in self._running.values()}
-        for slot, pool in enumerate(self._pools):
+        for slot in range(len(self.workers.slots)):
             if slot not in busy and waiting and not self.stopping:
                 job = waiting.popleft()
-                arguments = (job.config, sweep, str(self._announcement(job)))
-                future: Any = pool.schedule(perform, args=arguments, timeout=self.timeout)
+                future = self.workers.schedule(slot, job, sweep, self._announcement(job), self.timeout)
                 self._running[future] = (slot, job)
                 self.on_start(slot, job)
 
@@ -139,28 +174,7 @@ class Pool:
         """Count requests to stop; the first goes on to the workers, which checkpoint and end their jobs."""
         self.stopping += 1
         if self.stopping == 1:
-            for worker in self._workers():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGINT)
-
-    def _workers(self) -> list[int]:
-        """Return the process ids of the workers: this process's children whose parent is this one."""
-        found = []
-        for pool in self._pools:
-            found += list(pool._pool_manager.worker_manager.workers)
-        return found
-
-    def _close(self) -> None:
-        for pool in self._pools:
-            if self.stopping > 1:
-                for worker in self._workers():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(worker, signal.SIGKILL)
-                pool.stop()
-            else:
-                pool.close()
-            with contextlib.suppress(JobTimeout):
-                pool.join(timeout=10)
+            self.workers.interrupt()
 
 
 def _died(code: int | None) -> str:

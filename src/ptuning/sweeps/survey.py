@@ -52,16 +52,21 @@ class Outlook:
             self.costs.add(self.recipes[job.number], seconds)
 
 
+def ask_for_hub(jobs: Sequence[Job]) -> None:
+    """Find out whether the Hub can be reached, if any job wants it; before anything of Hugging Face is imported."""
+    for path, source in {(str(job.config["backbone"]["path"]), str(job.config["data"]["source"])) for job in jobs}:
+        use_cache_if_unreachable(path, source)
+
+
 def survey(jobs: Sequence[Job]) -> Outlook:
-    """Look at the run folder of every job, without loading data or weights."""
+    """Look at the run folder of every job, without loading data or weights. Ask for the Hub first."""
+    from ptuning.run import locate  # what it imports reads HF_HUB_OFFLINE once
+
     settled: dict[int, Outcome] = {}
     begun: set[int] = set()
     recipes: dict[int, Mapping[str, Any]] = {}
     costs, read = Costs(), set()
     for job in jobs:
-        use_cache_if_unreachable(str(job.config["backbone"]["path"]), str(job.config["data"]["source"]))
-        from ptuning.run import locate  # after the Hub was asked: what it imports reads HF_HUB_OFFLINE once
-
         try:
             found = locate(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), job.config)))
         except (ConfigError, SelectionError) as error:
@@ -128,6 +133,7 @@ def show_run(cfg: DictConfig) -> None:
     """
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     job = Job(0, "", str(cfg.task.name), "", config)
+    ask_for_hub([job])
     outlook = survey([job])
     if (outcome := outlook.settled.get(0)) and outcome.error:
         raise outcome.error

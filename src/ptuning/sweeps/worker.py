@@ -37,6 +37,12 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
 
 
+def warm_up() -> None:
+    """Import what every job needs, while the sweep still looks at its grid."""
+    import ptuning.run
+    import ptuning.warm  # noqa: F401
+
+
 def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
     """Run one job and say what became of it; whatever it raises becomes an outcome.
 
