@@ -15,6 +15,7 @@ class WorkersLauncher(SweepLauncher):
         self.workers = workers
         self.jobs_per_gpu = jobs_per_gpu
         self.job_timeout = job_timeout
+        self._started: Any = None
 
     def slots(self) -> int:
         """Return the number of workers."""
@@ -28,12 +29,20 @@ class WorkersLauncher(SweepLauncher):
         from ptuning.sweeps.launch import make_slots, visible_gpus
         from ptuning.sweeps.pool import Workers
 
-        slots = make_slots(self.workers, self.jobs_per_gpu, visible_gpus())
-        self._started = Workers(slots[: len(jobs)])
+        if self._started is None:
+            slots = make_slots(self.workers, self.jobs_per_gpu, visible_gpus())
+            self._started = Workers(slots if self.searching else slots[: len(jobs)])
         try:
             yield
         finally:
-            self._started.close(at_once=True)
+            if not self.searching:
+                self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._started is not None:
+            self._started.close()
+            self._started = None
 
     def perform(self, jobs: Sequence[Job], sweep: Sweep, outlook: Any) -> Mapping[int, Outcome]:
         """Run the jobs on this machine."""

@@ -132,6 +132,7 @@ class Config:
     workers: Any = "auto"
     jobs_per_gpu: int = 1
     job_timeout: float | None = None
+    trial: str | None = None
 
 
 def register() -> None:

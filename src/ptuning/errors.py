@@ -47,6 +47,10 @@ class Interrupted(Exception):
     """Training was asked to stop (Ctrl-C, SIGTERM) and has written its checkpoint."""
 
 
+class Pruned(Exception):
+    """A search ended this run early: others were better at the same epoch."""
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """Say which of ``allowed`` was probably meant: ``" Did you mean 'layernorm'?"``, or nothing."""
     matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptuning.errors import BusyError, Interrupted
+from ptuning.errors import BusyError, Interrupted, Pruned
 from ptuning.files import write_json
 
 RECORD, CHECKPOINT = "record.json", "last.ckpt"
@@ -93,9 +93,9 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFol
 class Record:
     """The record of a run under way: written at the start, and at the end whatever happens.
 
-    As a context manager it sets ``status`` (``running``, then ``finished``, ``interrupted`` or ``failed``), the times
-    and, for a failure, the last lines of its traceback. ``closing`` is called with the record before it is written for
-    the last time.
+    As a context manager it sets ``status`` (``running``, then ``finished``, ``interrupted``, ``pruned`` or
+    ``failed``), the times and, for a failure, the last lines of its traceback. ``closing`` is called with the record
+    before it is written for the last time.
     """
 
     def __init__(self, folder: RunFolder, about: Mapping[str, Any]) -> None:
@@ -113,17 +113,28 @@ class Record:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        self.values |= {
-            "status": "finished" if error is None else "interrupted" if stopped else "failed",
-            "ended": _now(),
-            "reason": "" if error is None or stopped else "".join(traceback.format_exception(error)[-3:]).strip(),
-        }
+        self.values |= {"status": _status(error), "ended": _now(), "reason": _reason(error)}
         # After a failure, writing may fail as well (a full disk): the first error is the one to tell.
         with suppress(OSError) if error is not None else nullcontext():
             for close in self.closing:
                 close(self.values)
             self.folder.write(self.values)
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "finished"
+    if isinstance(error, Pruned):
+        return "pruned"
+    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, Pruned):
+        return str(error)
+    if error is None or isinstance(error, Interrupted | KeyboardInterrupt):
+        return ""
+    return "".join(traceback.format_exception(error)[-3:]).strip()
 
 
 def _now() -> str:

@@ -194,6 +194,10 @@ def _train(
         )
 
         callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
+        if config.trial:
+            from ptuning.sweeps.search import Pruning
+
+            callbacks.append(Pruning(config.trial))
         if config.trainer.enable_progress_bar:
             callbacks.append(TrainingProgress(folder.name))
         trainer = pl.Trainer(

@@ -124,7 +124,7 @@ class EngineLauncher(SweepLauncher):
         """Run the jobs through the engine."""
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
-            raise ConfigError(missing_extra(self.extra, missing))
+            raise ConfigError(missing_extra(f"hydra/launcher={self.extra}", self.extra, missing))
         from ptuning.console import console
         from ptuning.sweeps.launch import order
         from ptuning.sweeps.screen import Screen
@@ -250,7 +250,7 @@ class EngineLauncher(SweepLauncher):
         self._stopping += 1
 
 
-def missing_extra(extra: str, packages: Sequence[str]) -> str:
+def missing_extra(choice: str, extra: str, packages: Sequence[str]) -> str:
     """Return the sentence for packages that are not installed."""
     names = ", ".join(name.rpartition(".")[2] for name in packages)
-    return f"hydra/launcher={extra} needs packages that are not installed ({names}): pip install 'ptuning[{extra}]'"
+    return f"{choice} needs packages that are not installed ({names}): pip install 'ptuning[{extra}]'"

@@ -42,11 +42,12 @@ def run_jobs(
     slots = workers.slots
     names = [f"GPU {slot.device}" if slot.device is not None else "cpu" for slot in slots]
     left = order([job for job in jobs if job.number not in outlook.settled], outlook.seconds)
-    settled = len(jobs) - len(left)
-    console.print(
-        f"{len(left)} jobs{f' ({settled} more are settled)' if settled else ''} on "
-        f"{len(slots)} worker{'s' if len(slots) > 1 else ''} ({', '.join(names)})"
-    )
+    if len(jobs) > 1:
+        settled = len(jobs) - len(left)
+        console.print(
+            f"{len(left)} job{'s' if len(left) != 1 else ''}{f' ({settled} more are settled)' if settled else ''} on "
+            f"{len(slots)} worker{'s' if len(slots) > 1 else ''} ({', '.join(names)})"
+        )
     with Screen(console, jobs, names, outlook) as screen:
         pool = Pool(workers, job_timeout, scratch / "jobs", screen.start, screen.end, screen.tick)
         return pool.run(left, sweep)

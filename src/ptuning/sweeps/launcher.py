@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ptuning.errors import SweepError
+from ptuning.errors import Interrupted, SweepError
 from ptuning.sweeps.outcome import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
 
 
@@ -25,6 +25,8 @@ class SweepLauncher(Launcher):
         hydra_context.config_loader = cast(ConfigLoader, _ComposedOnce(hydra_context.config_loader))
         self.hydra_context = hydra_context
         self.config = config
+        # A search launches many batches, of which none is the last to its launcher.
+        self.searching = not str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
     @abstractmethod
     def perform(self, jobs: Sequence[Job], sweep: Sweep, outlook: Any) -> Mapping[int, Outcome]:
@@ -43,6 +45,9 @@ class SweepLauncher(Launcher):
     def getting_ready(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
         """Begin what can be begun before it is known which of the jobs are left to do."""
         return nullcontext()
+
+    def close(self) -> None:
+        """Let go of what is kept between the batches of a search."""
 
     @property
     def scratch(self) -> Path:
@@ -75,24 +80,29 @@ class SweepLauncher(Launcher):
                 outcomes |= self.perform(jobs, sweep, outlook)
         for job in jobs:
             outcomes.setdefault(job.number, Outcome(INTERRUPTED))
-        show_end(console, jobs, outcomes, time.monotonic() - began)
-        searched = not str(self.config.hydra.sweeper._target_).endswith("BasicSweeper")
-        if not searched:  # a search launches many batches, of which none is the last to its launcher
+        found = {outcome.status for outcome in outcomes.values()}
+        if not self.searching or found & {FAILED, INTERRUPTED}:
+            show_end(console, jobs, outcomes, time.monotonic() - began)
+        if not self.searching:
             self._summarise(jobs, outcomes, sweep)
         for job, returned in zip(jobs, returns, strict=True):
             outcome = outcomes[job.number]
             finished = outcome.status in (DONE, SKIPPED)
             returned.status = JobStatus.COMPLETED if finished else JobStatus.FAILED
-            returned.return_value = outcome.score if finished else outcome.error or RuntimeError(outcome.reason)
-        unfinished = {outcome.status for outcome in outcomes.values()} - {DONE, SKIPPED}
-        if unfinished and not searched:
-            raise SweepError(1 if FAILED in unfinished else 130)
+            returned.return_value = outcome.score if finished else _error(outcome)
+        if not self.searching and found - {DONE, SKIPPED}:
+            raise SweepError(1 if FAILED in found else 130)
         return returns
 
     def _compose(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> tuple[list[Job], list[JobReturn]]:
-        varying = _varying(job_overrides)
+        typed = set(map(str, self.config.hydra.overrides.task))
+        varying = {
+            key
+            for key, seen in _values(job_overrides).items()
+            if len(seen) > 1 or (self.searching and not seen <= typed)
+        }
         jobs, returns = [], []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -100,9 +110,10 @@ class SweepLauncher(Launcher):
                 cfg.hydra.job.id = str(number)
                 cfg.hydra.job.num = number
             task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-            name = " ".join(override for override in overrides if override.split("=")[0] in varying)
+            shown = [override for override in overrides if not override.startswith("trial=")]
+            name = " ".join(override for override in shown if override.split("=")[0] in varying)
             group = f"{cfg.backbone.path} {cfg.task.name}"
-            jobs.append(Job(number, name or " ".join(overrides), str(cfg.task.name), group, _plain(task_cfg)))
+            jobs.append(Job(number, name or " ".join(shown), str(cfg.task.name), group, _plain(task_cfg)))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
 
@@ -135,13 +146,19 @@ class _ComposedOnce:
         return self._composed[key]
 
 
-def _varying(job_overrides: Sequence[Sequence[str]]) -> set[str]:
-    """Return the keys whose values differ between jobs."""
+def _error(outcome: Outcome) -> BaseException:
+    if outcome.status == INTERRUPTED:
+        return Interrupted("Stopped.")
+    return outcome.error or RuntimeError(outcome.reason)
+
+
+def _values(job_overrides: Sequence[Sequence[str]]) -> dict[str, set[str]]:
+    """Return key → the overrides that the jobs have for it."""
     values: dict[str, set[str]] = {}
     for overrides in job_overrides:
         for override in overrides:
             values.setdefault(override.split("=")[0], set()).add(override)
-    return {key for key, seen in values.items() if len(seen) > 1}
+    return values
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

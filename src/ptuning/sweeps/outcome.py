@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-DONE, SKIPPED, FAILED, INTERRUPTED, BUSY = "done", "skipped", "failed", "interrupted", "busy"
+DONE, SKIPPED, PRUNED, FAILED = "done", "skipped", "pruned", "failed"
+INTERRUPTED, BUSY = "interrupted", "busy"
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Outcome:
     Attributes
     ----------
     status
-        ``done``, ``skipped`` (it had finished before), ``failed``, ``interrupted`` (it goes on at the next call), or
-        ``busy`` (another process is at work in its folder).
+        ``done``, ``skipped`` (it had finished before), ``pruned`` (a search ended it early), ``failed``,
+        ``interrupted`` (it goes on at the next call), or ``busy`` (another process is at work in its folder).
     score
         The score of a job that is done or skipped.
     seconds

@@ -61,14 +61,11 @@ class Workers:
         """Ask all workers to checkpoint and end their jobs."""
         self._send(signal.SIGINT)
 
-    def close(self, at_once: bool) -> None:
-        """Let idle workers go, or end them whatever they are on."""
+    def close(self) -> None:
+        """End the workers, whatever they are on: what is worth keeping lies in files, whole or not at all."""
+        self._send(signal.SIGKILL)
         for pool in self._pools:
-            if at_once:
-                self._send(signal.SIGKILL)
-                pool.stop()
-            else:
-                pool.close()
+            pool.stop()
         for pool in self._pools:
             with contextlib.suppress(JobTimeout):
                 pool.join(timeout=10)
@@ -140,7 +137,6 @@ class Pool:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self.workers.close(at_once=self.stopping > 1)
         for job in jobs:
             outcomes.setdefault(job.number, Outcome(INTERRUPTED))
         return outcomes

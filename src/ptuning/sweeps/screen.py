@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ptuning.numbers import format_seconds
-from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
+from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Job, Outcome
 from ptuning.sweeps.survey import Outlook
 
 
@@ -110,7 +110,7 @@ class Screen:
 def show_end(console: Console, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], seconds: float) -> None:
     """Print the sweep's last words: counts, each failure with its cause, and how to go on."""
     counts = Counter(outcome.status for outcome in outcomes.values())
-    shown = ", ".join(f"{counts[kind]} {kind}" for kind in (DONE, SKIPPED, FAILED, INTERRUPTED) if counts[kind])
+    shown = ", ".join(f"{counts[kind]} {kind}" for kind in (DONE, SKIPPED, PRUNED, FAILED, INTERRUPTED) if counts[kind])
     console.print(f"[bold]{shown or 'nothing to do'}[/]  in {format_seconds(seconds)}")
     if counts[FAILED]:
         table = Table(box=None, padding=(0, 2, 0, 0))

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ptuning.files import write_json
 from ptuning.records import RECORD
-from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Sweep
+from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
 
 _warm: Any = None
 
@@ -61,7 +61,7 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
     from ptuning.config import Config
     from ptuning.console import console
     from ptuning.entry import explain
-    from ptuning.errors import BusyError, Interrupted
+    from ptuning.errors import BusyError, Interrupted, Pruned
     from ptuning.run import execute
     from ptuning.stopping import stop
     from ptuning.warm import Warm
@@ -79,6 +79,8 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         return Outcome(BUSY)
     except Interrupted:
         return Outcome(INTERRUPTED, seconds=time.monotonic() - began)
+    except Pruned as error:
+        return Outcome(PRUNED, seconds=time.monotonic() - began, reason=str(error), error=error)
     except Exception as error:  # noqa: BLE001 - a job's failure is its own: it becomes its outcome
         _warm = None
         sentence = explain(error) or f"{type(error).__name__}: {error}"

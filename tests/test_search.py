@@ -1,0 +1,81 @@
+"""A search: Optuna's trials are ordinary runs, bad ones end early, and the same command goes on."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_sweeps import start, sweep
+
+pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
+
+SEARCH = ("hydra/sweeper=optuna", "module=query", "layers=0", "trainer.max_epochs=1,3", "optim.lr=interval(1e-3,1e-2)")
+ALL_LATE_ONES = (
+    "hydra/sweeper/sampler=random",
+    "hydra/sweeper/pruner=threshold",
+    "hydra.sweeper.pruner.lower=1.1",
+    "hydra.sweeper.pruner.n_warmup_steps=2",
+)
+"""Whatever reaches its second epoch without being at its end is pruned, for no score is above 1.1."""
+
+
+def records(runs_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
+
+
+def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path) -> None:
+    out = sweep(tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=4")
+    found = records(tmp_path)
+    short = [record for record in found if record["max_epochs"] == 1]
+    long = [record for record in found if record["max_epochs"] == 3]
+    assert {record["status"] for record in short} == {"finished"}
+    assert {record["status"] for record in long} == {"pruned"}
+    assert {len(record["history"]) for record in long} == {2}
+    assert f"4 trials: {len(short)} complete, {len(long)} pruned; 0 of them from earlier calls" in out
+    assert "best: trainer.max_epochs=1 optim.lr=" in out
+    assert f"score {100 * max(record['score'] for record in short):.1f}" in out
+    out = sweep(tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=5")
+    assert "4 of them from earlier calls" in out
+    assert {record["ended"] for record in found} <= {record["ended"] for record in records(tmp_path)}
+    assert len(records(tmp_path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("module=query",), "has nothing to search"),
+        (("optim.lr=interval(2,1)",), "is not a range to search"),
+        (("seed=1,2", "hydra.sweeper.n_trials=0"), "n_trials=0"),
+        (("seed=1,2", "dry_run=true"), "no grid to print"),
+        (("seed=1,2", "hydra.sweeper.pruner._target_=optuna.pruners.Medium"), "hydra.sweeper.pruner"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_in_one_sentence(
+    overrides: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    out = sweep(tmp_path, "hydra/sweeper=optuna", *overrides, code=2)
+    assert sentence in out
+    assert "Traceback" not in out
+
+
+def test_a_trial_that_is_typed_by_hand_is_refused(tmp_path: Path) -> None:
+    out = sweep(tmp_path, "seed=1,2", "trial=seven", code=1)
+    assert "trial=seven names no trial" in out
+
+
+@pytest.mark.slow
+def test_a_stopped_search_tries_the_stopped_trial_again(tmp_path: Path) -> None:
+    search = ("hydra/sweeper=optuna", "module=query", "optim.lr=interval(1e-3,1e-2)", "hydra.sweeper.n_trials=3")
+    process = start(tmp_path, *search)
+    assert process.stdout
+    while "done" not in process.stdout.readline():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    out = sweep(tmp_path, *search)
+    assert "3 trials: 3 complete" in out
+    assert [record["status"] for record in records(tmp_path)] == ["finished"] * 3
