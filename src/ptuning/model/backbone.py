@@ -139,10 +139,20 @@ def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+_skeletons: dict[str, nn.Module] = {}
+
+
 def load_skeleton(source: BackboneSource) -> nn.Module:
-    """Return the model of a backbone with a two-label head and no weights at all: shapes and names only."""
-    with torch.device("meta"):
-        return _from_config(load_config(source), source)
+    """Return the model of a backbone with a two-label head and no weights at all: shapes and names only.
+
+    The last one is kept, for sweeps plan one run after the other on it: leave it as it is.
+    """
+    key = f"{source.location} {source.identity}"
+    if key not in _skeletons:
+        _skeletons.clear()
+        with torch.device("meta"):
+            _skeletons[key] = _from_config(load_config(source), source)
+    return _skeletons[key]
 
 
 def load_config(source: BackboneSource, task: Task | None = None) -> Any:
