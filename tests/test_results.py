@@ -56,6 +56,7 @@ def record(runs: Path, **given: Any) -> Path:
             "data": data,
             "backbone": f"sha256:{about['backbone']}",
             "max_length": 128,
+            **({"select_on": about["select_on"]} if about.get("select_on", "dev") != "dev" else {}),
             "optimisation": optimisation,
             "trainer": {"max_epochs": epochs},
         },
@@ -73,6 +74,7 @@ def record(runs: Path, **given: Any) -> Path:
         about |= {"seconds": {"train": 3.0, "total": 4.0}, "train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
     place = f"{about['backbone']}/{about['task']}/{about['module']}/{about['layers']}"
     name = f"seed={about['seed']}-{lr:g}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
+    name += f"-{about['subset']}-{about.get('select_on', 'dev')}"
     folder = runs / place / name
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(about, indent=2))

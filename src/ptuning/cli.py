@@ -29,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = commands.add_parser("report", help="write tables and figures of the runs as one page")
     report.add_argument("runs", type=Path, help="a folder of runs")
     report.add_argument("--out", type=Path, default=Path("report"), help="the report's folder (report)")
+    report.add_argument(
+        "--margin",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="points of a score x 100 below full fine-tuning that still count as comparable (1)",
+    )
     chosen = parser.parse_args(arguments)
     with explain_errors():
         if chosen.command == "modules":
@@ -36,9 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif chosen.command == "results":
             _results(chosen.runs, chosen.out)
         else:
-            from ptuning.results import write_report
+            _report(chosen.runs, chosen.out, chosen.margin)
 
-            sys.stdout.write(f"{write_report(chosen.runs, chosen.out)}\n")
+
+def _report(runs: Path, out: Path, margin: float) -> None:
+    from ptuning.errors import UserError
+
+    if not 0 < margin < 100:
+        raise UserError(f"--margin {margin:g} is no margin: points of a score × 100, above 0 and below 100, e.g. 1.")
+    from ptuning.model.reference import count_layernorms_of_one_block
+    from ptuning.results import Count, write_report
+
+    page = write_report(runs, out, margin=margin / 100, count=Count(*count_layernorms_of_one_block()))
+    sys.stdout.write(f"{page}\n")
 
 
 def _results(runs: Path, out: Path) -> None:

@@ -71,8 +71,8 @@ class Comparer:
         if not seeds:
             return Compared(None, "no seed in common")
         if len(seeds) > 1:
-            pairs = [(mine[seed][0], other[seed][0]) for seed in seeds]
-            return Compared(paired_t(*zip(*pairs, strict=True), margin=self.margin))
+            scores = [[cell[seed][0] for seed in seeds] for cell in (mine, other)]
+            return Compared(paired_t(scores[0], scores[1], self.margin))
         task = TASKS.get(ours[CELL.index("task")])
         one = "one seed in common"
         if task is None:
@@ -105,10 +105,10 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         With :data:`COLUMNS`, in the summary's order, shares as everywhere; numbers are missing where the verdict is
         ``not enough runs``, and ``why`` says what was missing. p-values are corrected by Holm over the modules of one
-        backbone, task and source in all layers, and over the layers and subsets of one module.
+        backbone, task and source in all layers, over the layers of one module, and over its subsets.
     """
     rows: list[dict[str, Any]] = []
-    families: dict[tuple[str, ...], list[int]] = {}
+    families: dict[tuple[Any, ...], list[int]] = {}
     for row, ours in zip(summary.to_dict("records"), recipe_keys(summary), strict=True):
         whole = row["layers"] == "all" and row["subset"] == "all"
         if row["module"] == "full" and whole:
@@ -117,7 +117,8 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
         compared = Compared(None, "no full fine-tuning of the same weights on the same data")
         if row["full_recipe"]:
             compared = comparer.compare(ours, reference)
-        families.setdefault((*ours[:3], "" if whole else row["module"]), []).append(len(rows))
+        asked = "" if whole else row["module"], row["subset"] == "all"
+        families.setdefault((*ours[:3], *asked), []).append(len(rows))
         rows.append({**{name: row[name] for name in (*CELL, "select_on")}, "compared": compared})
     for places in families.values():
         for place, compared in zip(places, corrected([rows[place]["compared"] for place in places]), strict=True):

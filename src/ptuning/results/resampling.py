@@ -96,10 +96,7 @@ def score(task: Task, runs: Sequence[Answers], counts: Floats) -> Floats:
 def _score(task: Task, run: Answers, counts: Floats) -> Floats:
     if not np.isfinite(run.logits).all():  # as in ptuning.metrics
         return np.zeros(len(counts))
-    if task.is_regression:
-        predictions = run.logits[:, 0]
-    else:
-        predictions = run.logits.argmax(1).astype(np.float64)
+    predictions = run.logits[:, 0] if task.is_regression else run.logits.argmax(1).astype(np.float64)
     found = [_METRICS[name](counts, predictions, run.labels) for name in task.score_of]
     mean: Floats = np.mean(found, axis=0)
     return mean
@@ -157,8 +154,9 @@ def _ranks(counts: Floats, values: Floats) -> Floats:
 
 def _scaled(values: Floats) -> Floats:
     """Bring values to mean 0 and deviation 1, which leaves a correlation as it is."""
-    deviation = values.std()
-    return (values - values.mean()) / (deviation if deviation > 0 else 1.0)
+    deviation = float(values.std())
+    scaled: Floats = (values - values.mean()) / (deviation if deviation > 0 else 1.0)
+    return scaled
 
 
 def _divide(above: Floats, below: Floats) -> Floats:

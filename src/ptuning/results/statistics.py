@@ -118,8 +118,8 @@ def from_bootstrap(estimate: float, resampled: ArrayLike, examples: int, margin:
     Returns
     -------
     Difference
-        With the percentile interval. A p-value is the share of resamples on the wrong side of its bound, one added above
-        and below, so that none is smaller than the number of resamples can show (Davison & Hinkley 1997, eq. 4.11).
+        With the percentile interval. A p-value is the share of resamples on the wrong side of its bound, one added
+        above and below, so that none is smaller than their number can show (Davison & Hinkley 1997, eq. 4.11).
     """
     drawn = np.asarray(resampled, dtype=np.float64)
     low, high = np.quantile(drawn, [ALPHA, 1 - ALPHA])
@@ -157,7 +157,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def correct(family: Sequence[Difference]) -> list[Difference]:
-    """Return the differences with p-values adjusted by Holm over the family, each of the three hypotheses for itself."""
+    """Return the differences with p-values adjusted by Holm over the family, each hypothesis for itself."""
     columns = [holm([getattr(one, name) for one in family]) for name in ("p_not_worse", "p_worse", "p_better")]
     return [
         replace(one, p_not_worse=not_worse, p_worse=worse, p_better=better)

@@ -69,9 +69,10 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         With :data:`COLUMNS`: ``mean`` and ``std`` are shares (0.71), ``std`` with one degree of freedom taken off and
-        missing for single seeds, as are ``low`` and ``high``, the 95 % t interval of the mean; ``percent_of_full`` is 100 x the mean over the mean of ``module=full``, all layers,
-        on the same weights and data with its best epoch chosen alike, and missing where there is none or it is not above
-        zero; ``full_recipe`` names the recipe of that full fine-tuning.
+        missing for single seeds, as are ``low`` and ``high``, the 95 % t interval of the mean; ``percent_of_full`` is
+        100 x the mean over the mean of ``module=full``, all layers, on the same weights and data with its best epoch
+        chosen alike, and missing where there is none or it is not above zero; ``full_recipe`` names the recipe of that
+        full fine-tuning.
     """
     runs = table[(table["status"] == "finished") & table["score"].notna()]
     if runs.empty:
@@ -110,7 +111,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_by_recipe(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, tuple[float, str]]]:
-    """Return (cell, recipe) → seed → (score, folder) of finished runs; a seed that was run twice counts by its later end."""
+    """Return (cell, recipe) → seed → (score, folder) of finished runs; one run twice counts by its later end."""
     finished = _once(runs[(runs["status"] == "finished") & runs["score"].notna()])
     found: dict[tuple[str, ...], dict[int, tuple[float, str]]] = {}
     values = finished[["seed", "score", "folder"]].itertuples(index=False, name=None)
@@ -121,7 +122,7 @@ def scores_by_recipe(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, tupl
 
 def recipe_keys(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Return the (cell, recipe) of every row."""
-    return table[[*CELL, "recipe"]].itertuples(index=False, name=None)
+    yield from table[[*CELL, "recipe"]].itertuples(index=False, name=None)
 
 
 def _once(runs: pd.DataFrame) -> pd.DataFrame:
