@@ -36,12 +36,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="POINTS",
         help="points of a score x 100 below full fine-tuning that still count as comparable (1)",
     )
+    weights = commands.add_parser("weights", help="show the magnitudes of a pretrained backbone, by module and layer")
+    weights.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py: backbone=minilm")
+    weights.add_argument("--csv", type=Path, metavar="FILE", help="write the table too")
+    weights.add_argument("--figure", type=Path, metavar="FILE", help="draw the distributions: .png, .svg or .pdf")
+    moved = commands.add_parser("moved", help="show what a finished run changed, by module and layer")
+    moved.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    moved.add_argument("--csv", type=Path, metavar="FILE", help="write the table too")
     chosen = parser.parse_args(arguments)
     with explain_errors():
         if chosen.command == "modules":
             _modules(chosen.overrides, chosen.names)
         elif chosen.command == "results":
             _results(chosen.runs, chosen.out)
+        elif chosen.command == "weights":
+            from ptuning.weights.pretrained import show_weights
+
+            show_weights(chosen.overrides, chosen.csv, chosen.figure)
+        elif chosen.command == "moved":
+            from ptuning.weights.moved import show_moves
+
+            show_moves(chosen.run, chosen.csv)
         else:
             _report(chosen.runs, chosen.out, chosen.margin)
 

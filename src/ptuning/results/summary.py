@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from ptuning.errors import UserError
-from ptuning.files import write_whole
+from ptuning.files import check_place, write_whole
 from ptuning.results.collect import CELL
 from ptuning.results.order import layers_key, module_key, task_key
 from ptuning.results.statistics import t_interval
+
+TABLE_SUFFIXES = (".csv", ".parquet")
 
 _IDENTITY = ("data_id", "backbone_id", "select_on")
 """What runs must share to be compared at all: the data, the weights, and on what their best epoch was chosen."""
@@ -137,10 +138,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     UserError
         For other suffixes, or if there is no such folder.
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{path.name} is no kind of table that can be written: end it in .csv or .parquet.")
-    if not path.parent.is_dir():
-        raise UserError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
+    check_place(path, "table", TABLE_SUFFIXES)
     if path.suffix == ".csv":
         write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
         return
