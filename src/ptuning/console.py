@@ -55,7 +55,7 @@ def show_plan(rows: Mapping[str, str]) -> None:
     console.print(table)
 
 
-def show_table(table: Table, width: int = 110) -> None:
+def show_table(table: Table, width: int = 125) -> None:
     """Print a wide table; where there is less room (or no terminal), its lines run over, its cells are not cut."""
     Console(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
 

@@ -99,7 +99,7 @@ def weights_table(rows: pd.DataFrame, label: str) -> Table:
                 row["layer"],
                 f"{int(row['count']):,}",
                 *(f"{row[name]:.4f}" for name in ("mean_magnitude", "std", "p99_9")),
-                "–" if math.isnan(row["kurtosis"]) else f"{row['kurtosis']:.1f}",
+                "–" if math.isnan(row["kurtosis"]) else f"{round(row['kurtosis'], 1) + 0.0:.1f}",
                 format_percent(100 * row["outlier_share"]),
             )
     return table
