@@ -111,7 +111,7 @@ def check_claims(
             3,
             "The reason is their high-magnitude weights",
             "LayerNorms owe their performance to weights of high magnitude, compared with those of other modules. (How "
-            "large the weights are is a question to the pretrained model: `ptuning weights`.)",
+            "large the weights are is a question to the pretrained model: the command ptuning weights.)",
             "",
             "Asked of runs in which equally many weights of one module moved, chosen by their pretrained magnitude: it "
             f"holds where the bottom ones and random ones are surely worse than the top ones by more than {margin}. It "

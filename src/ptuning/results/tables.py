@@ -146,16 +146,15 @@ def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _comparison_caption(rows: pd.DataFrame) -> str:
     margin, methods = f"−{100 * rows['margin'].iloc[0]:g}", set(rows["method"])
     seeds = f"paired by seed where two or more are common ({T_SEEDS})" if T_SEEDS in methods else ""
-    examples = (
-        f"paired by dev example where one is ({BOOTSTRAP}, {RESAMPLES:,} resamples)" if BOOTSTRAP in methods else ""
-    )
+    resampled = f"paired by dev example where one seed is common ({BOOTSTRAP}, {RESAMPLES:,} resamples)"
+    examples = resampled if BOOTSTRAP in methods else ""
     return (
         f"Score × 100 less that of full fine-tuning, {' and '.join(filter(None, (seeds, examples)))}. "
         f"Comparable: surely above {margin} (non-inferiority, one-sided 5 %, where the 90 % interval begins); better: "
         f"above 0 as well; worse: surely below {margin}; undecided: neither. p margin: of the test against {margin} on "
         "the side where the difference lies; p better: of the test against 0. Both are corrected by Holm over the "
-        "modules in all layers, or over the rows of one module, and they decide: an interval is not corrected. "
-        f"{describe_choice(rows)}"
+        "modules in all layers, over the layers of one module, or over its subsets, and they decide: an interval is "
+        f"not corrected. {describe_choice(rows)}"
     )
 
 
