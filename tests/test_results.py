@@ -56,6 +56,7 @@ def record(runs: Path, **given: Any) -> Path:
             "data": data,
             "backbone": f"sha256:{about['backbone']}",
             "max_length": 128,
+            **({"select_on": about["select_on"]} if about.get("select_on", "dev") != "dev" else {}),
             "optimisation": optimisation,
             "trainer": {"max_epochs": epochs},
         },
@@ -73,6 +74,7 @@ def record(runs: Path, **given: Any) -> Path:
         about |= {"seconds": {"train": 3.0, "total": 4.0}, "train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
     place = f"{about['backbone']}/{about['task']}/{about['module']}/{about['layers']}"
     name = f"seed={about['seed']}-{lr:g}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
+    name += f"-{about['subset']}-{about.get('select_on', 'dev')}"
     folder = runs / place / name
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(about, indent=2))
@@ -334,11 +336,12 @@ def test_markdown_and_latex_hold_the_module_table(report: Path) -> None:
     markdown = (report / "tables" / "1-minilm-modules.md").read_text()
     assert "| module | trainable % | cola † | rte | my_task |" in markdown
     assert "| attention_layernorm | 0.92 | – | – | 55.0 |" in markdown
-    assert "| layernorm | 0.92 | 99.0† | 65.0 ± 7.1 (76.5) | – |" in markdown
-    assert "| full | 99.9 | – | 85.0 ± 7.1 (100.0) | – |" in markdown
+    assert "| layernorm | 0.92 | 99.0† | 65.0 ± 7.1 [1.5, 128.5] (76.5) | – |" in markdown
+    assert "| full | 99.9 | – | 85.0 ± 7.1 [21.5, 148.5] (100.0) | – |" in markdown
+    assert "95 % t interval" in markdown
     assert "†: synthetic data" in markdown
     latex = (report / "tables" / "1-minilm-modules.tex").read_text()
-    assert r"layernorm & 0.92 & 99.0$^\dagger$ & 65.0 $\pm$ 7.1 (76.5) & -- \\" in latex
+    assert r"layernorm & 0.92 & 99.0$^\dagger$ & 65.0 $\pm$ 7.1 [1.5, 128.5] (76.5) & -- \\" in latex
     assert r"my\_task" in latex
     assert r"attention\_layernorm & 0.92 & -- & -- & 55.0 \\" in latex
     assert not re.search(r"(?<!\\)[_%](?! needs)", latex.replace(r"\label{tab:1-minilm-modules}", ""))

@@ -29,16 +29,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = commands.add_parser("report", help="write tables and figures of the runs as one page")
     report.add_argument("runs", type=Path, help="a folder of runs")
     report.add_argument("--out", type=Path, default=Path("report"), help="the report's folder (report)")
+    report.add_argument(
+        "--margin",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="points of a score x 100 below full fine-tuning that still count as comparable (1)",
+    )
+    weights = commands.add_parser("weights", help="show the magnitudes of a pretrained backbone, by module and layer")
+    weights.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py: backbone=minilm")
+    weights.add_argument("--csv", type=Path, metavar="FILE", help="write the table too")
+    weights.add_argument("--figure", type=Path, metavar="FILE", help="draw the distributions: .png, .svg or .pdf")
+    moved = commands.add_parser("moved", help="show what a finished run changed, by module and layer")
+    moved.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    moved.add_argument("--csv", type=Path, metavar="FILE", help="write the table too")
     chosen = parser.parse_args(arguments)
     with explain_errors():
         if chosen.command == "modules":
             _modules(chosen.overrides, chosen.names)
         elif chosen.command == "results":
             _results(chosen.runs, chosen.out)
-        else:
-            from ptuning.results import write_report
+        elif chosen.command == "weights":
+            from ptuning.weights.pretrained import show_weights
 
-            sys.stdout.write(f"{write_report(chosen.runs, chosen.out)}\n")
+            show_weights(chosen.overrides, chosen.csv, chosen.figure)
+        elif chosen.command == "moved":
+            from ptuning.weights.moved import show_moves
+
+            show_moves(chosen.run, chosen.csv)
+        else:
+            _report(chosen.runs, chosen.out, chosen.margin)
+
+
+def _report(runs: Path, out: Path, margin: float) -> None:
+    from ptuning.errors import UserError
+
+    if not 0 < margin < 100:
+        raise UserError(f"--margin {margin:g} is no margin: points of a score × 100, above 0 and below 100, e.g. 1.")
+    from ptuning.model.reference import count_layernorms_of_one_block
+    from ptuning.results import Count, write_report
+
+    page = write_report(runs, out, margin=margin / 100, count=Count(*count_layernorms_of_one_block()))
+    sys.stdout.write(f"{page}\n")
 
 
 def _results(runs: Path, out: Path) -> None:

@@ -62,6 +62,7 @@ class DataConfig:
     seed: int = 0
     eval_batch_size: int = 64
     group_by_length: bool = False
+    select_on: str = "dev"
 
 
 @dataclass
@@ -182,6 +183,7 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError(str(error).splitlines()[0]) from None
     optim = config.optim
     _one_of("data.source", config.data.source, ("hub", "local", "synthetic"))
+    _one_of("data.select_on", config.data.select_on, ("dev", "holdout"))
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
     if config.subset != "all":
         raise ConfigError(f"subset={config.subset} is not known. Allowed: all.")

@@ -55,6 +55,11 @@ def show_plan(rows: Mapping[str, str]) -> None:
     console.print(table)
 
 
+def show_table(table: Table, width: int = 125) -> None:
+    """Print a wide table; where there is less room (or no terminal), its lines run over, its cells are not cut."""
+    Console(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
+
+
 def describe_selection(selection: Selection) -> str:
     """Return ``9,216 of 22,714,754 (0.041 %), and 770 in the head``."""
     return (

@@ -3,9 +3,12 @@
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ptuning.errors import UserError
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -25,6 +28,20 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def check_place(path: Path, kind: str, suffixes: Sequence[str]) -> None:
+    """Refuse a file that cannot be written as what its suffix says, before the work for it begins.
+
+    Raises
+    ------
+    UserError
+        For a suffix other than ``suffixes``, or if there is no such folder.
+    """
+    if path.suffix not in suffixes:
+        raise UserError(f"{path.name} is no kind of {kind} that can be written: end it in {' or '.join(suffixes)}.")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,3 +24,18 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_points(share: float, signed: bool = False) -> str:
+    """Return a share as points of a score x 100, with a true minus, and a plus if asked for.
+
+    >>> format_points(-0.0123), format_points(0.005, signed=True)
+    ('−1.2', '+0.5')
+    """
+    text = f"{100 * share:{'+' if signed else ''}.1f}"
+    return {"-0.0": "0.0", "+0.0": "0.0"}.get(text, text).replace("-", "−")
+
+
+def format_p(p: float) -> str:
+    """Return a p-value with three decimals, or ``<0.001``."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

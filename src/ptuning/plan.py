@@ -63,6 +63,8 @@ class Plan:
             "optimisation": asdict(self.optimisation),
             "trainer": {k: v for k, v in self.trainer.items() if k not in _HARMLESS},
             "callbacks": config.callbacks,
+            # Named where it is not the default alone, so that runs of before it existed keep their hashes.
+            **({"select_on": config.data.select_on} if config.data.select_on != "dev" else {}),
         }
 
 

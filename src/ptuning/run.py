@@ -22,7 +22,7 @@ import ptuning
 from ptuning import tracking
 from ptuning.config import check
 from ptuning.console import TrainingProgress, console, describe_selection, quiet, show_plan, show_result
-from ptuning.data.datamodule import GlueDataModule
+from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
 from ptuning.errors import RunError
 from ptuning.model.classifier import GlueClassifier, Predictions
@@ -163,7 +163,8 @@ def _train(
 
         network, digest = warm.model(plan.backbone, plan.task, config.seed)
         selection = plan.selector.apply(network)
-        classifier = GlueClassifier(network, plan.task, plan.optimisation, config.seed, folder.key)
+        holdout = config.data.select_on == HOLDOUT
+        classifier = GlueClassifier(network, plan.task, plan.optimisation, config.seed, folder.key, holdout)
         model_seconds = time.perf_counter() - began - data_seconds
         record.add(**_counts(selection), selection=list(selection.names), backbone_hash=digest)
         record.add(train_examples=len(data.split("train")))
@@ -258,6 +259,7 @@ def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -
         max_length=config.task.max_length,
         seed=config.seed,
         group_by_length=config.data.group_by_length,
+        select_on=config.data.select_on,
         splits=warm.splits(source.identity(), plan.backbone.identity, config.task.max_length),
     )
 
@@ -275,6 +277,7 @@ def _about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
         "subset": plan.config.subset,
         "seed": plan.config.seed,
         "backbone": plan.backbone.label,
+        "select_on": plan.config.data.select_on,
         "begun": earlier.get("begun"),
         "wandb_id": earlier.get("wandb_id") or f"{folder.key}-{os.urandom(3).hex()}",
         "optimisation": asdict(plan.optimisation),
@@ -340,7 +343,7 @@ def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
 
 
 def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, device: str) -> dict[str, str]:
-    sizes = ", ".join(f"{len(tokens):,} {name}" for name, tokens in data.splits.items())
+    sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
     synthetic = " [yellow]synthetic[/]" if plan.config.data.source == "synthetic" else ""
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
     return {

@@ -10,6 +10,10 @@ from torch.utils.data import DataLoader
 from ptuning.data.batching import LengthGroupedBatches, SortedBatches
 from ptuning.data.sources import Source, cache_folder
 from ptuning.data.tokens import Batch, TokenTable, tokenise
+from ptuning.errors import DataError
+
+HOLDOUT = "holdout"
+"""The split of ``select_on=holdout``: a tenth of train, for choosing the best evaluation."""
 
 
 class GlueDataModule(pl.LightningDataModule):
@@ -32,6 +36,9 @@ class GlueDataModule(pl.LightningDataModule):
         draws, and where length goes with the label (STS-B) short trainings suffer.
     micro_batches
         Parts that every training batch comes in, for gradients that are accumulated.
+    select_on
+        ``"dev"``, or ``"holdout"``: a tenth of train, drawn from ``seed``, is kept out of training and evaluated after
+        the dev sets, as the split :data:`HOLDOUT`.
     splits
         A store of splits that are tokenised already, shared with other modules for the same text, tokenizer and length.
     """
@@ -46,6 +53,7 @@ class GlueDataModule(pl.LightningDataModule):
         seed: int = 1,
         group_by_length: bool = False,
         micro_batches: int = 1,
+        select_on: str = "dev",
         splits: dict[str, TokenTable] | None = None,
     ) -> None:
         super().__init__()
@@ -58,14 +66,45 @@ class GlueDataModule(pl.LightningDataModule):
         self.seed = seed
         self.group_by_length = group_by_length
         self.micro_batches = micro_batches
+        self.select_on = select_on
         self.splits = splits if splits is not None else {}
+        self._parts: dict[str, TokenTable] = {}
 
     def split(self, name: str) -> TokenTable:
-        """Return a split as tokens, reading it at the first call."""
+        """Return a split as tokens, reading it at the first call; ``train`` without what is held out of it.
+
+        Raises
+        ------
+        DataError
+            If it cannot be had, or has no tenth to hold out.
+        """
+        if self.select_on == HOLDOUT and name in ("train", HOLDOUT):
+            if not self._parts:
+                self._parts = self._hold_out(self._read("train"))
+            return self._parts[name]
+        return self._read(name)
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """Names of the splits that are evaluated while training: the dev sets, then what is held out."""
+        return (*self.task.validation, *([HOLDOUT] if self.select_on == HOLDOUT else []))
+
+    def _read(self, name: str) -> TokenTable:
         if name not in self.splits:
             table = self.source.read(name)
             self.splits[name] = tokenise(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
         return self.splits[name]
+
+    def _hold_out(self, train: TokenTable) -> dict[str, TokenTable]:
+        """Divide train; the part held out follows from the seed alone, so that it is the same for every module."""
+        if len(train) < 10:
+            raise DataError(
+                f"data.select_on=holdout keeps a tenth of train, but {self.task.name} has {len(train)} rows here. "
+                "Take more, or data.select_on=dev."
+            )
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
+        held = round(len(train) / 10)
+        return {HOLDOUT: train.take(order[:held].sort().values), "train": train.take(order[held:].sort().values)}
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs, and make the training order."""
@@ -78,7 +117,7 @@ class GlueDataModule(pl.LightningDataModule):
                 window=50 if self.group_by_length else 1,
                 parts=self.micro_batches,
             )
-            for name in self.task.validation:
+            for name in self.evaluated:
                 self.split(name)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -86,8 +125,8 @@ class GlueDataModule(pl.LightningDataModule):
         return self._loader(self.split("train"), self.order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Return one loader per dev set, longest rows first."""
-        return [self.eval_dataloader(name) for name in self.task.validation]
+        """Return one loader per split of :attr:`evaluated`, longest rows first."""
+        return [self.eval_dataloader(name) for name in self.evaluated]
 
     def eval_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return any split in evaluation order; ``batch["index"]`` leads back to the data's own order."""

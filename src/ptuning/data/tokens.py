@@ -40,6 +40,14 @@ class TokenTable(Dataset[Batch]):
         """Tokens per row, [rows]."""
         return self.offsets[1:] - self.offsets[:-1]
 
+    def take(self, rows: Tensor) -> "TokenTable":
+        """Return a table of these rows, [rows] of int64; ``index`` of its batches counts within it."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        offsets = torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)])
+        places = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
+        labels = None if self.labels is None else self.labels[rows]
+        return TokenTable(self.input_ids[places], self.token_type_ids[places], offsets, labels, self.pad_token_id)
+
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         index = torch.as_tensor(rows, dtype=torch.int64)
         starts, lengths = self.offsets[index], self.lengths[index]

@@ -80,10 +80,18 @@ class GlueClassifier(pl.LightningModule):
         step meets the masks it would have met.
     run_key
         Identifies the run in checkpoints: a checkpoint of another run is refused.
+    holdout
+        Whether a part of train that was held out is evaluated after the dev sets; its score is ``holdout_score``.
     """
 
     def __init__(
-        self, model: nn.Module, task: Task, optimisation: Optimisation, seed: int = 1, run_key: str = ""
+        self,
+        model: nn.Module,
+        task: Task,
+        optimisation: Optimisation,
+        seed: int = 1,
+        run_key: str = "",
+        holdout: bool = False,
     ) -> None:
         super().__init__()
         self.inputs = input_names(model)
@@ -92,6 +100,7 @@ class GlueClassifier(pl.LightningModule):
         self.optimisation = optimisation
         self.seed = seed
         self.run_key = run_key
+        self.holdout = holdout
         self.strict_loading = False
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
@@ -140,7 +149,7 @@ class GlueClassifier(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the last evaluation."""
-        self._collected = {number: [] for number in range(len(self.task.validation))}
+        self._collected = {number: [] for number in range(len(self.task.validation) + self.holdout)}
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect the answers of one batch."""
@@ -150,18 +159,27 @@ class GlueClassifier(pl.LightningModule):
         """Score every dev set as a whole, in the data's own order."""
         scores: list[float] = []
         found: dict[str, float] = {}
-        for number, name in enumerate(self.task.validation):
-            index, logits, labels = (torch.cat(part).cpu() for part in zip(*self._collected[number], strict=True))
-            order = torch.argsort(index)
-            answers = Predictions(index[order], logits[order], labels[order])
-            self.evaluation[name] = answers
-            one = metrics.evaluate(self.task, answers.logits, labels[order])
+        answers = [self._answers(number) for number in self._collected]
+        for name, own in zip(self.task.validation, answers, strict=False):
+            self.evaluation[name] = own
+            one = self._evaluate(own)
             scores.append(metrics.score(self.task, one))
             suffix = name.removeprefix("validation")
             found |= {f"{metric}{suffix}": value for metric, value in one.items()}
+        if self.holdout:
+            found["holdout_score"] = metrics.score(self.task, self._evaluate(answers[-1]))
         self._collected = {}
         self.val_metrics = {"score": sum(scores) / len(scores), **found}
         self.log_dict({f"val/{name}": value for name, value in self.val_metrics.items()})
+
+    def _answers(self, number: int) -> Predictions:
+        index, logits, labels = (torch.cat(part).cpu() for part in zip(*self._collected[number], strict=True))
+        order = torch.argsort(index)
+        return Predictions(index[order], logits[order], labels[order])
+
+    def _evaluate(self, answers: Predictions) -> dict[str, float]:
+        assert answers.labels is not None  # evaluated splits have labels
+        return metrics.evaluate(self.task, answers.logits, answers.labels)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return (index, logits) of one batch."""

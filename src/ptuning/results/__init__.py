@@ -1,7 +1,8 @@
-"""From the folders that runs left to tables, figures and a report; reads record.json alone and knows no torch."""
+"""From the folders that runs left to tables, figures and a report: reads records and predictions, knows no torch."""
 
+from ptuning.results.claims import Count
 from ptuning.results.collect import Collected, LeftOut, collect
 from ptuning.results.report import write_report
 from ptuning.results.summary import summarise, write_table
 
-__all__ = ["Collected", "LeftOut", "collect", "summarise", "write_report", "write_table"]
+__all__ = ["Collected", "Count", "LeftOut", "collect", "summarise", "write_report", "write_table"]

@@ -25,6 +25,7 @@ _TEXT: Mapping[str, tuple[str, ...]] = {
     "subset": ("subset",),
     "status": ("status",),
     "reason": ("reason",),
+    "select_on": ("select_on",),
     "key": ("key",),
     "name": ("name",),
     "begun": ("begun",),
@@ -182,6 +183,7 @@ def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
     recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
     row = {name: _get(record, path) for name, path in (*_TEXT.items(), *_NUMBERS.items())}
     row["subset"] = row["subset"] or "all"
+    row["select_on"] = row["select_on"] or "dev"
     row["recipe"] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
     row["folder"] = folder
     for part, prefix in _OPEN.items():

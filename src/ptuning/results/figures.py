@@ -16,16 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from ptuning.results.order import module_key
-from ptuning.results.tables import MISSING, column_names
+from ptuning.results.tables import column_names
+from ptuning.results.typeset import MISSING
 
 _INK, _FAINT = "#1b1b1f", "#8c8c94"
 """Text and axes; inline in a page the ink becomes the page's own text colour, so that dark pages stay readable."""
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette for all kinds of colour vision, without black and yellow, which vanish on some pages."""
 _LINES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _HEAT = "cividis"
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ptuning",
     "text.parse_math": False,
@@ -70,7 +71,7 @@ class Picture:
 
 def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Picture]]:
     """Yield (backbone, picture) for every figure that the runs give something to show in."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
             for (task, source), name in column_names(part).items():
                 cells = part[(part["task"] == task) & (part["source"] == source)]
@@ -92,7 +93,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
     cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]) > 0]
     if len(cells) < 2:
         return None
-    figure, axes = _axes(4.9, 3.7)
+    figure, axes = new_axes(4.9, 3.7)
     axes.set_xscale("log")
     sizes, labels = cells["trainable_parameters"] + cells["head_parameters"], []
     for size, row in zip(sizes, cells.to_dict("records"), strict=True):
@@ -129,7 +130,7 @@ def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
     layers = range(int(single["layers"].astype(int).max()) + 1)
     means = {(row.module, int(row.layers)): 100 * row.mean for row in single[["module", "layers", "mean"]].itertuples()}
     grid = [[means.get((module, layer), math.nan) for layer in layers] for module in modules]
-    figure, axes = _axes(1.9 + 0.46 * len(layers) + 0.5, 1.0 + 0.3 * len(modules))
+    figure, axes = new_axes(1.9 + 0.46 * len(layers) + 0.5, 1.0 + 0.3 * len(modules))
     edges = [[number - 0.5 for number in range(count + 1)] for count in (len(layers), len(modules))]
     axes.pcolormesh(*edges, grid, cmap=_HEAT, edgecolors="face", linewidth=0.3)
     axes.invert_yaxis()
@@ -163,7 +164,7 @@ def _curves(
     points = points[points["score"].notna() & points["epoch"].notna()]
     if points.empty or points["epoch"].nunique() < 2:
         return None
-    figure, axes = _axes(4.9, 3.7)
+    figure, axes = new_axes(4.9, 3.7)
     labels = []
     for (module, layers, subset), part in points.groupby(["module", "layers", "subset"], sort=False):
         line = part.groupby("epoch")["score"].agg(["mean", "min", "max"])
@@ -183,7 +184,8 @@ def _curves(
     )
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of this size in inches, and its axes, without a window."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
@@ -193,9 +195,9 @@ def _style(module: str) -> dict[str, Any]:
     """Return colour, line and marker of a module: the same in every figure of every report."""
     place = module_key(module)[0]
     return {
-        "color": _COLOURS[place % len(_COLOURS)],
-        "line": _LINES[place // len(_COLOURS) % len(_LINES)],
-        "marker": _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)],
+        "color": COLOURS[place % len(COLOURS)],
+        "line": _LINES[place // len(COLOURS) % len(_LINES)],
+        "marker": _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)],
     }
 
 

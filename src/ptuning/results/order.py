@@ -31,6 +31,21 @@ MODULES = (
 )
 """Elementary modules in the order in which a block computes them, then groups; unknown names come after."""
 
+MODULES_OF_BLOCK = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention_layernorm",
+    "intermediate",
+    "output",
+    "output_layernorm",
+    "query_key_value",
+)
+"""The modules that every block has; ``query_key_value`` where it stands for the first three."""
+GROUPS_OF_BLOCK = ("layernorm", "attention", "ffn", "bias")
+NORMS = ("layernorm", "attention_layernorm", "output_layernorm")
+
 _MODULE = {name: place for place, name in enumerate(MODULES)}
 _TASK = {name: place for place, name in enumerate(TASKS)}
 

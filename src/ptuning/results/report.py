@@ -14,13 +14,17 @@ from markupsafe import Markup
 import ptuning
 from ptuning.errors import RunError
 from ptuning.files import write_whole
+from ptuning.results.claims import Claim, Count, check_claims, claims_markdown
 from ptuning.results.collect import Collected, LeftOut, collect
+from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.figures import Picture, draw_all
 from ptuning.results.order import module_key, task_key
+from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import summarise, write_table
-from ptuning.results.tables import ModuleTable, module_tables, to_latex, to_markdown
+from ptuning.results.tables import ModuleTable, as_text, comparison_tables, describe_choice, module_tables
+from ptuning.results.typeset import TextTable, to_latex, to_markdown
 
-PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
+PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200
 """Lines of a list on the page; what is left is in runs.csv."""
 _WITHOUT_REASON = {
@@ -45,11 +49,19 @@ class Section:
 
     backbone: str
     tables: tuple[ModuleTable, ...]
+    comparisons: tuple[TextTable, ...]
     pictures: tuple[Picture, ...]
 
 
-def write_report(runs_dir: Path, out: Path, now: datetime | None = None, only: Sequence[Path] | None = None) -> Path:
-    """Write ``index.html`` with ``tables/`` and ``figures/`` beside it, and return the page's path.
+def write_report(
+    runs_dir: Path,
+    out: Path,
+    now: datetime | None = None,
+    only: Sequence[Path] | None = None,
+    margin: float = MARGIN,
+    count: Count | None = None,
+) -> Path:
+    """Write ``index.html`` and ``claims.md``, with ``tables/`` and ``figures/`` beside them; return the page's path.
 
     Parameters
     ----------
@@ -61,6 +73,10 @@ def write_report(runs_dir: Path, out: Path, now: datetime | None = None, only: S
         The time that the page names; the present if left out.
     only
         Run folders to report on instead of all.
+    margin
+        How far below full fine-tuning a score counts as comparable, as a share: 0.01 is one point.
+    count
+        The selection's own count for the percentage that the paper names, which takes a model to make.
 
     Raises
     ------
@@ -70,21 +86,26 @@ def write_report(runs_dir: Path, out: Path, now: datetime | None = None, only: S
     collected = collect(runs_dir, history=True, only=only)
     summary = summarise(collected.runs)
     tables = module_tables(summary)
+    comparer = Comparer(runs_dir, collected.runs, margin)
+    comparisons = against_full(comparer, summary)
+    claims = check_claims(comparer, summary, comparisons, count)
+    compared = comparison_tables(comparisons)
     drawn = list(draw_all(summary, collected.history, collected.runs))
     sections = [
         Section(
             backbone,
             tuple(table for table in tables if table.backbone == backbone),
+            tuple(table for name, table in compared if name == backbone),
             tuple(picture for name, picture in drawn if name == backbone),
         )
         for backbone in dict.fromkeys(summary["backbone"])
     ]
-    page = _page(runs_dir, collected, summary, sections, now or datetime.now(UTC))
+    page = _page(runs_dir, collected, summary, sections, claims, now or datetime.now(UTC))
     try:
         for folder in (out / TABLES, out / FIGURES):
             folder.mkdir(parents=True, exist_ok=True)
-        written = {PAGE: page.encode()}
-        for table in tables:
+        written = {PAGE: page.encode(), CLAIMS: claims_markdown(claims).encode()}
+        for table in (*map(as_text, tables), *(table for _, table in compared)):
             written[f"{TABLES}/{table.slug}.md"] = to_markdown(table).encode()
             written[f"{TABLES}/{table.slug}.tex"] = to_latex(table).encode()
         for _, picture in drawn:
@@ -94,6 +115,7 @@ def write_report(runs_dir: Path, out: Path, now: datetime | None = None, only: S
             write_whole(out / name, content)
         write_table(collected.runs, out / TABLES / "runs.csv")
         write_table(summary, out / TABLES / "summary.csv")
+        write_table(comparisons, out / TABLES / "comparisons.csv")
         _remove_stale(out, set(written))
     except OSError as error:
         raise RunError(f"The report cannot be written into {out} ({error.strerror}). Name another folder.") from error
@@ -136,7 +158,14 @@ def _reason(status: str, recorded: str) -> str:
     return one_line(recorded) or _WITHOUT_REASON.get(status, "")
 
 
-def _page(runs_dir: Path, collected: Collected, summary: pd.DataFrame, sections: list[Section], now: datetime) -> str:
+def _page(
+    runs_dir: Path,
+    collected: Collected,
+    summary: pd.DataFrame,
+    sections: list[Section],
+    claims: list[Claim],
+    now: datetime,
+) -> str:
     runs = collected.runs
     rest = unfinished(runs)
     notes = [hide_folders(note) for note in summary["note"] if note]
@@ -155,7 +184,11 @@ def _page(runs_dir: Path, collected: Collected, summary: pd.DataFrame, sections:
         versions=_versions(runs),
         devices=sorted({device for device in runs["device"] if device}),
         synthetic=bool((summary["source"] == "synthetic").any()),
+        choice=describe_choice(summary) if len(summary) else "",
+        optimistic=bool((summary["select_on"] == "dev").any()),
         sections=sections,
+        claims=claims if sections else [],
+        claims_file=CLAIMS,
         lists=[
             ("Runs without a result", [(r.folder, r.status, r.reason) for r in rest]),
             ("Files left out", [(left.file, "", left.reason) for left in left_out]),

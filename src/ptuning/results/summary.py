@@ -1,18 +1,21 @@
-"""From a table of runs to one number per cell: mean and deviation over seeds, and percent of full fine-tuning."""
+"""From a table of runs to one number per cell: mean, deviation and interval over seeds, percent of full fine-tuning."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ptuning.errors import UserError
-from ptuning.files import write_whole
+from ptuning.files import check_place, write_whole
 from ptuning.results.collect import CELL
 from ptuning.results.order import layers_key, module_key, task_key
+from ptuning.results.statistics import t_interval
 
-_IDENTITY = ("data_id", "backbone_id")
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+_IDENTITY = ("data_id", "backbone_id", "select_on")
+"""What runs must share to be compared at all: the data, the weights, and on what their best epoch was chosen."""
 _SETTINGS: Mapping[str, str] = {
     "lr": "lr",
     "max_epochs": "epochs",
@@ -25,6 +28,7 @@ _SETTINGS: Mapping[str, str] = {
     "train_examples": "training examples",
     "data_id": "data",
     "backbone_id": "weights",
+    "select_on": "best epoch on",
 }
 """Columns in which recipes differ, and what a note calls them."""
 
@@ -33,6 +37,8 @@ COLUMNS = (
     "seeds",
     "mean",
     "std",
+    "low",
+    "high",
     "percent_of_full",
     "trainable_percent",
     "trainable_parameters",
@@ -40,7 +46,10 @@ COLUMNS = (
     "lr",
     "max_epochs",
     "batch_size",
+    "select_on",
+    "backbone_id",
     "recipe",
+    "full_recipe",
     "note",
 )
 
@@ -61,14 +70,16 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         With :data:`COLUMNS`: ``mean`` and ``std`` are shares (0.71), ``std`` with one degree of freedom taken off and
-        missing for single seeds; ``percent_of_full`` is 100 x the mean over the mean of ``module=full``, all layers,
-        on the same weights and data, and missing where there is none or it is not above zero.
+        missing for single seeds, as are ``low`` and ``high``, the 95 % t interval of the mean; ``percent_of_full`` is
+        100 x the mean over the mean of ``module=full``, all layers, on the same weights and data with its best epoch
+        chosen alike, and missing where there is none or it is not above zero; ``full_recipe`` names the recipe of that
+        full fine-tuning.
     """
     runs = table[(table["status"] == "finished") & table["score"].notna()]
     if runs.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     by_recipe = [*CELL, *_IDENTITY, "recipe"]
-    runs = runs.sort_values("ended", kind="stable").drop_duplicates([*by_recipe, "seed"], keep="last")
+    runs = _once(runs)
     settings = [name for name in _SETTINGS if name not in _IDENTITY]
     means = runs.groupby(by_recipe, sort=True, as_index=False).agg(
         seeds=("seed", "size"),
@@ -80,9 +91,15 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     means = means.sort_values(["seeds", "mean", "recipe"], ascending=[False, False, True], kind="stable")
     whole = means[(means["module"] == "full") & (means["layers"] == "all") & (means["subset"] == "all")]
     same = ["backbone", "task", "source", *_IDENTITY]
-    whole = whole.drop_duplicates(same)[[*same, "mean"]].rename(columns={"mean": "full"})
+    whole = whole.drop_duplicates(same)[[*same, "mean", "recipe"]]
+    whole = whole.rename(columns={"mean": "full", "recipe": "full_recipe"})
     chosen = means.drop_duplicates(list(CELL)).merge(whole, on=same, how="left", validate="many_to_one")
     chosen["percent_of_full"] = 100 * chosen["mean"] / chosen["full"].where(chosen["full"] > 0)
+    chosen["full_recipe"] = chosen["full_recipe"].fillna("")
+    scores = scores_by_recipe(runs)
+    chosen["low"], chosen["high"] = zip(
+        *(t_interval([score for score, _ in scores[key].values()]) for key in recipe_keys(chosen)), strict=True
+    )
     several = means[means.duplicated(list(CELL), keep=False)]
     notes = {cell: _note(cell, recipes) for cell, recipes in several.groupby(list(CELL), sort=False)}
     chosen["note"] = [notes.get(cell, "") for cell in chosen[list(CELL)].itertuples(index=False, name=None)]
@@ -94,6 +111,25 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return chosen.iloc[order][list(COLUMNS)].reset_index(drop=True)
 
 
+def scores_by_recipe(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, tuple[float, str]]]:
+    """Return (cell, recipe) → seed → (score, folder) of finished runs; one run twice counts by its later end."""
+    finished = _once(runs[(runs["status"] == "finished") & runs["score"].notna()])
+    found: dict[tuple[str, ...], dict[int, tuple[float, str]]] = {}
+    values = finished[["seed", "score", "folder"]].itertuples(index=False, name=None)
+    for key, (seed, score, folder) in zip(recipe_keys(finished), values, strict=True):
+        found.setdefault(key, {})[int(seed)] = (float(score), folder)
+    return found
+
+
+def recipe_keys(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Return the (cell, recipe) of every row."""
+    yield from table[[*CELL, "recipe"]].itertuples(index=False, name=None)
+
+
+def _once(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.sort_values("ended", kind="stable").drop_duplicates([*CELL, "recipe", "seed"], keep="last")
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table whole, as what the suffix says: ``.csv`` or ``.parquet``.
 
@@ -102,10 +138,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     UserError
         For other suffixes, or if there is no such folder.
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{path.name} is no kind of table that can be written: end it in .csv or .parquet.")
-    if not path.parent.is_dir():
-        raise UserError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
+    check_place(path, "table", TABLE_SUFFIXES)
     if path.suffix == ".csv":
         write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
         return

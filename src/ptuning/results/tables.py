@@ -1,16 +1,17 @@
-"""Module tables: rows modules, columns tasks, as data, in Markdown and in LaTeX."""
+"""Module tables (rows modules, columns tasks) and comparisons with full fine-tuning, as data and as texts."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ptuning.numbers import format_percent
+from ptuning.numbers import format_p, format_percent, format_points
 from ptuning.results.order import layers_key, module_key, task_key
-
-MISSING, DAGGER = "–", "†"
+from ptuning.results.resampling import RESAMPLES
+from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
+from ptuning.results.typeset import DAGGER, MISSING, TextTable
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Cell:
 
     score: str = MISSING
     deviation: str = ""
+    interval: str = ""
     percent_of_full: str = ""
     synthetic: bool = False
 
@@ -91,37 +93,68 @@ def column_names(part: pd.DataFrame) -> dict[tuple[str, str], str]:
     return names
 
 
-def to_markdown(table: ModuleTable) -> str:
-    """Return the table as a Markdown page."""
-    head = ["module", *(["layers"] if table.shows_layers else []), "trainable %", *table.columns]
-    marks = [":--"] * (2 if table.shows_layers else 1) + ["--:"] * (1 + len(table.columns))
-    lines = [head, marks, *(_texts(row, table, _markdown_cell) for row in table.rows)]
-    body = "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines)
-    return f"# {table.title}\n\n{body}\n\n{table.caption}\n"
+def as_text(table: ModuleTable) -> TextTable:
+    """Return the table with its cells as texts, for Markdown and LaTeX."""
+    layers = ("layers",) if table.shows_layers else ()
+    head = ("module", *layers, "trainable %", *table.columns)
+    rows = tuple(
+        (row.module, *([row.layers] if table.shows_layers else []), row.trainable_percent, *map(_text, row.cells))
+        for row in table.rows
+    )
+    align = "l" * (1 + len(layers)) + "r" * (1 + len(table.columns))
+    return TextTable(table.slug, table.title, table.caption, head, align, rows)
 
 
-def to_latex(table: ModuleTable) -> str:
-    """Return the table as a LaTeX ``table`` for the package ``booktabs``."""
-    head = ["module", *(["layers"] if table.shows_layers else []), "trainable %", *table.columns]
-    columns = "l" * (2 if table.shows_layers else 1) + "r" * (1 + len(table.columns))
-    rows = [" & ".join(_latex(text) for text in _texts(row, table, _markdown_cell)) + r" \\" for row in table.rows]
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(_latex(text) for text in head) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\caption{{{_latex(f'{table.title}. {table.caption}')}}}",
-            rf"\label{{tab:{table.slug}}}",
-            r"\end{table}",
-            "",
-        ]
+def name_layers(layers: str, subset: str) -> str:
+    """Return ``11``, or with a subset ``11, top:1%``."""
+    return layers if subset == "all" else f"{layers}, {subset}"
+
+
+def comparison_tables(comparisons: pd.DataFrame) -> list[tuple[str, TextTable]]:
+    """Return (backbone, table against full fine-tuning) for every task and source that has full fine-tuning."""
+    tables = []
+    for number, (backbone, part) in enumerate(comparisons.groupby("backbone", sort=True), start=1):
+        for (task, source), name in column_names(part).items():
+            rows = part[(part["task"] == task) & (part["source"] == source)]
+            if (rows["method"] == "").all():
+                continue
+            slug = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{number}-{backbone}-{task}-{source}-full")
+            body = tuple(_compared(row) for row in rows.to_dict("records"))
+            head = ("module", "layers", "difference", "90 % interval", "pairs", "p margin", "p better", "verdict")
+            title = f"{backbone}, {name}: against full fine-tuning"
+            caption = _comparison_caption(rows)
+            tables.append((str(backbone), TextTable(slug, title, caption, head, "llrrlrrl", body)))
+    return tables
+
+
+def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
+    place = (row["module"], name_layers(row["layers"], row["subset"]))
+    if not row["method"]:
+        return (*place, MISSING, MISSING, MISSING, MISSING, MISSING, f"{row['verdict']}: {row['why']}")
+    kind = "seeds" if row["method"] == T_SEEDS else "examples"
+    return (
+        *place,
+        format_points(row["difference"], signed=True),
+        f"[{format_points(row['low'], signed=True)}, {format_points(row['high'], signed=True)}]",
+        f"{row['pairs']:,} {kind}",
+        format_p(min(row["p_not_worse"], row["p_worse"])),
+        format_p(row["p_better"]),
+        row["verdict"],
+    )
+
+
+def _comparison_caption(rows: pd.DataFrame) -> str:
+    margin, methods = f"−{100 * rows['margin'].iloc[0]:g}", set(rows["method"])
+    seeds = f"paired by seed where two or more are common ({T_SEEDS})" if T_SEEDS in methods else ""
+    resampled = f"paired by dev example where one seed is common ({BOOTSTRAP}, {RESAMPLES:,} resamples)"
+    examples = resampled if BOOTSTRAP in methods else ""
+    return (
+        f"Score × 100 less that of full fine-tuning, {' and '.join(filter(None, (seeds, examples)))}. "
+        f"Comparable: surely above {margin} (non-inferiority, one-sided 5 %, where the 90 % interval begins); better: "
+        f"above 0 as well; worse: surely below {margin}; undecided: neither. p margin: of the test against {margin} on "
+        "the side where the difference lies; p better: of the test against 0. Both are corrected by Holm over the "
+        "modules in all layers, over the layers of one module, or over its subsets, and they decide: an interval is "
+        f"not corrected. {describe_choice(rows)}"
     )
 
 
@@ -135,7 +168,7 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
         rows.append(
             Row(
                 module,
-                layers if subset == "all" else f"{layers}, {subset}",
+                name_layers(layers, subset),
                 format_percent(group["trainable_percent"].mean()),
                 tuple(cells.get(column, Cell()) for column in columns),
             )
@@ -146,9 +179,11 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
 
 def _cell(row: Mapping[str, Any]) -> Cell:
     mean, std, percent = row["mean"], row["std"], row["percent_of_full"]
+    low, high = row["low"], row["high"]
     return Cell(
         f"{100 * mean:.1f}",
         "" if math.isnan(std) else f"{100 * std:.1f}",
+        "" if math.isnan(low) else f"[{format_points(low)}, {format_points(high)}]",
         "" if math.isnan(percent) else f"{percent:.1f}",
         row["source"] == "synthetic",
     )
@@ -160,39 +195,30 @@ def _caption(part: pd.DataFrame) -> str:
         seeds = "Scores x 100 of one seed each"
     else:
         count = f"{most}" if least == most else f"{least} to {most}"
-        seeds = f"Scores x 100, mean ± standard deviation over {count} seeds"
-        seeds += "; no ± where there is one" if least == 1 else ""
+        seeds = f"Scores x 100, mean ± standard deviation over {count} seeds and the mean's 95 % t interval"
+        seeds += "; neither where there is one seed" if least == 1 else ""
     percent = ""
     if part["percent_of_full"].notna().any():
         percent = "; in brackets, percent of full fine-tuning on the same data"
     missing = f". {MISSING}: no finished run."
     synthetic = f" {DAGGER}: synthetic data, no measure of a task." if (part["source"] == "synthetic").any() else ""
-    return f"{seeds}{percent}{missing}{synthetic}".replace(" x ", " × ")
+    chosen = f" {describe_choice(part)}"
+    return f"{seeds}{percent}{missing}{synthetic}{chosen}".replace(" x ", " × ")
 
 
-def _texts(row: Row, table: ModuleTable, show: Callable[[Cell], str]) -> list[str]:
-    layers = [row.layers] if table.shows_layers else []
-    return [row.module, *layers, row.trainable_percent, *map(show, row.cells)]
+def describe_choice(part: pd.DataFrame) -> str:
+    """Say on what the best epoch of a summary's cells was chosen, and which way that errs."""
+    ways = set(part["select_on"])
+    optimistic = "which flatters every score somewhat"
+    if ways == {"dev"}:
+        return f"Best epoch chosen on the dev set that is reported, {optimistic}."
+    if "dev" not in ways:
+        return "Best epoch chosen on a tenth of train that was held out; dev took no part in it."
+    return f"Best epoch chosen on the dev set itself, {optimistic}, or on a held-out tenth of train: see summary.csv."
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _text(cell: Cell) -> str:
     deviation = f" ± {cell.deviation}" if cell.deviation else ""
+    interval = f" {cell.interval}" if cell.interval else ""
     percent = f" ({cell.percent_of_full})" if cell.percent_of_full else ""
-    return f"{cell.score}{DAGGER if cell.synthetic else ''}{deviation}{percent}"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "_&%#${}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    DAGGER: r"$^\dagger$",
-    MISSING: "--",
-}
-
-
-def _latex(text: str) -> str:
-    """Escape a text for LaTeX, character by character."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return f"{cell.score}{DAGGER if cell.synthetic else ''}{deviation}{interval}{percent}"

@@ -24,11 +24,13 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
     import wandb
 
     folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
-    from ptuning.results import collect, summarise, write_report
+    from ptuning.model.reference import count_layernorms_of_one_block
+    from ptuning.results import Count, collect, summarise, write_report
 
     runs_dir = Path(str(jobs[0].config["runs_dir"])).expanduser()
     try:
-        page = write_report(runs_dir, scratch / REPORT, only=[Path(folder) for folder in folders])
+        count = Count(*count_layernorms_of_one_block())
+        page = write_report(runs_dir, scratch / REPORT, only=[Path(folder) for folder in folders], count=count)
         cells = summarise(collect(runs_dir, only=[Path(folder) for folder in folders]).runs)
         upload = tracking.log_sweep(
             jobs[0].config["logger"],

@@ -1,0 +1,174 @@
+"""The paper's three claims, each asked of the runs at hand: the numbers found, a verdict, and the rule that gave it.
+
+The paper is AkbarTajari, Rajaee & Pilehvar, "An Empirical Study on the Transferability of Transformer Modules in
+Parameter-efficient Fine-tuning" (EMNLP 2022). Its claims are summarised in our words.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ptuning.results.collect import CELL
+from ptuning.results.comparisons import Comparer
+from ptuning.results.judgements import FAILS, HOLDS, Finding, every_module, fewest, magnitudes, one_layer, per_place
+from ptuning.results.order import MODULES_OF_BLOCK
+from ptuning.results.statistics import NOT_ENOUGH
+from ptuning.results.typeset import DAGGER, TextTable, markdown_rows
+
+_PAPERS_PERCENT = "0.003"
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many weights the LayerNorms of one block of BERT-base are, and how many the whole model has."""
+
+    weights: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, checked.
+
+    Attributes
+    ----------
+    slug, title
+        For anchors and headings.
+    paper
+        What the paper says, in our words.
+    number
+        What there is to say of a number in it, else empty.
+    rule
+        How findings become verdicts.
+    verdicts
+        (backbone, verdict over its findings that count).
+    table
+        The findings.
+    """
+
+    slug: str
+    title: str
+    paper: str
+    number: str
+    rule: str
+    verdicts: tuple[tuple[str, str], ...]
+    table: TextTable
+
+
+def check_claims(
+    comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: Count | None = None
+) -> list[Claim]:
+    """Ask the three claims of a folder of runs.
+
+    Parameters
+    ----------
+    comparer
+        Compares cells; its margin is the claims' margin.
+    summary
+        ``summarise(...)``.
+    comparisons
+        ``against_full(...)`` of that summary.
+    count
+        The selection's own count for the paper's percentage.
+    """
+    cells = comparisons.merge(
+        summary[[*CELL, "trainable_parameters", "trainable_percent", "percent_of_full", "backbone_id"]], on=list(CELL)
+    )
+    points = 100 * comparer.margin
+    margin = f"{points:g} {'point' if points == 1 else 'points'}"
+    within = f"within {margin} of full fine-tuning, or above it"
+    return [
+        _claim(
+            1,
+            "Every module, tuned alone, comes near full fine-tuning",
+            "Each module of a transformer block can be tuned alone, with all else frozen, and reach a performance "
+            "comparable with full fine-tuning.",
+            "",
+            f"It holds where every module of the block ({', '.join(MODULES_OF_BLOCK[:-1])}; or query_key_value in the "
+            f"place of the first three) is surely {within}, in all layers. It does not hold where one of them, or a "
+            f"group of them, is surely worse by more than {margin}.",
+            per_place(cells, every_module),
+            summary,
+        ),
+        _claim(
+            2,
+            "LayerNorms do it with the fewest weights",
+            "LayerNorms transfer best for their few weights: in the analysis by layer, the LayerNorms of a single "
+            f"layer, {_PAPERS_PERCENT} % of all weights, perform acceptably on several tasks.",
+            _number(count),
+            "All layers: it holds where LayerNorms (both, or one of the two) are surely "
+            f"{within}, no other module with fewer weights is, and the head alone is surely worse by more. It does not "
+            "hold where all LayerNorms are surely worse, a smaller module does as well, or the head alone does. One "
+            f"layer: it holds where the LayerNorms of at least one single layer are surely {within}, and the head "
+            "alone is surely worse by more; it does not hold where those of each layer are surely worse, or the head "
+            "alone does as well. The paper does not say what is acceptable; this is our reading, and the option "
+            "--margin asks a weaker one.",
+            [*per_place(cells, fewest), *per_place(cells, one_layer)],
+            summary,
+        ),
+        _claim(
+            3,
+            "The reason is their high-magnitude weights",
+            "LayerNorms owe their performance to weights of high magnitude, compared with those of other modules. (How "
+            "large the weights are is a question to the pretrained model: the command ptuning weights.)",
+            "",
+            "Asked of runs in which equally many weights of one module moved, chosen by their pretrained magnitude: it "
+            f"holds where the bottom ones and random ones are surely worse than the top ones by more than {margin}. It "
+            f"does not hold where either is surely within {margin} of the top ones, or above them. p-values are "
+            "corrected by Holm over the comparisons of one backbone and task.",
+            magnitudes(comparer, summary),
+            summary,
+        ),
+    ]
+
+
+def claims_markdown(claims: Sequence[Claim]) -> str:
+    """Return the claims as one Markdown page."""
+    parts = ["# The paper's claims, asked of these runs\n"]
+    for claim in claims:
+        number = f"Its number: {claim.number}\n\n" if claim.number else ""
+        parts.append(
+            f"## {claim.title}\n\nThe paper: {claim.paper}\n\n{number}Rule: {claim.rule}\n\n"
+            + "".join(f"- **{backbone}: {verdict}**\n" for backbone, verdict in claim.verdicts)
+            + f"\n{markdown_rows(claim.table) if claim.table.rows else 'There is no such run.'}\n\n"
+        )
+    return "\n".join(parts) + _CAPTION + "\n"
+
+
+_CAPTION = (
+    f"Differences are in points (score × 100). {DAGGER}: synthetic data or random weights, which are no evidence for "
+    "or against a claim; the verdict over a backbone leaves them out. A backbone's verdict is: does not hold, if one "
+    "finding says so; holds, if all do; else not enough runs."
+)
+
+
+def _claim(
+    number: int, title: str, paper: str, exact: str, rule: str, findings: Iterable[Finding], summary: pd.DataFrame
+) -> Claim:
+    findings = sorted(findings, key=lambda finding: finding.backbone)
+    verdicts = []
+    for backbone in dict.fromkeys(summary["backbone"]):
+        own = [finding.verdict for finding in findings if finding.backbone == backbone and finding.counts]
+        failed = FAILS if FAILS in own else NOT_ENOUGH
+        verdicts.append((backbone, HOLDS if own and set(own) == {HOLDS} else failed))
+    rows = tuple(
+        (f.backbone, f.place, f.asked, f.found, f.verdict if f.counts else f"{f.verdict} {DAGGER}", f.why)
+        for f in findings
+    )
+    head = ("backbone", "task", "asked of", "found", "verdict", "because")
+    table = TextTable(f"claim-{number}", title, _CAPTION, head, "llllll", rows)
+    return Claim(table.slug, f"Claim {number}. {title}", paper, exact, rule, tuple(verdicts), table)
+
+
+def _number(count: Count | None) -> str:
+    if count is None:
+        return "not counted in this report."
+    percent = 100 * count.weights / count.total
+    rounded = f"{percent:.3f}"
+    agrees = "agrees" if rounded == _PAPERS_PERCENT else "does not agree"
+    return (
+        f"the LayerNorms of one block of BERT-base are {count.weights:,} of {count.total:,} weights (with a two-label "
+        f"head), counted by the selection itself: {percent:.5f} %, rounded {rounded} %, which {agrees} with the "
+        f"paper's {_PAPERS_PERCENT} %."
+    )

@@ -1,0 +1,144 @@
+"""Every cell against full fine-tuning, paired by seed or by dev example, with corrected p-values and a verdict."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ptuning.results.collect import CELL
+from ptuning.results.resampling import Answers, paired_bootstrap, read_answers
+from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
+from ptuning.results.summary import recipe_keys, scores_by_recipe
+from ptuning.tasks import TASKS
+
+COLUMNS = (
+    *CELL,
+    "select_on",
+    "difference",
+    "low",
+    "high",
+    "method",
+    "pairs",
+    "p_not_worse",
+    "p_worse",
+    "p_better",
+    "margin",
+    "verdict",
+    "why",
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two cells compared: the difference, or why there is none."""
+
+    difference: Difference | None
+    why: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of the difference, or that there are not enough runs."""
+        return self.difference.verdict if self.difference else NOT_ENOUGH
+
+
+class Comparer:
+    """Compares cells of a summary by the runs behind them; predictions are read only where a single seed is common.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder that ``collect`` read.
+    runs
+        ``collect(...).runs``.
+    margin
+        As a share: how far below the reference still counts as comparable.
+    """
+
+    def __init__(self, runs_dir: Path, runs: pd.DataFrame, margin: float = MARGIN) -> None:
+        self.margin = margin
+        self._runs_dir = runs_dir
+        self._scores = scores_by_recipe(runs)
+        self._answers = lru_cache(maxsize=8)(self._read)  # full fine-tuning's are wanted again by every other cell
+
+    def compare(self, ours: tuple[str, ...], reference: tuple[str, ...]) -> Compared:
+        """Compare two (cell, recipe) of one task: by seed where two or more are common, else by dev examples."""
+        mine, other = self._scores.get(ours, {}), self._scores.get(reference, {})
+        seeds = sorted(set(mine) & set(other))
+        if not seeds:
+            return Compared(None, "no seed in common")
+        if len(seeds) > 1:
+            scores = [[cell[seed][0] for seed in seeds] for cell in (mine, other)]
+            return Compared(paired_t(scores[0], scores[1], self.margin))
+        task = TASKS.get(ours[CELL.index("task")])
+        one = "one seed in common"
+        if task is None:
+            return Compared(None, f"{one}, and the task's metrics are not known here")
+        answers = [self._answers(cells[seeds[0]][1], task.name) for cells in (mine, other)]
+        if answers[0] is None or answers[1] is None:
+            return Compared(None, f"{one}, and not both runs' predictions can be read")
+        found = paired_bootstrap(task, answers[0], answers[1], self.margin)
+        return Compared(found, "" if found else f"{one}, and their predictions are not of the same examples")
+
+    def compare_all(self, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compared]:
+        """Compare pairs that answer one question together: their p-values are corrected for their number."""
+        return corrected([self.compare(ours, reference) for ours, reference in pairs])
+
+    def _read(self, folder: str, task: str) -> Mapping[str, Answers] | None:
+        return read_answers(self._runs_dir / folder, TASKS[task])
+
+
+def corrected(family: Sequence[Compared]) -> list[Compared]:
+    """Return the comparisons with Holm's correction over those that have a difference."""
+    adjusted = iter(correct([one.difference for one in family if one.difference]))
+    return [Compared(next(adjusted), one.why) if one.difference else one for one in family]
+
+
+def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
+    """Compare every cell of a summary with full fine-tuning in all layers, on the same weights and data.
+
+    Returns
+    -------
+    DataFrame
+        With :data:`COLUMNS`, in the summary's order, shares as everywhere; numbers are missing where the verdict is
+        ``not enough runs``, and ``why`` says what was missing. p-values are corrected by Holm over the modules of one
+        backbone, task and source in all layers, over the layers of one module, and over its subsets.
+    """
+    rows: list[dict[str, Any]] = []
+    families: dict[tuple[Any, ...], list[int]] = {}
+    for row, ours in zip(summary.to_dict("records"), recipe_keys(summary), strict=True):
+        whole = row["layers"] == "all" and row["subset"] == "all"
+        if row["module"] == "full" and whole:
+            continue
+        reference = (*ours[:3], "full", "all", "all", row["full_recipe"])
+        compared = Compared(None, "no full fine-tuning of the same weights on the same data")
+        if row["full_recipe"]:
+            compared = comparer.compare(ours, reference)
+        asked = "" if whole else row["module"], row["subset"] == "all"
+        families.setdefault((*ours[:3], *asked), []).append(len(rows))
+        rows.append({**{name: row[name] for name in (*CELL, "select_on")}, "compared": compared})
+    for places in families.values():
+        for place, compared in zip(places, corrected([rows[place]["compared"] for place in places]), strict=True):
+            rows[place]["compared"] = compared
+    return pd.DataFrame([_flat(row, comparer.margin) for row in rows], columns=list(COLUMNS))
+
+
+def _flat(row: dict[str, Any], margin: float) -> dict[str, Any]:
+    compared: Compared = row.pop("compared")
+    found = compared.difference
+    return {
+        **row,
+        "difference": found.estimate if found else math.nan,
+        **{
+            name: getattr(found, name) if found else math.nan
+            for name in ("low", "high", "p_not_worse", "p_worse", "p_better")
+        },
+        "method": found.method if found else "",
+        "pairs": found.pairs if found else 0,
+        "margin": margin,
+        "verdict": compared.verdict,
+        "why": compared.why,
+    }

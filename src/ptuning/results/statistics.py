@@ -1,0 +1,165 @@
+"""How sure a mean or a difference is: intervals over seeds, paired differences, verdicts against a margin.
+
+Pure functions of numbers; docs/statistics.md has the formulas and their sources. Scores and margins are shares (0.01 is
+one point of a score x 100).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+MARGIN = 0.01
+"""How far below the other a score may lie and still count as comparable: one point."""
+LEVEL = 0.95
+"""Of an interval over seeds."""
+ALPHA = 0.05
+"""Of each one-sided test; a difference is shown with its 1 - 2 * ALPHA interval, as its ends are what is tested."""
+
+T_SEEDS, BOOTSTRAP = "t over seeds", "bootstrap over dev examples"
+COMPARABLE, BETTER, WORSE = "comparable", "better", "worse"
+UNDECIDED, NOT_ENOUGH = "undecided", "not enough runs"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, ours less the reference's, and what its tests say.
+
+    Attributes
+    ----------
+    estimate
+        The mean difference.
+    low, high
+        Ends of its 90 % interval; each end is a one-sided 95 % limit.
+    method
+        :data:`T_SEEDS` or :data:`BOOTSTRAP`.
+    pairs
+        Seeds, or dev examples.
+    p_not_worse
+        One-sided p of the hypothesis that ours is worse by the margin or more (non-inferiority).
+    p_worse
+        One-sided p of the hypothesis that ours is not worse by more than the margin.
+    p_better
+        One-sided p of the hypothesis that ours is not above the reference.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    method: str
+    pairs: int
+    p_not_worse: float
+    p_worse: float
+    p_better: float
+
+    @property
+    def verdict(self) -> str:
+        """What the p-values say, each at 5 %: better, comparable, worse or undecided."""
+        if self.p_not_worse <= ALPHA:
+            return BETTER if self.p_better <= ALPHA else COMPARABLE
+        return WORSE if self.p_worse <= ALPHA else UNDECIDED
+
+
+def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Return the t interval of the mean: mean ± t(n - 1) · s / √n; not a number for fewer than two values."""
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        return math.nan, math.nan
+    half = float(stats.t.ppf((1 + level) / 2, len(sample) - 1)) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    mean = float(sample.mean())
+    return mean - half, mean + half
+
+
+def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> Difference:
+    """Compare two lists of scores, paired by position (by seed), with t tests over their differences.
+
+    Where all differences are equal their deviation is zero: the interval is the point, and p is 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two pairs, or lists of unequal length.
+    """
+    differences = np.asarray(ours, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
+    if len(differences) < 2:
+        raise ValueError("A t test over differences needs two pairs.")
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    low, high = t_interval(differences, 1 - 2 * ALPHA)
+
+    def p_above(bound: float) -> float:
+        """Return the p of the hypothesis that the true difference is at most ``bound``."""
+        if error <= 1e-12:  # nothing but rounding
+            return 0.0 if mean > bound else 1.0
+        return float(stats.t.sf((mean - bound) / error, len(differences) - 1))
+
+    p_not_worse = p_above(-margin)
+    return Difference(mean, low, high, T_SEEDS, len(differences), p_not_worse, 1 - p_not_worse, p_above(0.0))
+
+
+def from_bootstrap(estimate: float, resampled: ArrayLike, examples: int, margin: float = MARGIN) -> Difference:
+    """Read interval and p-values off differences that were computed on resampled examples.
+
+    Parameters
+    ----------
+    estimate
+        The difference on the examples themselves.
+    resampled
+        The difference on each resample, [resamples].
+    examples
+        How many dev examples there are.
+    margin
+        As a share.
+
+    Returns
+    -------
+    Difference
+        With the percentile interval. A p-value is the share of resamples on the wrong side of its bound, one added
+        above and below, so that none is smaller than their number can show (Davison & Hinkley 1997, eq. 4.11).
+    """
+    drawn = np.asarray(resampled, dtype=np.float64)
+    low, high = np.quantile(drawn, [ALPHA, 1 - ALPHA])
+
+    def share(wrong: NDArray[np.bool_]) -> float:
+        return (1 + int(wrong.sum())) / (1 + len(drawn))
+
+    return Difference(
+        float(estimate),
+        float(low),
+        float(high),
+        BOOTSTRAP,
+        examples,
+        share(drawn <= -margin),
+        share(drawn >= -margin),
+        share(drawn <= 0),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number by Holm's step-down method (1979), in the order given.
+
+    The smallest is multiplied by their number m, the next by m - 1 and so on; none falls below an earlier one, none
+    rises above 1.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def correct(family: Sequence[Difference]) -> list[Difference]:
+    """Return the differences with p-values adjusted by Holm over the family, each hypothesis for itself."""
+    columns = [holm([getattr(one, name) for one in family]) for name in ("p_not_worse", "p_worse", "p_better")]
+    return [
+        replace(one, p_not_worse=not_worse, p_worse=worse, p_better=better)
+        for one, not_worse, worse, better in zip(family, *columns, strict=True)
+    ]

@@ -1,0 +1,127 @@
+"""``ptuning moved``: which weights a run moved, and how far, by module, layer and kind."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from ptuning.errors import RunError
+from ptuning.files import check_place
+from ptuning.model.backbone import find_backbone, load_model
+from ptuning.model.delta import load, read_delta
+from ptuning.numbers import format_percent
+from ptuning.records import RECORD
+from ptuning.results.summary import TABLE_SUFFIXES, write_table
+from ptuning.tasks import get_task
+from ptuning.weights.groups import Group, group_weights, outliers, rows_of
+
+
+def describe_moves(run: str | Path) -> pd.DataFrame:
+    r"""Compare the backbone of a finished run, at its best evaluation, with the pretrained one; the head is left out.
+
+    Returns
+    -------
+    DataFrame
+        A row per module, layer and kind: ``count``; ``moved_share`` (of the weights, those that changed at all);
+        ``relative_change`` (‖Δ‖ / ‖w‖, Euclidean norms over the row's weights, missing where w is 0);
+        ``mean_change`` (of \|Δ\|); ``outlier_share`` (of the weights, pretrained values further than three standard
+        deviations from the mean of their tensor); ``outliers_moved`` (of these, those that changed);
+        ``moved_outliers`` (of the weights that changed, these); ``outliers_mean_change`` (of \|Δ\| over these). Shares
+        of nothing are missing.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no finished run, or its backbone is not what it was.
+    """
+    folder = Path(run)
+    _, description = read_delta(folder)
+    _check_finished(folder)
+    model, _ = load(folder)
+    after = {name: parameter.detach().float().numpy().ravel() for name, parameter in model.named_parameters()}
+    backbone = description["backbone"]
+    source = find_backbone(backbone["path"], backbone["revision"], backbone["config"])
+    before = load_model(source, get_task("rte"), seed=0)  # its head is left out
+
+    def describe(group: Group) -> dict[str, float]:
+        old = np.concatenate(group.tensors).astype(np.float64)
+        change = np.abs(np.concatenate([after[name] for name in group.names]).astype(np.float64) - old)
+        far = np.concatenate([outliers(values) for values in group.tensors])
+        moved, norm = change > 0, float(np.linalg.norm(old))
+        return {
+            "count": len(old),
+            "moved_share": float(moved.mean()),
+            "relative_change": float(np.linalg.norm(change)) / norm if norm else math.nan,
+            "mean_change": float(change.mean()),
+            "outlier_share": float(far.mean()),
+            "outliers_moved": _mean(moved[far]),
+            "moved_outliers": _mean(far[moved]),
+            "outliers_mean_change": _mean(change[far]),
+        }
+
+    return rows_of(group_weights(before), describe)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _check_finished(folder: Path) -> None:
+    try:
+        status = json.loads((folder / RECORD).read_text()).get("status")
+    except (FileNotFoundError, json.JSONDecodeError):
+        return  # a delta that was taken out of its run folder, which is only written by an evaluation
+    if status != "finished":
+        raise RunError(
+            f"The run in {folder} has not finished (its record says {status}). Type its command again: it goes on."
+        )
+
+
+def show_moves(run: Path, csv: Path | None) -> None:
+    """Print the table of a run, and write it where that was asked for."""
+    from ptuning.console import quiet, show_table
+
+    if csv:
+        check_place(csv, "table", TABLE_SUFFIXES)
+    quiet()
+    rows = describe_moves(run)
+    show_table(moves_table(rows, run.resolve().name))
+    if csv:
+        write_table(rows, csv)
+        sys.stdout.write(f"{csv}\n")
+
+
+def moves_table(rows: pd.DataFrame, name: str) -> Table:
+    """Return the rows in which something moved, for a screen."""
+    moved = rows[rows["moved_share"] > 0]
+    once = moved[moved["layer"].isin(["all", ""])]
+    count = int((once["moved_share"] * once["count"]).sum().round())
+    table = Table(title=f"{name}: {count:,} weights moved", title_justify="left", box=None, pad_edge=False)
+    for column in ("module", "kind", "layer"):
+        table.add_column(column)
+    for column in ("weights", "moved %", "‖Δ‖/‖w‖", "mean |Δ|", "outliers %", "outliers moved %", "their mean |Δ|"):
+        table.add_column(column, justify="right")
+    for _, part in moved.groupby(["module", "kind"], sort=False):
+        table.add_section()
+        for row in part.to_dict("records"):
+            table.add_row(
+                row["module"],
+                row["kind"],
+                row["layer"],
+                f"{int(row['count']):,}",
+                format_percent(100 * row["moved_share"]),
+                _short(row["relative_change"]),
+                _short(row["mean_change"]),
+                format_percent(100 * row["outlier_share"]),
+                format_percent(100 * row["outliers_moved"]),
+                _short(row["outliers_mean_change"]),
+            )
+    return table
+
+
+def _short(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2g}"

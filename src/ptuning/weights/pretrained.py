@@ -1,0 +1,105 @@
+"""``ptuning weights``: the magnitudes of a pretrained backbone's weights, by module, layer and kind."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from torch import nn
+
+from ptuning.files import check_place
+from ptuning.numbers import format_percent
+from ptuning.results.summary import TABLE_SUFFIXES, write_table
+from ptuning.weights.groups import Group, group_weights, is_constant, outliers, rows_of
+
+_QUANTILE = 0.999
+
+
+def describe_weights(model: nn.Module) -> pd.DataFrame:
+    r"""Return what the weights of a backbone look like, a row per module, layer and kind.
+
+    Returns
+    -------
+    DataFrame
+        ``module``, ``layer`` (``all`` first, empty outside the blocks), ``kind``; ``count``; ``mean_magnitude`` (the
+        mean of \|w\|); ``std``; ``p99_9`` (99.9th percentile of \|w\|); ``kurtosis`` (in excess of the normal
+        distribution's, missing where all weights are equal); ``outlier_share`` (further than three standard deviations
+        from the mean of their tensor).
+    """
+    return rows_of(group_weights(model), _describe)
+
+
+def _describe(group: Group) -> dict[str, float]:
+    count = sum(len(values) for values in group.tensors)
+    mean = sum(float(values.sum(dtype=np.float64)) for values in group.tensors) / count
+    second = fourth = magnitude = 0.0
+    for values in group.tensors:
+        squares = (values.astype(np.float64) - mean) ** 2
+        second += float(squares.sum())
+        fourth += float((squares**2).sum())
+        magnitude += float(np.abs(values).sum(dtype=np.float64))
+    variance = second / count
+    sizes = np.abs(np.concatenate(group.tensors))
+    return {
+        "count": count,
+        "mean_magnitude": magnitude / count,
+        "std": math.sqrt(variance),
+        "p99_9": float(np.quantile(sizes, _QUANTILE)),
+        "kurtosis": math.nan if is_constant(mean, math.sqrt(variance)) else fourth / count / variance**2 - 3,
+        "outlier_share": sum(int(outliers(values).sum()) for values in group.tensors) / count,
+    }
+
+
+def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None) -> None:
+    """Print the table of a backbone, and write it and the figure where that was asked for."""
+    from ptuning.config import compose
+    from ptuning.hub import use_cache_if_unreachable
+    from ptuning.weights.figure import FIGURE_SUFFIXES, draw_magnitudes
+
+    if csv:
+        check_place(csv, "table", TABLE_SUFFIXES)
+    if figure:
+        check_place(figure, "figure", FIGURE_SUFFIXES)
+    backbone = compose(overrides).backbone
+    use_cache_if_unreachable(backbone.path)
+
+    from ptuning.console import quiet, show_table
+    from ptuning.model.backbone import find_backbone, load_model
+    from ptuning.tasks import get_task
+
+    quiet()
+    source = find_backbone(backbone.path, backbone.revision, backbone.config)
+    model = load_model(source, get_task("rte"), seed=0)  # its head is left out
+    rows = describe_weights(model)
+    show_table(weights_table(rows, source.label))
+    if csv:
+        write_table(rows, csv)
+        sys.stdout.write(f"{csv}\n")
+    if figure:
+        draw_magnitudes(model, source.label, figure)
+        sys.stdout.write(f"{figure}\n")
+
+
+def weights_table(rows: pd.DataFrame, label: str) -> Table:
+    """Return the rows for a screen; modules are set apart."""
+    table = Table(title=f"Pretrained weights of {label}", title_justify="left", box=None, pad_edge=False)
+    for column in ("module", "kind", "layer"):
+        table.add_column(column)
+    for column in ("weights", "mean |w|", "std", "99.9 % of |w|", "kurtosis", "outliers %"):
+        table.add_column(column, justify="right")
+    for _, part in rows.groupby(["module", "kind"], sort=False):
+        table.add_section()
+        for row in part.to_dict("records"):
+            table.add_row(
+                row["module"],
+                row["kind"],
+                row["layer"],
+                f"{int(row['count']):,}",
+                *(f"{row[name]:.4f}" for name in ("mean_magnitude", "std", "p99_9")),
+                "–" if math.isnan(row["kurtosis"]) else f"{round(row['kurtosis'], 1) + 0.0:.1f}",
+                format_percent(100 * row["outlier_share"]),
+            )
+    return table
