@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ptuning.errors import SweepError
+from ptuning.errors import Interrupted, SweepError
 from ptuning.sweeps.outcome import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
 
 
