@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptuning.data.sources import cache_folder
 from ptuning.data.tokens import TokenTable
 from ptuning.model.backbone import BackboneSource, backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.model.states import StateStore
 from ptuning.tasks import Task
 
 
@@ -29,6 +31,8 @@ class Warm:
         self._model: nn.Module | None = None
         self._pristine: dict[str, Tensor] = {}
         self._hash = ""
+        self.states = StateStore(cache_folder() / "prefix")
+        """Hidden states behind frozen prefixes."""
 
     def tokenizer(self, backbone: BackboneSource) -> Any:
         """Return the tokenizer of a backbone."""

@@ -16,6 +16,7 @@ from ptuning import metrics
 from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
 from ptuning.model.backbone import input_names
+from ptuning.model.prefix import FrozenPrefix
 from ptuning.selection import describe
 from ptuning.tasks import Task
 
@@ -80,10 +81,19 @@ class GlueClassifier(pl.LightningModule):
         step meets the masks it would have met.
     run_key
         Identifies the run in checkpoints: a checkpoint of another run is refused.
+    prefix
+        What is frozen below everything that moves. A batch that brings the hidden states behind it, as ``prefix``
+        [batch, seq, hidden], is computed from there.
     """
 
     def __init__(
-        self, model: nn.Module, task: Task, optimisation: Optimisation, seed: int = 1, run_key: str = ""
+        self,
+        model: nn.Module,
+        task: Task,
+        optimisation: Optimisation,
+        seed: int = 1,
+        run_key: str = "",
+        prefix: FrozenPrefix | None = None,
     ) -> None:
         super().__init__()
         self.inputs = input_names(model)
@@ -92,6 +102,7 @@ class GlueClassifier(pl.LightningModule):
         self.optimisation = optimisation
         self.seed = seed
         self.run_key = run_key
+        self.prefix = prefix
         self.strict_loading = False
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
@@ -104,8 +115,9 @@ class GlueClassifier(pl.LightningModule):
         same mathematics as the whole batch, without most of the arithmetic on padding. A GPU, which is bound by the
         number of its launches at these sizes, takes the batch whole.
         """
-        inputs = {name: batch[name] for name in self.inputs}
-        if not self.training or batch["input_ids"].device.type != "cpu":
+        inputs = {name: batch[name] for name in (*self.inputs, *(("prefix",) if self.prefix else ()))}
+        whole = self.prefix is not None and self.prefix.first_token_only  # nothing is padded
+        if whole or not self.training or batch["input_ids"].device.type != "cpu":
             return self._logits(inputs)
         lengths = batch["attention_mask"].sum(1)
         order = torch.argsort(lengths, descending=True, stable=True)
@@ -116,7 +128,9 @@ class GlueClassifier(pl.LightningModule):
         return torch.cat(pieces)[torch.argsort(order)]
 
     def _logits(self, inputs: Batch) -> Tensor:
-        logits: Tensor = self.model(**inputs).logits
+        states = inputs.pop("prefix", None)
+        output = self.model(**inputs) if states is None or self.prefix is None else self.prefix(inputs, states)
+        logits: Tensor = output.logits
         return logits.float()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
