@@ -1,0 +1,64 @@
+"""Time whole commands with the frozen prefix live and cached: python benchmarks/prefix.py GLUE_FOLDER [--rows N]."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+WORK = {
+    "layernorm": ("module=layernorm", "layers=last:1", "trainer.max_epochs=5"),
+    "head": ("module=frozen", "trainer.max_epochs=10"),
+}
+
+
+def main() -> None:
+    """Print seconds, ratio and score, live and cached in turn; every command begins with empty caches."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("glue", type=Path)
+    parser.add_argument("--work", choices=WORK, default="layernorm")
+    parser.add_argument("--rows", type=int, default=600, help="rows of RTE's training file, from the first")
+    parser.add_argument("--rounds", type=int, default=2)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "RTE"
+        part.mkdir()
+        lines = (chosen.glue / "RTE" / "train.tsv").read_text().splitlines(keepends=True)
+        (part / "train.tsv").write_text("".join(lines[: chosen.rows + 1]))
+        (part / "dev.tsv").write_text((chosen.glue / "RTE" / "dev.tsv").read_text())
+        seconds: dict[str, list[float]] = {"live": [], "cache": []}
+        for number in range(chosen.rounds):
+            for kind, taken in seconds.items():
+                taken.append(_time(Path(folder), f"{kind}-{number}", kind, WORK[chosen.work]))
+    low, high = (
+        f"{choose(a / b for a, b in zip(seconds['live'], seconds['cache'], strict=True)):.1f}" for choose in (min, max)
+    )
+    ratio = statistics.mean(seconds["live"]) / statistics.mean(seconds["cache"])
+    print(f"{chosen.work}, {chosen.rows} rows: {ratio:.1f} times ({low} to {high})")
+
+
+def _time(folder: Path, name: str, kind: str, work: tuple[str, ...]) -> float:
+    """Run one command from its first import to its last file, and return its seconds."""
+    runs = folder / name
+    command = [sys.executable, str(TRAIN), "backbone=minilm", "data=local", f"data.dir={folder}", "task=rte", *work]
+    began = time.perf_counter()
+    subprocess.run(
+        [*command, f"frozen_prefix={kind}", "logger=none", f"runs_dir={runs}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PTUNING_CACHE": str(runs / "cache")},
+    )
+    taken = time.perf_counter() - began
+    record = json.loads(next(runs.rglob("record.json")).read_text())
+    phases = "  ".join(f"{phase} {value:.1f}" for phase, value in record["seconds"].items())
+    print(f"{kind}: {taken:.1f} s  score {100 * record['score']:.1f}  ({phases})", flush=True)
+    return taken
+
+
+if __name__ == "__main__":
+    main()
