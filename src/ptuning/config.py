@@ -124,6 +124,7 @@ class Config:
     logger: dict[str, Any] | None = None
     callbacks: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
+    attention_dropout: float | None = None
     frozen_prefix: str = "live"
     frozen_prefix_dtype: str = "fp32"
     frozen_prefix_memory_mb: int = 2000
@@ -189,6 +190,10 @@ def check(cfg: DictConfig) -> Config:
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
     if config.subset != "all":
         raise ConfigError(f"subset={config.subset} is not known. Allowed: all.")
+    if config.attention_dropout is not None and not 0 <= config.attention_dropout < 1:
+        raise ConfigError(
+            f"attention_dropout={config.attention_dropout} is a rate: 0 <= attention_dropout < 1, or null."
+        )
     _one_of("frozen_prefix", config.frozen_prefix, ("live", "cache"))
     _one_of("frozen_prefix_dtype", config.frozen_prefix_dtype, ("fp32", "fp16", "bf16"))
     if not config.module.parts:

@@ -13,7 +13,13 @@ from ptuning.config import Config, TrainerConfig
 from ptuning.data.sources import HubSource, LocalSource, Source, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import BackboneSource, find_backbone, load_skeleton, usable_positions
+from ptuning.model.backbone import (
+    BackboneSource,
+    attention_dropout_key,
+    find_backbone,
+    load_skeleton,
+    usable_positions,
+)
 from ptuning.model.classifier import Optimisation
 from ptuning.selection import (
     ARCHITECTURES,
@@ -46,6 +52,7 @@ class Plan:
     selector: SelectionCallback
     callbacks: tuple[pl.Callback, ...]
     caches_prefix: bool = False
+    attention_dropout: float | None = None
 
     @property
     def module_label(self) -> str:
@@ -74,6 +81,7 @@ class Plan:
             "optimisation": asdict(self.optimisation),
             "trainer": {k: v for k, v in self.trainer.items() if k not in _HARMLESS},
             "callbacks": config.callbacks,
+            **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
             **({"frozen_prefix": config.frozen_prefix_dtype} if self.caches_prefix else {}),
         }
 
@@ -119,7 +127,16 @@ def make_plan(config: Config) -> Plan:
         selector=selector,
         callbacks=callbacks,
         caches_prefix=config.frozen_prefix == "cache" and _has_prefix(skeleton, selector),
+        attention_dropout=_attention_dropout(config, skeleton),
     )
+
+
+def _attention_dropout(config: Config, skeleton: Any) -> float | None:
+    """Return the typed rate, or ``None`` if it is the pretrained model's own anyway."""
+    rate = config.attention_dropout
+    if rate is None or getattr(skeleton.config, attention_dropout_key(skeleton.config)) == rate:
+        return None
+    return rate
 
 
 def _has_prefix(skeleton: nn.Module, selector: SelectionCallback) -> bool:

@@ -166,7 +166,7 @@ def _train(
         data.setup("fit")
         data_seconds = time.perf_counter() - began
 
-        network, digest = warm.model(plan.backbone, plan.task, config.seed)
+        network, digest = warm.model(plan.backbone, plan.task, config.seed, plan.attention_dropout)
         selection = plan.selector.apply(network)
         cache = _make_prefix_cache(plan, network, selection, digest, warm)
         prefix = cache.prefix if cache else None

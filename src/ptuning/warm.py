@@ -27,7 +27,7 @@ class Warm:
         self._keeps_backbone = keeps_backbone
         self._tokenizers: dict[str, Any] = {}
         self._splits: dict[tuple[Any, ...], dict[str, TokenTable]] = {}
-        self._key: tuple[str, int] | None = None
+        self._key: tuple[str, int, float | None] | None = None
         self._model: nn.Module | None = None
         self._pristine: dict[str, Tensor] = {}
         self._hash = ""
@@ -52,12 +52,14 @@ class Warm:
         """Let go of the backbone."""
         self._model, self._pristine = None, {}
 
-    def model(self, backbone: BackboneSource, task: Task, seed: int) -> tuple[nn.Module, str]:
+    def model(
+        self, backbone: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None
+    ) -> tuple[nn.Module, str]:
         """Return (model, hash of its backbone): pretrained values everywhere, a head drawn from ``seed``."""
-        key = (backbone.identity, task.num_outputs)
+        key = (backbone.identity, task.num_outputs, attention_dropout)
         if self._model is None or key != self._key:
             self.forget_model()  # before the new one is loaded
-            model = load_model(backbone, task, seed)
+            model = load_model(backbone, task, seed, attention_dropout)
             self._hash = backbone_hash(model)
             if self._keeps_backbone:
                 self._model, self._key = model, key

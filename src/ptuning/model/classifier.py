@@ -15,7 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from ptuning import metrics
 from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
+from ptuning.model.attention import use_batched_attention
 from ptuning.model.backbone import input_names
+from ptuning.model.dropout import use_lane_dropout
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.selection import describe
 from ptuning.tasks import Task
@@ -97,6 +99,8 @@ class GlueClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.inputs = input_names(model)
+        use_lane_dropout(model)
+        use_batched_attention(model)
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
         self.optimisation = optimisation
