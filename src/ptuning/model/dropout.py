@@ -11,7 +11,7 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
     """Return a dropout mask in the shape and type of ``like``: 0 at the rate ``p``, else what keeps the mean.
 
     Elements are independent of each other. ``torch.nn.functional.dropout`` draws a 53-bit number for each; 16 bits of a
-    64-bit word do as well, at a quarter of the time on the whole (benchmarks/README.md).
+    64-bit word do as well, in less time (benchmarks/README.md).
 
     Parameters
     ----------
