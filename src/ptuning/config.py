@@ -125,6 +125,11 @@ class Config:
     logger: dict[str, Any] | None = None
     callbacks: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
+    attention_dropout: float | None = None
+    frozen_prefix: str = "live"
+    frozen_prefix_dtype: str = "fp32"
+    frozen_prefix_memory_mb: int = 2000
+    frozen_prefix_disk_mb: int = 20000
     predict: list[str] = field(default_factory=list)
     runs_dir: str = "runs"
     checkpoint_seconds: float = 60.0
@@ -187,6 +192,12 @@ def check(cfg: DictConfig) -> Config:
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
     if config.subset != "all":
         raise ConfigError(f"subset={config.subset} is not known. Allowed: all.")
+    if config.attention_dropout is not None and not 0 <= config.attention_dropout < 1:
+        raise ConfigError(
+            f"attention_dropout={config.attention_dropout} is a rate: 0 <= attention_dropout < 1, or null."
+        )
+    _one_of("frozen_prefix", config.frozen_prefix, ("live", "cache"))
+    _one_of("frozen_prefix_dtype", config.frozen_prefix_dtype, ("fp32", "fp16", "bf16"))
     if not config.module.parts:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
     for name, part in config.module.parts.items():
@@ -200,6 +211,7 @@ def check(cfg: DictConfig) -> Config:
         "task.max_epochs": config.task.max_epochs,
         "task.batch_size": config.task.batch_size,
         "data.eval_batch_size": config.data.eval_batch_size,
+        "frozen_prefix_disk_mb": config.frozen_prefix_disk_mb,
         **{f"module.parts.{name}.max_epochs": part.max_epochs for name, part in config.module.parts.items()},
         **{f"data.sizes.{name}": size for name, size in config.data.sizes.items()},
     }.items():
@@ -221,6 +233,8 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError(f"optim.eps={optim.eps} must be above 0, e.g. 1e-8.")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} is not a seed: a whole number from 0 to 4294967295.")
+    if config.frozen_prefix_memory_mb < 0:
+        raise ConfigError(f"frozen_prefix_memory_mb={config.frozen_prefix_memory_mb} must be at least 0 MB.")
     if not config.checkpoint_seconds >= 0:
         raise ConfigError(f"checkpoint_seconds={config.checkpoint_seconds} must be at least 0.")
     if config.job_timeout is not None and not config.job_timeout > 0:

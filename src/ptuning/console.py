@@ -4,12 +4,12 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
 from ptuning.data.tokens import Batch
@@ -82,6 +82,11 @@ def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
     console.print(f"{folder}  ({when})")
     if "wandb_sync" in record:
         console.print(f"W&B is offline: {record['wandb_offline']}. To upload later: {record['wandb_sync']}")
+
+
+def follow(name: str, steps: Sequence[Any]) -> Iterable[Any]:
+    """Yield ``steps``, with a bar that shows how far they are where the output is a terminal."""
+    return track(steps, name, console=console, transient=True, disable=not console.is_terminal)
 
 
 _NOT_METRICS = ("epoch", "step", "train_loss", "score")

@@ -7,14 +7,30 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 
 from ptuning.config import Config, TrainerConfig
 from ptuning.data.sources import HubSource, LocalSource, Source, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import BackboneSource, find_backbone, load_skeleton, usable_positions
+from ptuning.model.backbone import (
+    BackboneSource,
+    attention_dropout_key,
+    find_backbone,
+    load_skeleton,
+    usable_positions,
+)
 from ptuning.model.classifier import Optimisation
-from ptuning.selection import ModuleSelectionCallback, SelectionCallback, count_layers, format_layers, parse_layers
+from ptuning.selection import (
+    ARCHITECTURES,
+    ModuleSelectionCallback,
+    SelectionCallback,
+    count_frozen_blocks,
+    count_layers,
+    format_layers,
+    known_architecture,
+    parse_layers,
+)
 from ptuning.tasks import Task, get_task
 
 _HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
@@ -35,6 +51,8 @@ class Plan:
     trainer: dict[str, Any]
     selector: SelectionCallback
     callbacks: tuple[pl.Callback, ...]
+    caches_prefix: bool = False
+    attention_dropout: float | None = None
 
     @property
     def module_label(self) -> str:
@@ -65,6 +83,8 @@ class Plan:
             "callbacks": config.callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
             **({"select_on": config.data.select_on} if config.data.select_on != "dev" else {}),
+            **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
+            **({"frozen_prefix": config.frozen_prefix_dtype} if self.caches_prefix else {}),
         }
 
 
@@ -108,7 +128,28 @@ def make_plan(config: Config) -> Plan:
         trainer=_trainer_arguments(config.trainer, max_epochs),
         selector=selector,
         callbacks=callbacks,
+        caches_prefix=config.frozen_prefix == "cache" and _has_prefix(skeleton, selector),
+        attention_dropout=_attention_dropout(config, skeleton),
     )
+
+
+def _attention_dropout(config: Config, skeleton: Any) -> float | None:
+    """Return the typed rate, or ``None`` if it is the pretrained model's own anyway."""
+    rate = config.attention_dropout
+    if rate is None or getattr(skeleton.config, attention_dropout_key(skeleton.config)) == rate:
+        return None
+    return rate
+
+
+def _has_prefix(skeleton: nn.Module, selector: SelectionCallback) -> bool:
+    """Say whether whole blocks lie below everything that moves; a reader's own choice is known only with weights."""
+    if known_architecture(skeleton) is None:
+        raise ConfigError(
+            f"frozen_prefix=cache has to know the blocks of a {type(skeleton).__name__}, and does not "
+            f"(it knows: {', '.join(ARCHITECTURES)}). Leave it out, which is frozen_prefix=live."
+        )
+    own = type(selector) is not ModuleSelectionCallback
+    return own or count_frozen_blocks(skeleton, selector.choose(skeleton)) > 0
 
 
 def _optimisation(config: Config) -> Optimisation:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,24 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 import ptuning
 from ptuning import tracking
-from ptuning.config import check
-from ptuning.console import TrainingProgress, console, describe_selection, quiet, show_plan, show_result
+from ptuning.config import Config, check
+from ptuning.console import TrainingProgress, console, describe_selection, follow, quiet, show_plan, show_result
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
 from ptuning.errors import RunError
+from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
+from ptuning.model.prefix import FrozenPrefix
+from ptuning.model.prefix_cache import PrefixCache
 from ptuning.plan import Plan, in_micro_batches, make_plan
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
-from ptuning.selection import Selection
+from ptuning.selection import Selection, count_frozen_blocks
 from ptuning.sweeps.outcome import Sweep
 from ptuning.tasks import get_task
 from ptuning.warm import Warm
@@ -161,10 +166,18 @@ def _train(
         data.setup("fit")
         data_seconds = time.perf_counter() - began
 
-        network, digest = warm.model(plan.backbone, plan.task, config.seed)
+        network, digest = warm.model(plan.backbone, plan.task, config.seed, plan.attention_dropout)
         selection = plan.selector.apply(network)
-        holdout = config.data.select_on == HOLDOUT
-        classifier = GlueClassifier(network, plan.task, plan.optimisation, config.seed, folder.key, holdout)
+        cache = _make_prefix_cache(plan, network, selection, digest, warm)
+        classifier = GlueClassifier(
+            network,
+            plan.task,
+            plan.optimisation,
+            config.seed,
+            folder.key,
+            holdout=config.data.select_on == HOLDOUT,
+            prefix=cache.prefix if cache else None,
+        )
         model_seconds = time.perf_counter() - began - data_seconds
         record.add(**_counts(selection), selection=list(selection.names), backbone_hash=digest)
         record.add(train_examples=len(data.split("train")))
@@ -195,6 +208,10 @@ def _train(
         )
 
         callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
+        if cache:
+            record.values["frozen_prefix"] = cache.describe(data)
+            record.closing.append(lambda values: values["seconds"].update(prefix=round(cache.seconds, 3)))
+            callbacks.append(cache)
         if config.trial:
             from ptuning.sweeps.search import Pruning
 
@@ -211,7 +228,7 @@ def _train(
             default_root_dir=folder.path,
         )
         record.add(device=_device_name(trainer))
-        show_plan(_plan_rows(plan, data, selection, record.values["device"]))
+        show_plan(_plan_rows(plan, data, selection, record.values))
         if resumed:
             console.print(f"Going on from {_near(resumed)}")
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
@@ -342,7 +359,37 @@ def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
     }
 
 
-def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, device: str) -> dict[str, str]:
+def _make_prefix_cache(
+    plan: Plan, network: nn.Module, selection: Selection, digest: str, warm: Warm
+) -> PrefixCache | None:
+    depth = count_frozen_blocks(network, selection.names) if plan.caches_prefix else 0
+    if not depth:
+        return None
+    config = plan.config
+    return PrefixCache(
+        FrozenPrefix(network, depth),
+        input_names(network),
+        digest,
+        warm.states,
+        config.frozen_prefix_dtype,
+        config.frozen_prefix_memory_mb,
+        config.frozen_prefix_disk_mb,
+        tell=console.print,
+        watch=partial(follow, "frozen prefix") if config.trainer.enable_progress_bar else lambda batches: batches,
+    )
+
+
+def _describe_prefix(config: Config, about: dict[str, Any] | None) -> dict[str, str]:
+    """Return the row of the table that says what runs once per example, if that was asked for."""
+    if config.frozen_prefix == "live":
+        return {}
+    if about is None:
+        return {"prefix": "live, for want of a block below everything that moves"}
+    tokens = "first tokens" if about["tokens"] == "first" else "all tokens"
+    return {"prefix": f"{about['depth']} blocks, cached: {about['megabytes']:,.1f} MB ({tokens}, {about['dtype']})"}
+
+
+def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: dict[str, Any]) -> dict[str, str]:
     sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
     synthetic = " [yellow]synthetic[/]" if plan.config.data.source == "synthetic" else ""
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
@@ -351,7 +398,8 @@ def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, device: s
         "module": f"{plan.module_label}, layers {plan.layers}",
         "moves": describe_selection(selection),
         "backbone": plan.backbone.label,
-        "on": f"{device}, {plan.trainer['precision']}",
+        **_describe_prefix(plan.config, record.get("frozen_prefix")),
+        "on": f"{record['device']}, {plan.trainer['precision']}",
         "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, seed {plan.config.seed}",
         "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }

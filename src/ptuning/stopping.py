@@ -38,7 +38,7 @@ class StopRequest:
         if not self._patient:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-            self._before = {}
+            self._before, self.asked = {}, False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptuning.data.sources import cache_folder
 from ptuning.data.tokens import TokenTable
 from ptuning.model.backbone import BackboneSource, backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.model.states import StateStore
 from ptuning.tasks import Task
 
 
@@ -25,10 +27,12 @@ class Warm:
         self._keeps_backbone = keeps_backbone
         self._tokenizers: dict[str, Any] = {}
         self._splits: dict[tuple[Any, ...], dict[str, TokenTable]] = {}
-        self._key: tuple[str, int] | None = None
+        self._key: tuple[str, int, float | None] | None = None
         self._model: nn.Module | None = None
         self._pristine: dict[str, Tensor] = {}
         self._hash = ""
+        self.states = StateStore(cache_folder() / "prefix")
+        """Hidden states behind frozen prefixes."""
 
     def tokenizer(self, backbone: BackboneSource) -> Any:
         """Return the tokenizer of a backbone."""
@@ -48,12 +52,14 @@ class Warm:
         """Let go of the backbone."""
         self._model, self._pristine = None, {}
 
-    def model(self, backbone: BackboneSource, task: Task, seed: int) -> tuple[nn.Module, str]:
+    def model(
+        self, backbone: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None
+    ) -> tuple[nn.Module, str]:
         """Return (model, hash of its backbone): pretrained values everywhere, a head drawn from ``seed``."""
-        key = (backbone.identity, task.num_outputs)
+        key = (backbone.identity, task.num_outputs, attention_dropout)
         if self._model is None or key != self._key:
             self.forget_model()  # before the new one is loaded
-            model = load_model(backbone, task, seed)
+            model = load_model(backbone, task, seed, attention_dropout)
             self._hash = backbone_hash(model)
             if self._keeps_backbone:
                 self._model, self._key = model, key

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ptuning.data.batching import LengthGroupedBatches, SortedBatches
 from ptuning.data.sources import Source, cache_folder
@@ -69,6 +69,8 @@ class GlueDataModule(pl.LightningDataModule):
         self.select_on = select_on
         self.splits = splits if splits is not None else {}
         self._parts: dict[str, TokenTable] = {}
+        self.served: dict[str, Dataset[Batch]] = {}
+        """Tables that take the place of splits in batches: the same rows, with more about each."""
 
     def split(self, name: str) -> TokenTable:
         """Return a split as tokens, reading it at the first call; ``train`` without what is held out of it.
@@ -122,7 +124,7 @@ class GlueDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches."""
-        return self._loader(self.split("train"), self.order)
+        return self._loader(self.served.get("train", self.split("train")), self.order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return one loader per split of :attr:`evaluated`, longest rows first."""
@@ -131,7 +133,7 @@ class GlueDataModule(pl.LightningDataModule):
     def eval_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return any split in evaluation order; ``batch["index"]`` leads back to the data's own order."""
         split = self.split(name)
-        return self._loader(split, SortedBatches(split.lengths, self.eval_batch_size))
+        return self._loader(self.served.get(name, split), SortedBatches(split.lengths, self.eval_batch_size))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the training order, for a checkpoint."""
@@ -147,6 +149,6 @@ class GlueDataModule(pl.LightningDataModule):
         """Go on from the place in a checkpoint."""
         self.order.start_at(state_dict["epoch"], state_dict["batch"])
 
-    def _loader(self, split: TokenTable, order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:
+    def _loader(self, split: Dataset[Batch], order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:
         # A "sampler" of lists with batch_size=None: the table builds a whole batch in one indexing operation.
         return DataLoader(split, sampler=order, batch_size=None, pin_memory=torch.cuda.is_available())

@@ -108,15 +108,17 @@ def load_tokenizer(source: BackboneSource) -> Any:
     return tokenizer
 
 
-def load_model(source: BackboneSource, task: Task, seed: int) -> nn.Module:
+def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
     """Return ``AutoModelForSequenceClassification`` for ``task``: pretrained backbone, fresh seeded head, fp32.
 
     The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
-    depends on ``seed`` alone and not on what ran before.
+    depends on ``seed`` alone and not on what ran before. ``attention_dropout`` takes the place of the config's rate.
     """
     from transformers import AutoModelForSequenceClassification
 
     config = load_config(source, task)
+    if attention_dropout is not None:
+        setattr(config, attention_dropout_key(config), attention_dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
         if source.location:
@@ -168,6 +170,20 @@ def load_config(source: BackboneSource, task: Task | None = None) -> Any:
         end = getattr(config, "eos_token_id", None)
         config.pad_token_id = end[0] if isinstance(end, list) else end
     return config
+
+
+def attention_dropout_key(config: Any) -> str:
+    """Return how a Hugging Face configuration calls the rate of dropout on attention weights.
+
+    Raises
+    ------
+    BackboneError
+        If it has no such rate, or calls it otherwise.
+    """
+    for key in ("attention_probs_dropout_prob", "attention_dropout"):
+        if hasattr(config, key):
+            return key
+    raise BackboneError(f"A {type(config).__name__} has no attention dropout to set: leave attention_dropout out.")
 
 
 def usable_positions(model: nn.Module) -> int | None:

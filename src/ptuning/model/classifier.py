@@ -15,7 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from ptuning import metrics
 from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
+from ptuning.model.attention import use_batched_attention
 from ptuning.model.backbone import input_names
+from ptuning.model.dropout import use_lane_dropout
+from ptuning.model.prefix import FrozenPrefix
 from ptuning.selection import describe
 from ptuning.tasks import Task
 
@@ -82,6 +85,9 @@ class GlueClassifier(pl.LightningModule):
         Identifies the run in checkpoints: a checkpoint of another run is refused.
     holdout
         Whether a part of train that was held out is evaluated after the dev sets; its score is ``holdout_score``.
+    prefix
+        What is frozen below everything that moves. A batch that brings the hidden states behind it, as ``prefix``
+        [batch, seq, hidden], is computed from there.
     """
 
     def __init__(
@@ -92,15 +98,19 @@ class GlueClassifier(pl.LightningModule):
         seed: int = 1,
         run_key: str = "",
         holdout: bool = False,
+        prefix: FrozenPrefix | None = None,
     ) -> None:
         super().__init__()
         self.inputs = input_names(model)
+        use_lane_dropout(model)
+        use_batched_attention(model)
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
         self.optimisation = optimisation
         self.seed = seed
         self.run_key = run_key
         self.holdout = holdout
+        self.prefix = prefix
         self.strict_loading = False
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
@@ -113,8 +123,9 @@ class GlueClassifier(pl.LightningModule):
         same mathematics as the whole batch, without most of the arithmetic on padding. A GPU, which is bound by the
         number of its launches at these sizes, takes the batch whole.
         """
-        inputs = {name: batch[name] for name in self.inputs}
-        if not self.training or batch["input_ids"].device.type != "cpu":
+        inputs = {name: batch[name] for name in (*self.inputs, *(("prefix",) if self.prefix else ()))}
+        whole = self.prefix is not None and self.prefix.first_token_only  # nothing is padded
+        if whole or not self.training or batch["input_ids"].device.type != "cpu":
             return self._logits(inputs)
         lengths = batch["attention_mask"].sum(1)
         order = torch.argsort(lengths, descending=True, stable=True)
@@ -125,7 +136,9 @@ class GlueClassifier(pl.LightningModule):
         return torch.cat(pieces)[torch.argsort(order)]
 
     def _logits(self, inputs: Batch) -> Tensor:
-        logits: Tensor = self.model(**inputs).logits
+        states = inputs.pop("prefix", None)
+        output = self.model(**inputs) if states is None or self.prefix is None else self.prefix(inputs, states)
+        logits: Tensor = output.logits
         return logits.float()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

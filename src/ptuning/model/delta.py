@@ -70,7 +70,7 @@ def load(run: str | Path) -> tuple[Any, Any]:
     -------
     tuple
         An ``AutoModelForSequenceClassification`` in evaluation mode and fp32, and its tokenizer. Its logits on the CPU
-        equal those that the run had in fp32, bit for bit, for the same batches.
+        equal those that the run had in fp32, bit for bit, for the same batches; to rounding, if its prefix was cached.
 
     Raises
     ------

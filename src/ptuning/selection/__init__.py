@@ -7,11 +7,13 @@ from ptuning.selection.architectures import (
     GROUPS,
     Architecture,
     architecture_of,
+    known_architecture,
 )
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.select import (
     Selection,
+    count_frozen_blocks,
     count_layers,
     count_modules,
     describe,
@@ -31,10 +33,12 @@ __all__ = [
     "Selection",
     "SelectionCallback",
     "architecture_of",
+    "count_frozen_blocks",
     "count_layers",
     "count_modules",
     "describe",
     "format_layers",
+    "known_architecture",
     "list_modules",
     "parse_layers",
     "select",

@@ -37,6 +37,8 @@ class Architecture:
         the base model.
     absent
         Module that other architectures have → why this one has not, and what to choose instead.
+    block_returns_tuple
+        Whether a block returns its hidden states as the first of a tuple, and not by themselves.
     """
 
     block: str
@@ -44,6 +46,7 @@ class Architecture:
     outside: Mapping[str, str]
     beside: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    block_returns_tuple: bool = False
 
     @property
     def elementary(self) -> tuple[str, ...]:
@@ -137,6 +140,7 @@ MPNET = Architecture(
         }
     ),
     absent=_DENSE_IN_HEAD,
+    block_returns_tuple=True,
 )
 
 DEBERTA_V2 = Architecture(
@@ -170,6 +174,7 @@ DEBERTA_V2 = Architecture(
             "convolution": "only a DeBERTa with conv_kernel_size has it (v2-xlarge, v2-xxlarge)",
         }
     ),
+    block_returns_tuple=True,
 )
 
 _FUSED = "its query, key and value projections are one matrix, Wqkv: module=query_key_value"
@@ -252,6 +257,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 and are selected by name."""
 
 CROSS_CUTTING = ("bias", "full")
+
+ABOVE_BLOCKS = ("pooler", "final_layernorm")
+"""Modules inside the base model that only see what comes out of the last block."""
 
 
 def module_names() -> tuple[str, ...]:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from ptuning.errors import SelectionError, nearest
-from ptuning.selection.architectures import GROUPS, Architecture, architecture_of, known_architecture, module_names
+from ptuning.selection.architectures import (
+    ABOVE_BLOCKS,
+    GROUPS,
+    Architecture,
+    architecture_of,
+    known_architecture,
+    module_names,
+)
 from ptuning.selection.layers import Layers, format_typed, parse_layers
 
 
@@ -140,6 +147,27 @@ def count_layers(model: nn.Module) -> int:
     if not isinstance(number, int):
         raise SelectionError(f"{type(model).__name__} does not say how many layers it has: only layers=all works.")
     return number
+
+
+def count_frozen_blocks(model: nn.Module, names: Iterable[str]) -> int:
+    """Return how many blocks, from the first on, see nothing but frozen weights where ``names`` and the head move.
+
+    It is 0 where something moves that lies below the blocks or that all of them use, and the number of blocks where
+    nothing moves but what lies above them.
+
+    Raises
+    ------
+    SelectionError
+        If there is no entry for the model's architecture.
+    """
+    architecture, total = architecture_of(model), count_layers(model)
+    _, backbone = split_head(model)
+    depth = total
+    for name in set(names) & set(backbone):
+        module, layer = architecture.locate(backbone[name][0]) or ("", None)
+        if module not in ABOVE_BLOCKS and module not in architecture.beside:
+            depth = min(depth, layer or 0)
+    return depth
 
 
 def count_modules(model: nn.Module) -> Mapping[str, Mapping[int | None, int]]:

@@ -1,0 +1,69 @@
+"""Attention for training on a CPU: plain batched products, a softmax and a cheap dropout mask."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from ptuning.model.dropout import draw_mask
+from ptuning.selection import known_architecture
+
+NAME = "ptuning"
+"""By which transformers knows it."""
+
+
+def batched_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return (attention output [batch, seq, heads, width], ``None``), as transformers wants it.
+
+    Without dropout, so in evaluation too, and on other devices it is torch's ``scaled_dot_product_attention``, the
+    default of transformers, bit for bit. With dropout, for which torch has no fused kernel on a CPU, it is the same
+    mathematics with a mask from :func:`ptuning.model.dropout.draw_mask`.
+
+    Parameters
+    ----------
+    module
+        The attention module that calls.
+    query, key, value
+        [batch, heads, seq, width].
+    attention_mask
+        True where a key takes part, broadcastable to [batch, heads, seq, seq]; ``None`` for everywhere.
+    dropout
+        Rate of dropout on the attention's weights.
+    scaling
+        Factor of the products of queries and keys, by default 1/√width.
+    """
+    if not dropout or query.device.type != "cpu" or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(2, 3))
+    if attention_mask is not None:
+        scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
+    weights = torch.softmax(scores, -1)
+    output = torch.matmul(weights * draw_mask(weights, dropout), value)
+    return output.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, batched_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def use_batched_attention(model: Any) -> None:
+    """Let a model attend by :func:`batched_attention`, if it would by ``scaled_dot_product_attention`` otherwise.
+
+    Only families of the table are changed: they attend in both directions, and the tests run over all of them.
+    """
+    if known_architecture(model) is not None and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(NAME)

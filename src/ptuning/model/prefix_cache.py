@@ -1,0 +1,211 @@
+"""The frozen prefix, computed once per row: a callback that keeps its hidden states and puts them into batches."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ptuning.data.batching import SortedBatches
+from ptuning.data.datamodule import GlueDataModule
+from ptuning.data.tokens import Batch, TokenTable
+from ptuning.errors import RunError
+from ptuning.model.prefix import FrozenPrefix
+from ptuning.model.states import DTYPES, HiddenStates, Pieces, StateStore, Wanted, check_stop
+
+_ROWS = 32
+"""Rows that are computed together: of like length, so that little is padding."""
+
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+@dataclass(frozen=True)
+class WithStates(Dataset[Batch]):
+    """A split whose batches bring the hidden states behind the prefix: ``prefix`` [batch, seq, hidden], fp32.
+
+    Where the head looks at the first token alone, ``seq`` is 1 throughout.
+    """
+
+    tokens: TokenTable
+    states: HiddenStates
+    first_token_only: bool
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        batch = self.tokens[rows]
+        if self.first_token_only:
+            batch |= {name: batch[name][:, :1] for name in _INPUTS}
+        return batch | {"prefix": self.states[batch["index"]]}
+
+
+class PrefixCache(pl.Callback):
+    """Before training: computes or finds the hidden states behind the prefix, and hands them to the data.
+
+    Parameters
+    ----------
+    prefix
+        What is frozen, and the model that it belongs to.
+    inputs
+        Names of what the model takes.
+    backbone
+        Hash over the backbone's weights.
+    store
+        Where states are kept.
+    dtype
+        What they are kept in: ``fp32``, ``fp16``, ``bf16``.
+    memory_mb, disk_mb
+        Limits, in MB (10⁶ bytes).
+    tell
+        Called with sentences for the reader.
+    watch
+        Wraps the batches of a long computation, to show how far it is.
+    """
+
+    def __init__(
+        self,
+        prefix: FrozenPrefix,
+        inputs: Sequence[str],
+        backbone: str,
+        store: StateStore,
+        dtype: str = "fp32",
+        memory_mb: int = 2000,
+        disk_mb: int = 20_000,
+        tell: Callable[[str], None] = lambda _: None,
+        watch: Callable[[Sequence[Any]], Iterable[Any]] = lambda batches: batches,
+    ) -> None:
+        self.prefix = prefix
+        self.inputs = tuple(inputs)
+        self.backbone = backbone
+        self.store = store
+        self.dtype = dtype
+        self.memory, self.disk = memory_mb * 1_000_000, disk_mb * 1_000_000
+        self.tell, self.watch = tell, watch
+        self.seconds, self.computed = 0.0, 0
+
+    def describe(self, data: GlueDataModule) -> dict[str, Any]:
+        """Return what a record says: depth, which tokens, in what, and how much."""
+        splits = [data.split(name) for name in _served(data)]
+        return {
+            "depth": self.prefix.depth,
+            "tokens": "first" if self.prefix.first_token_only else "all",
+            "dtype": self.dtype,
+            "megabytes": round(
+                sum(prod(self._shape(split)) for split in splits) * DTYPES[self.dtype].itemsize / 1e6, 3
+            ),
+        }
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Serve every split that the run trains on or scores with its hidden states."""
+        if stage != "fit":
+            return
+        began = time.perf_counter()
+        precision = str(trainer.precision)
+        pl_module.to(trainer.strategy.root_device)  # where Lightning puts it a moment later
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.serve(data, precision, trainer.precision_plugin.forward_context if "mixed" in precision else nullcontext)
+        self.seconds = time.perf_counter() - began
+
+    def serve(
+        self,
+        data: GlueDataModule,
+        precision: str = "32-true",
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """Give the splits of ``data`` their hidden states, computed inside ``context`` where nobody has them yet."""
+        names = _served(data)
+        splits = [data.split(name) for name in names]
+        wanted = [self._wanted(split, precision, context) for split in splits]
+        for name, split, values in zip(
+            names, splits, self.store.take(wanted, self.memory, self.disk, self.tell), strict=True
+        ):
+            data.served[name] = WithStates(
+                split, HiddenStates(values, self._offsets(split)), self.prefix.first_token_only
+            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to go on where something has begun to move that the kept states take for frozen.
+
+        Raises
+        ------
+        RunError
+            If a weight of the prefix moves.
+        """
+        if any(parameter.requires_grad for parameter in self.prefix.parameters()):
+            raise RunError(
+                f"Something below block {self.prefix.depth} was unfrozen during training (by a callback?), but its "
+                "hidden states were computed once, before. Type frozen_prefix=live."
+            )
+
+    def _offsets(self, split: TokenTable) -> Tensor:
+        return torch.arange(len(split) + 1) if self.prefix.first_token_only else split.offsets
+
+    def _shape(self, split: TokenTable) -> tuple[int, int]:
+        return int(self._offsets(split)[-1]), self.prefix.hidden_size
+
+    def _wanted(self, split: TokenTable, precision: str, context: Callable[[], AbstractContextManager[Any]]) -> Wanted:
+        return Wanted(
+            key=self._key(split, precision, self.prefix.depth, self.prefix.first_token_only),
+            shape=self._shape(split),
+            dtype=DTYPES[self.dtype],
+            compute=lambda: self._compute(split, precision, context),
+        )
+
+    def _compute(self, split: TokenTable, precision: str, context: Callable[[], AbstractContextManager[Any]]) -> Pieces:
+        device = next(self.prefix.model.parameters()).device
+        start, known = self._below(split, precision)
+        for rows in self.watch(list(SortedBatches(split.lengths, _ROWS))):
+            check_stop()
+            batch = split[rows]
+            inputs = {name: batch[name].to(device) for name in self.inputs}
+            given = known[batch["index"]].to(device) if known else None
+            with context():
+                states = self.prefix.compute(inputs, start, given).float().cpu()
+            offsets = self._offsets(split)
+            for row, values in zip(rows, states, strict=True):
+                begin, end = int(offsets[row]), int(offsets[row + 1])
+                yield begin, values[: end - begin]
+            self.computed += len(rows)
+
+    def _below(self, split: TokenTable, precision: str) -> tuple[int, HiddenStates | None]:
+        """Return the deepest shorter prefix whose states are kept already, exactly, to go on from."""
+        if self.dtype == "fp32":
+            shape = (int(split.offsets[-1]), self.prefix.hidden_size)
+            for depth in range(self.prefix.depth - 1, 0, -1):
+                key = self._key(split, precision, depth, first_token_only=False)
+                values = self.store.find(key, shape, torch.float32)
+                if values is not None:
+                    return depth, HiddenStates(values, split.offsets)
+        return 0, None
+
+    def _key(self, split: TokenTable, precision: str, depth: int, first_token_only: bool) -> str:
+        """Return a digest over everything that hidden states depend on, the tokens themselves included."""
+        about = [1, self.backbone, _computation(self.prefix.model), depth, first_token_only, self.dtype, precision]
+        digest = hashlib.sha256(json.dumps([*about, split.pad_token_id, *self.inputs], default=str).encode())
+        for column in (split.input_ids, split.token_type_ids, split.offsets):
+            digest.update(column.numpy().data)
+        return digest.hexdigest()[:32]
+
+
+def _served(data: GlueDataModule) -> tuple[str, ...]:
+    return ("train", *data.evaluated)
+
+
+def _computation(model: Any) -> dict[str, Any]:
+    """Return what of a configuration, beside the weights, decides what a backbone computes."""
+    import transformers
+
+    other = ("id2label", "label2id", "problem_type", "_name_or_path", "architectures")
+    values: dict[str, Any] = model.config.to_dict()
+    return {name: value for name, value in sorted(values.items()) if name not in other and "dropout" not in name} | {
+        "transformers_version": transformers.__version__
+    }

@@ -1,0 +1,206 @@
+"""Dropout and attention on a CPU: the same mathematics as torch's, drawn another way."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2ForSequenceClassification
+
+from conftest import TINY, Train
+from ptuning.config import compose
+from ptuning.errors import BackboneError, ConfigError
+from ptuning.model import attention, dropout
+from ptuning.model.attention import batched_attention
+from ptuning.model.backbone import find_backbone, input_names, load_model
+from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.dropout import LaneDropout, draw_mask
+from ptuning.plan import make_plan
+from ptuning.tasks import TASKS
+from test_architectures import SIZES, VARIANTS, tiny
+
+RTE = TASKS["rte"]
+MANY = 1 << 20
+
+
+def within(seen: float, expected: float, deviation: float) -> bool:
+    """Whether a sum of random numbers lies where all but one in two million would."""
+    return abs(seen - expected) < 5 * deviation
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.01, 0.25, 1 / 3])
+def test_the_rate_is_the_one_asked_for_and_the_mean_stays(p: float) -> None:
+    torch.manual_seed(1)
+    mask = draw_mask(torch.empty(MANY), p)
+    rate = round(p * 65536) / 65536
+    assert abs(rate - p) < 1e-5
+    zeros = int((mask == 0).sum())
+    assert within(zeros, MANY * rate, math.sqrt(MANY * rate * (1 - rate)))
+    assert set(mask.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - rate)))}
+
+
+def test_a_tenth_is_6554_of_65536() -> None:
+    mask = draw_mask(torch.empty(8, dtype=torch.float64), 0.1)
+    assert mask.max().item() == 65536 / (65536 - 6554)
+
+
+def test_neighbours_are_independent_within_a_word_and_across_words() -> None:
+    torch.manual_seed(2)
+    p = 6554 / 65536
+    dropped = (draw_mask(torch.empty(MANY), 0.1) == 0).double() - p
+    for lag in (*range(1, 10), 16, 64, 624, 1248, 2496):  # 624 words: the generator's state
+        pairs = MANY - lag
+        both = float((dropped[:-lag] * dropped[lag:]).sum())
+        assert within(both, 0.0, math.sqrt(pairs) * p * (1 - p)), lag
+    for lane in range(4):
+        count = float((dropped[lane::4] + p).sum())
+        assert within(count, MANY / 4 * p, math.sqrt(MANY / 4 * p * (1 - p))), lane
+    quads = (dropped.view(-1, 4) + p).sum(1)
+    for number in range(4):
+        share = math.comb(4, number) * p**number * (1 - p) ** (4 - number)
+        assert within(float((quads == number).sum()), MANY / 4 * share, math.sqrt(MANY / 4 * share)), number
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (2, 3, 5), (1,), (0,), (4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_masks_have_the_shape_and_type_of_what_they_are_for(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    mask = draw_mask(torch.empty(shape, dtype=dtype), 0.1)
+    assert (mask.shape, mask.dtype) == (shape, dtype)
+
+
+def test_masks_follow_from_torchs_seed_and_do_not_repeat() -> None:
+    like = torch.empty(1000)
+    torch.manual_seed(3)
+    one, two = draw_mask(like, 0.1), draw_mask(like, 0.1)
+    torch.manual_seed(3)
+    assert torch.equal(draw_mask(like, 0.1), one)
+    assert not torch.equal(one, two)
+
+
+def test_the_gradient_is_zero_where_the_output_is_and_scaled_elsewhere() -> None:
+    layer = LaneDropout(0.25)
+    given = torch.randn(64, 33, requires_grad=True)
+    output = layer(given)
+    output.sum().backward()
+    assert given.grad is not None
+    torch.testing.assert_close(output, given * given.grad)
+    assert set(given.grad.unique().tolist()) == {0.0, float(torch.tensor(4 / 3))}
+    small = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+
+    def seeded(value: Tensor) -> Tensor:
+        torch.manual_seed(4)
+        return layer(value)
+
+    assert torch.autograd.gradcheck(seeded, small)
+
+
+def test_outside_of_training_and_at_the_ends_it_is_torchs_own() -> None:
+    given = torch.randn(50)
+    assert LaneDropout(0.5).eval()(given) is given
+    assert torch.equal(LaneDropout(0.0)(given), given)
+    assert torch.equal(LaneDropout(1.0)(given), torch.zeros(50))
+
+
+# Attention
+
+
+def rows(model: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    mask = (torch.arange(9) < torch.tensor([9, 5, 7, 1])[:, None]).long()
+    ids = torch.where(mask.bool(), torch.randint(6, 60, (4, 9)), model.config.pad_token_id)
+    types = (torch.arange(9) > 3).long() * mask
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {name: inputs[name] for name in input_names(model)}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_evaluation_keeps_its_bits_and_training_without_its_zeros_is_evaluation(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
+    plain: Any = load_model(source, RTE, 1, attention_dropout=0.1).eval()
+    inputs = rows(plain)
+    expected = plain(**inputs).logits
+    model: Any = load_model(source, RTE, 1, attention_dropout=0.1)
+    GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3))
+    assert torch.equal(model.eval()(**inputs).logits, expected)
+
+    drawn: list[Tensor] = []
+
+    def ones(like: Tensor, p: float) -> Tensor:
+        drawn.append(like)
+        return torch.ones_like(like)
+
+    monkeypatch.setattr(attention, "draw_mask", ones)
+    monkeypatch.setattr(dropout, "draw_mask", ones)
+    logits = model.train()(**inputs).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+    assert sum(like.dim() == 4 for like in drawn) >= 3  # the weights of every block's attention
+    names = [name for name, p in model.named_parameters()]
+    one = torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)
+    two = torch.autograd.grad(expected.square().sum(), list(plain.parameters()), allow_unused=True)
+    for name, mine, theirs in zip(names, one, two, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_attention_with_dropout_is_right_in_the_mean_and_repeats_by_its_seed() -> None:
+    torch.manual_seed(5)
+    query, key, value = (torch.randn(2, 3, 6, 8, dtype=torch.float64) for _ in range(3))
+    mask = (torch.arange(6) < torch.tensor([6, 4])[:, None])[:, None, None].expand(2, 1, 6, 6)
+    module = nn.Module()
+    exact = batched_attention(module, query, key, value, mask)[0]
+    torch.manual_seed(6)
+    first = batched_attention(module, query, key, value, mask, dropout=0.1)[0]
+    draws = torch.stack([batched_attention(module, query, key, value, mask, dropout=0.1)[0] for _ in range(2000)])
+    error = (draws.mean(0) - exact) / (draws.std(0) / math.sqrt(len(draws)))
+    assert error.abs().max() < 5
+    torch.manual_seed(6)
+    assert torch.equal(batched_attention(module, query, key, value, mask, dropout=0.1)[0], first)
+
+
+def test_a_model_that_the_table_does_not_know_keeps_its_own_attention() -> None:
+    decoder: Any = GPT2ForSequenceClassification(
+        GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20, pad_token_id=0)
+    )
+    GlueClassifier(decoder, RTE, Optimisation(1e-3, 1e-3))
+    assert decoder.config._attn_implementation == "sdpa"
+    assert tiny("bert").config._attn_implementation == "sdpa"
+
+
+# attention_dropout=
+
+
+def test_the_rate_of_attention_dropout_can_be_typed_and_is_another_run(train: Train) -> None:
+    usual = train("trainer.max_epochs=1")
+    typed = train("trainer.max_epochs=1", "attention_dropout=0.1")  # BERT's own
+    assert typed.path == usual.path
+    without = train("trainer.max_epochs=1", "attention_dropout=0")
+    assert without.path != usual.path
+    assert without.record["recipe"] == {**usual.record["recipe"], "attention_dropout": 0.0}
+    assert without.record["history"] != usual.record["history"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_attention_dropout_reaches_every_family(variant: str) -> None:
+    source = find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
+    model = load_model(source, RTE, 1, attention_dropout=0.37)
+    rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    rates += [m.attention_dropout for m in model.modules() if isinstance(getattr(m, "attention_dropout", None), float)]
+    assert 0.37 in rates
+
+
+def test_a_rate_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+    for rate in ("1", "-0.1", "1.5"):
+        with pytest.raises(ConfigError, match="0 <= attention_dropout < 1"):
+            compose([*TINY, f"attention_dropout={rate}"])
+    config = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20, pad_token_id=0)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    overrides = [f"backbone={tmp_path}", *TINY[1:], "module=custom", "module.patterns=[ln_]", "task.max_length=40"]
+    with pytest.raises(BackboneError, match="has no attention dropout to set"):
+        make_plan(compose([*overrides, "attention_dropout=0"]))
+    with pytest.raises(ConfigError, match=r"has to know the blocks of a GPT2.*frozen_prefix=live"):
+        make_plan(compose([*overrides, "frozen_prefix=cache"]))
