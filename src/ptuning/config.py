@@ -116,6 +116,7 @@ class Config:
     module: ModuleConfig = field(default_factory=ModuleConfig)
     layers: Any = "all"
     subset: str = "all"
+    subset_scope: str = "tensor"
     task: TaskConfig = field(default_factory=TaskConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -183,8 +184,6 @@ def check(cfg: DictConfig) -> Config:
     optim = config.optim
     _one_of("data.source", config.data.source, ("hub", "local", "synthetic"))
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
-    if config.subset != "all":
-        raise ConfigError(f"subset={config.subset} is not known. Allowed: all.")
     if not config.module.parts:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
     for name, part in config.module.parts.items():

@@ -14,7 +14,16 @@ from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
 from ptuning.model.backbone import BackboneSource, find_backbone, load_skeleton, usable_positions
 from ptuning.model.classifier import Optimisation
-from ptuning.selection import ModuleSelectionCallback, SelectionCallback, count_layers, format_layers, parse_layers
+from ptuning.selection import (
+    ModuleSelectionCallback,
+    SelectionCallback,
+    Subset,
+    count_layers,
+    count_weights,
+    format_layers,
+    parse_layers,
+    parse_subset,
+)
 from ptuning.tasks import Task, get_task
 
 _HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
@@ -31,6 +40,7 @@ class Plan:
     backbone: BackboneSource
     module: tuple[str, ...]
     layers: str
+    subset: Subset
     optimisation: Optimisation
     trainer: dict[str, Any]
     selector: SelectionCallback
@@ -43,6 +53,12 @@ class Plan:
             return type(self.selector).__name__
         return "+".join(self.module)
 
+    @property
+    def subset_keys(self) -> dict[str, str]:
+        """``subset`` and, where it matters, ``subset_scope``, as recipe, record and delta have them."""
+        scope = {"subset_scope": self.subset.scope} if self.subset.is_ranked else {}
+        return {"subset": str(self.subset), **scope}
+
     def recipe(self) -> dict[str, Any]:
         """Return everything that can change the result, and nothing that cannot."""
         config = self.config
@@ -53,7 +69,7 @@ class Plan:
             "modules": self.module,
             "patterns": sorted(set(config.module.patterns)),
             "layers": self.layers,
-            "subset": config.subset,
+            **self.subset_keys,
             "seed": config.seed,
             "backbone": self.backbone.identity,
             "data": self.source.identity(),
@@ -93,8 +109,13 @@ def make_plan(config: Config) -> Plan:
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
     selector, callbacks = _make_callbacks(config, module)
+    subset = parse_subset(config.subset, config.subset_scope)
     if type(selector) is ModuleSelectionCallback:
-        selector.choose(skeleton)  # a wrong name or pattern stops here, before data is read
+        chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
+        if not chosen:
+            subset = Subset()  # nothing moves but the head: the same run, whatever the subset
+        if subset.is_ranked:
+            count_weights(subset, {name: p.numel() for name, p in skeleton.named_parameters() if name in chosen})
     return Plan(
         config=config,
         task=task,
@@ -102,6 +123,7 @@ def make_plan(config: Config) -> Plan:
         backbone=backbone,
         module=module,
         layers="all" if module == ("frozen",) else layers,
+        subset=subset,
         optimisation=_optimisation(config),
         trainer=_trainer_arguments(config.trainer, max_epochs),
         selector=selector,

@@ -57,7 +57,7 @@ _OPEN: Mapping[str, str] = {"best": "best", "seconds": "seconds", "versions": "v
 """Parts of a record whose keys are not fixed, and the first part of the columns' names: ``best/accuracy``."""
 
 _REQUIRED = ("backbone", "task", "source", "module", "layers", "status")
-_NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset")
+_NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset", "subset_scope")
 """Parts of a record's recipe that a cell or the seed says already."""
 
 
@@ -182,6 +182,8 @@ def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
     recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
     row = {name: _get(record, path) for name, path in (*_TEXT.items(), *_NUMBERS.items())}
     row["subset"] = row["subset"] or "all"
+    if record.get("subset_scope") == "selection":
+        row["subset"] += " of the selection"
     row["recipe"] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
     row["folder"] = folder
     for part, prefix in _OPEN.items():
