@@ -208,7 +208,7 @@ class GlueClassifier(pl.LightningModule):
             lr=chosen.lr,
             betas=chosen.betas,
             eps=chosen.eps,
-            fused=self.trainer.precision != "16-mixed",  # the fused kernel cannot be clipped under a GradScaler
+            fused=not str(self.trainer.precision).endswith("-mixed"),  # Lightning cannot clip it under mixed precision
         )
         parts.join(optimizer)
         with warnings.catch_warnings():
