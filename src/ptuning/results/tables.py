@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ptuning.numbers import format_percent
-from ptuning.results.order import layers_key, module_key, task_key
+from ptuning.results.order import layers_key, module_key, subset_key, task_key
 
 MISSING, DAGGER = "–", "†"
 
@@ -73,7 +73,9 @@ def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
         if whole.any():
             tables.append(_table(part[whole], f"{slug}-modules", "all layers"))
         if not whole.all():
-            tables.append(_table(part[~whole], f"{slug}-layers", "chosen layers", shows_layers=True))
+            some = part[~whole]
+            title = "chosen layers" if (some["subset"] == "all").all() else "chosen layers or weights"
+            tables.append(_table(some, f"{slug}-layers", title, shows_layers=True))
     return tables
 
 
@@ -129,7 +131,7 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
     rows = []
     groups = part.groupby(["module", "layers", "subset"], sort=False)
-    for module, layers, subset in sorted(groups.groups, key=lambda g: (module_key(g[0]), layers_key(g[1]), g[2])):
+    for module, layers, subset in sorted(groups.groups, key=_row_key):
         group = groups.get_group((module, layers, subset))
         cells = {(row["task"], row["source"]): _cell(row) for row in group.to_dict("records")}
         rows.append(
@@ -142,6 +144,11 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
         )
     title = f"{backbone}, {title}"
     return ModuleTable(backbone, slug, title, tuple(columns.values()), tuple(rows), _caption(part), shows_layers)
+
+
+def _row_key(row: tuple[str, str, str]) -> Any:
+    module, layers, subset = row
+    return module_key(module), layers_key(layers), subset_key(subset)
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:
