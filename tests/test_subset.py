@@ -492,7 +492,7 @@ def test_tables_have_a_row_per_subset(train: Train, tmp_path: Path) -> None:
     assert cells["trainable_parameters"].tolist() == [2112, 36, 40, 10]
     assert set(cells["note"]) == {""}
     modules, parts = module_tables(cells)
-    assert [row.layers for row in parts.rows] == ["all, top:9", "all, top:10", "all, top:10 of the selection"]
+    assert [row.layers for row in parts.rows] == ["all", "all, top:9", "all, top:10", "all, top:10 of the selection"]
     assert parts.title == "tiny, chosen layers or weights"
     assert "| query | all, top:9 |" in to_markdown(parts)
     assert len(modules.rows) == 1

@@ -65,7 +65,10 @@ class ModuleTable:
 
 
 def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
-    """Return two tables per backbone: all layers, and chosen layers or subsets; without those that are empty."""
+    """Return two tables per backbone: all layers, and chosen layers or weights; without those that are empty.
+
+    In the second, modules that moved in part in all layers have their row for all weights too, to compare with.
+    """
     tables = []
     for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
         slug = f"{number}-{''.join(c if c.isalnum() or c in '-.' else '_' for c in backbone)}"
@@ -73,7 +76,8 @@ def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
         if whole.any():
             tables.append(_table(part[whole], f"{slug}-modules", "all layers"))
         if not whole.all():
-            some = part[~whole]
+            subsets = set(part[(part["layers"] == "all") & (part["subset"] != "all")]["module"])
+            some = part[~whole | part["module"].isin(subsets)]  # a subset's row stands below that of all weights
             title = "chosen layers" if (some["subset"] == "all").all() else "chosen layers or weights"
             tables.append(_table(some, f"{slug}-layers", title, shows_layers=True))
     return tables

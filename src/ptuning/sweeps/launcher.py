@@ -1,8 +1,9 @@
 """What every launcher of ptuning does: compose the grid, leave out what is done, have the rest run, say how it went."""
 
+import re
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -111,9 +112,9 @@ class SweepLauncher(Launcher):
                 cfg.hydra.job.num = number
             task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             shown = [override for override in overrides if not override.startswith("trial=")]
-            name = " ".join(override for override in shown if override.split("=")[0] in varying)
+            name = _typed(override for override in shown if override.split("=")[0] in varying)
             group = f"{cfg.backbone.path} {cfg.task.name}"
-            jobs.append(Job(number, name or " ".join(shown), str(cfg.task.name), group, _plain(task_cfg)))
+            jobs.append(Job(number, name or _typed(shown), str(cfg.task.name), group, _plain(task_cfg)))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
 
@@ -150,6 +151,11 @@ def _error(outcome: Outcome) -> BaseException:
     if outcome.status == INTERRUPTED:
         return Interrupted("Stopped.")
     return outcome.error or RuntimeError(outcome.reason)
+
+
+def _typed(overrides: Iterable[str]) -> str:
+    """Return overrides as they were typed, without the backslashes that Hydra puts before colons."""
+    return re.sub(r"\\(.)", r"\1", " ".join(overrides))
 
 
 def _values(job_overrides: Sequence[Sequence[str]]) -> dict[str, set[str]]:
