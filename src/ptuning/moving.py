@@ -35,7 +35,7 @@ def choose_moving(
         If the subset holds no weight, or more than there are.
     """
     selection = plan.selector.apply(network)
-    if plan.subset.kind == "all":
+    if plan.subset.kind == "all" or not selection.names:
         return selection
     selection = narrow(selection, _choose(plan, network, selection, data) if kept is None else kept)
     plan.selector.keep_to(network, selection)

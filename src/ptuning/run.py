@@ -186,6 +186,7 @@ def _train(
             logger,
             {
                 **asdict(config),
+                **plan.subset_keys,
                 **_counts(selection),
                 "optimisation": asdict(plan.optimisation),
                 "micro_batches": micro_batches,
