@@ -67,6 +67,9 @@ def test_the_grids_of_the_paper_are_one_command(tmp_path: Path) -> None:
     out = train_py("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm")
     assert "6 jobs: 0 done, 6 to run" in out  # the two single layers of this backbone, and all
     assert "module=query layers=1" in out
+    out = train_py("experiment=magnitude", *tiny, "module=query,output", "seed=1")
+    assert "8 jobs: 0 done, 8 to run" in out  # all, and the largest, smallest and random ones of each
+    assert "module=query subset=bottom:1%" in out
     out = train_py("experiment=quick", "backbone=tiny", "data=synthetic", "logger=none", "layers=all", "dry_run=true")
     assert "4 jobs: 0 done, 4 to run" in out
 

@@ -117,6 +117,7 @@ class Config:
     module: ModuleConfig = field(default_factory=ModuleConfig)
     layers: Any = "all"
     subset: str = "all"
+    subset_scope: str = "tensor"
     task: TaskConfig = field(default_factory=TaskConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -190,8 +191,6 @@ def check(cfg: DictConfig) -> Config:
     _one_of("data.source", config.data.source, ("hub", "local", "synthetic"))
     _one_of("data.select_on", config.data.select_on, ("dev", "holdout"))
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
-    if config.subset != "all":
-        raise ConfigError(f"subset={config.subset} is not known. Allowed: all.")
     if config.attention_dropout is not None and not 0 <= config.attention_dropout < 1:
         raise ConfigError(
             f"attention_dropout={config.attention_dropout} is a rate: 0 <= attention_dropout < 1, or null."

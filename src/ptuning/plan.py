@@ -25,11 +25,14 @@ from ptuning.selection import (
     ARCHITECTURES,
     ModuleSelectionCallback,
     SelectionCallback,
+    Subset,
     count_frozen_blocks,
     count_layers,
+    count_weights,
     format_layers,
     known_architecture,
     parse_layers,
+    parse_subset,
 )
 from ptuning.tasks import Task, get_task
 
@@ -47,6 +50,7 @@ class Plan:
     backbone: BackboneSource
     module: tuple[str, ...]
     layers: str
+    subset: Subset
     optimisation: Optimisation
     trainer: dict[str, Any]
     selector: SelectionCallback
@@ -61,6 +65,12 @@ class Plan:
             return type(self.selector).__name__
         return "+".join(self.module)
 
+    @property
+    def subset_keys(self) -> dict[str, str]:
+        """``subset`` and, where it matters, ``subset_scope``, as recipe, record and delta have them."""
+        scope = {"subset_scope": self.subset.scope} if self.subset.is_ranked else {}
+        return {"subset": str(self.subset), **scope}
+
     def recipe(self) -> dict[str, Any]:
         """Return everything that can change the result, and nothing that cannot."""
         config = self.config
@@ -71,7 +81,7 @@ class Plan:
             "modules": self.module,
             "patterns": sorted(set(config.module.patterns)),
             "layers": self.layers,
-            "subset": config.subset,
+            **self.subset_keys,
             "seed": config.seed,
             "backbone": self.backbone.identity,
             "data": self.source.identity(),
@@ -115,8 +125,13 @@ def make_plan(config: Config) -> Plan:
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
     selector, callbacks = _make_callbacks(config, module)
+    subset = parse_subset(config.subset, config.subset_scope)
     if type(selector) is ModuleSelectionCallback:
-        selector.choose(skeleton)  # a wrong name or pattern stops here, before data is read
+        chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
+        if not chosen:
+            subset = Subset()  # nothing moves but the head: the same run, whatever the subset
+        if subset.is_ranked:
+            count_weights(subset, {name: p.numel() for name, p in skeleton.named_parameters() if name in chosen})
     return Plan(
         config=config,
         task=task,
@@ -124,6 +139,7 @@ def make_plan(config: Config) -> Plan:
         backbone=backbone,
         module=module,
         layers="all" if module == ("frozen",) else layers,
+        subset=subset,
         optimisation=_optimisation(config),
         trainer=_trainer_arguments(config.trainer, max_epochs),
         selector=selector,

@@ -111,6 +111,7 @@ class Recorder(pl.Callback):
             save_delta(
                 self.folder,
                 pl_module.moving_state(),
+                pl_module.moving_places(),
                 {**self.description, "score": entry["score"], "epoch": entry["epoch"]},
             )
         self._enter("train" if trainer.training else None)

@@ -22,6 +22,8 @@ RECORD, CHECKPOINT = "record.json", "last.ckpt"
 class RunFolder:
     """The folder of one run, decided by its recipe: ``<backbone>/<task>/<module>/<layers>/seed=<s>-<hash>``.
 
+    Where a subset moves, the layers' part says so: ``all,top=1%``, and ``all,top=1%,selection`` across the selection.
+
     Attributes
     ----------
     path
@@ -81,11 +83,14 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFol
     """Return the folder of the run that ``recipe`` describes.
 
     ``recipe`` holds everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers``
-    and ``seed`` among its keys.
+    and ``seed`` among its keys, and ``subset`` and ``subset_scope`` where only some weights move.
     """
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
     task, module, layers, seed = (recipe[part] for part in ("task", "module", "layers", "seed"))
+    if (subset := recipe.get("subset", "all")) != "all":
+        layers += f",{subset.replace(':', '=')}"  # file systems and copying tools read a colon their own way
+        layers += ",selection" if recipe.get("subset_scope") == "selection" else ""
     path = runs_dir / backbone / task / module / layers / f"seed={seed}-{key}"
     return RunFolder(path, key, f"{task}/{module}/{layers}/seed={seed}")
 

@@ -32,10 +32,11 @@ from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
+from ptuning.moving import choose_moving
 from ptuning.plan import Plan, in_micro_batches, make_plan
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
-from ptuning.selection import Selection, count_frozen_blocks
+from ptuning.selection import Selection, Subset, count_frozen_blocks
 from ptuning.sweeps.outcome import Sweep
 from ptuning.tasks import get_task
 from ptuning.warm import Warm
@@ -158,8 +159,7 @@ def _train(
     if config.force:
         folder.checkpoint.unlink(missing_ok=True)
     resumed = folder.checkpoint if folder.checkpoint.exists() else None
-    if resumed:
-        _check_checkpoint(resumed, folder.key)
+    kept = _check_checkpoint(resumed, folder.key) if resumed else None
     with Record(folder, _about(plan, folder, resumed is not None)) as record:
         record.values["micro_batches"] = micro_batches
         data = _make_data(plan, plan.source, warm, micro_batches)
@@ -167,7 +167,7 @@ def _train(
         data_seconds = time.perf_counter() - began
 
         network, digest = warm.model(plan.backbone, plan.task, config.seed, plan.attention_dropout)
-        selection = plan.selector.apply(network)
+        selection = choose_moving(plan, network, data, kept)
         cache = _make_prefix_cache(plan, network, selection, digest, warm)
         classifier = GlueClassifier(
             network,
@@ -175,6 +175,7 @@ def _train(
             plan.optimisation,
             config.seed,
             folder.key,
+            indices=selection.indices,
             holdout=config.data.select_on == HOLDOUT,
             prefix=cache.prefix if cache else None,
         )
@@ -200,6 +201,7 @@ def _train(
             logger,
             {
                 **asdict(config),
+                **plan.subset_keys,
                 **_counts(selection),
                 "optimisation": asdict(plan.optimisation),
                 "micro_batches": micro_batches,
@@ -291,7 +293,7 @@ def _about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
         "source": plan.config.data.source,
         "module": plan.module_label,
         "layers": plan.layers,
-        "subset": plan.config.subset,
+        **plan.subset_keys,
         "seed": plan.config.seed,
         "backbone": plan.backbone.label,
         "select_on": plan.config.data.select_on,
@@ -329,10 +331,14 @@ def _outcome(recorder: Recorder, phases: dict[str, float], total: float) -> dict
     return found
 
 
-def _check_checkpoint(path: Path, key: str) -> None:
-    """Refuse a checkpoint that cannot be read or belongs to another run, before anything is loaded."""
+def _check_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor]:
+    """Refuse a checkpoint that cannot be read or belongs to another run, before anything is loaded.
+
+    Returns the places of the weights that it moves in parameters that move in part.
+    """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("run_key")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found, indices = checkpoint.get("run_key"), checkpoint.get("indices", {})
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
         raise RunError(
             f"{_near(path)} cannot be read as a checkpoint ({str(error).splitlines()[0]}). "
@@ -343,6 +349,7 @@ def _check_checkpoint(path: Path, key: str) -> None:
             f"{_near(path)} was written by another run ({found}, not {key}). "
             "Remove it, or type force=true to begin anew."
         )
+    return {name: places.long() for name, places in indices.items()}
 
 
 def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
@@ -354,7 +361,7 @@ def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
         "source": plan.config.data.source,
         "module": plan.module_label,
         "layers": plan.layers,
-        "subset": plan.config.subset,
+        **plan.subset_keys,
         "max_length": plan.config.task.max_length,
     }
 
@@ -396,6 +403,7 @@ def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: d
     return {
         "task": f"{plan.task.name}{synthetic} ({sizes})",
         "module": f"{plan.module_label}, layers {plan.layers}",
+        **_subset_row(plan.subset),
         "moves": describe_selection(selection),
         "backbone": plan.backbone.label,
         **_describe_prefix(plan.config, record.get("frozen_prefix")),
@@ -403,6 +411,11 @@ def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: d
         "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, seed {plan.config.seed}",
         "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }
+
+
+def _subset_row(subset: Subset) -> dict[str, str]:
+    scope = {"tensor": " of each tensor", "selection": " of the selection"}[subset.scope] if subset.is_ranked else ""
+    return {} if subset.kind == "all" else {"subset": f"{subset}{scope}"}
 
 
 def _device_name(trainer: pl.Trainer) -> str:

@@ -18,6 +18,7 @@ from ptuning.errors import RunError
 from ptuning.model.attention import use_batched_attention
 from ptuning.model.backbone import input_names
 from ptuning.model.dropout import use_lane_dropout
+from ptuning.model.partial import MovingParts, compact_places, moving_values
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.selection import describe
 from ptuning.tasks import Task
@@ -88,6 +89,9 @@ class GlueClassifier(pl.LightningModule):
     prefix
         What is frozen below everything that moves. A batch that brings the hidden states behind it, as ``prefix``
         [batch, seq, hidden], is computed from there.
+    indices
+        Parameters of which only some weights move → their places in the flattened parameter
+        (:attr:`ptuning.Selection.indices`).
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class GlueClassifier(pl.LightningModule):
         run_key: str = "",
         holdout: bool = False,
         prefix: FrozenPrefix | None = None,
+        indices: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.inputs = input_names(model)
@@ -111,6 +116,8 @@ class GlueClassifier(pl.LightningModule):
         self.run_key = run_key
         self.holdout = holdout
         self.prefix = prefix
+        self.indices = dict(indices or {})
+        self._parts = MovingParts(model, {})
         self.strict_loading = False
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
@@ -160,6 +167,11 @@ class GlueClassifier(pl.LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients; of a parameter that moves in part, those of its moving weights alone are kept."""
+        with self._parts.gathering():
+            super().backward(loss, *args, **kwargs)
+
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the last evaluation."""
         self._collected = {number: [] for number in range(len(self.task.validation) + self.holdout)}
@@ -202,10 +214,11 @@ class GlueClassifier(pl.LightningModule):
         """Return AdamW over what moves, with warm-up and decay counted in optimiser steps."""
         chosen = self.optimisation
         head = set(describe(self.model, ()).head_names)
+        parts = self._parts = MovingParts(self.model, self.indices)
         groups: list[dict[str, Any]] = [
             {
                 "params": [
-                    parameter
+                    parts.parameter(name, parameter)
                     for name, parameter in self.model.named_parameters()
                     if parameter.requires_grad and (name in head) == in_head and (parameter.dim() >= 2) == decays
                 ],
@@ -221,8 +234,9 @@ class GlueClassifier(pl.LightningModule):
             lr=chosen.lr,
             betas=chosen.betas,
             eps=chosen.eps,
-            fused=self.trainer.precision != "16-mixed",  # the fused kernel cannot be clipped under a GradScaler
+            fused=not str(self.trainer.precision).endswith("-mixed"),  # Lightning cannot clip it under mixed precision
         )
+        parts.join(optimizer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             steps = int(self.trainer.estimated_stepping_batches)
@@ -230,21 +244,29 @@ class GlueClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def moving_state(self) -> dict[str, Tensor]:
-        """Return the parameters that move, by their names in the Hugging Face model, on the CPU."""
+        """Return what moves, by name in the Hugging Face model, on the CPU: whole parameters, or the values at
+        :attr:`indices`."""
         return {
-            name: parameter.detach().cpu().clone()
+            name: moving_values(parameter, self.indices[name]).cpu()
+            if name in self.indices
+            else parameter.detach().cpu().clone()
             for name, parameter in self.model.named_parameters()
             if parameter.requires_grad
         }
 
+    def moving_places(self) -> dict[str, Tensor]:
+        """Return :attr:`indices` as they are stored: in 32 bits where a parameter's size allows it."""
+        parameters = dict(self.model.named_parameters())
+        return {name: compact_places(places, parameters[name].numel()) for name, places in self.indices.items()}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what moves."""
-        moving = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in moving}
+        """Keep only what moves, and its places where it moves in part."""
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.moving_state().items()}
+        checkpoint["indices"] = self.moving_places()
         checkpoint["run_key"] = self.run_key
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse the checkpoint of another run, or one with another selection.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another run, or one with another selection; make its parameters whole.
 
         Raises
         ------
@@ -252,11 +274,22 @@ class GlueClassifier(pl.LightningModule):
             If the checkpoint was not written by this run.
         """
         moving = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
-        if checkpoint.get("run_key") != self.run_key or set(checkpoint["state_dict"]) != moving:
+        places = checkpoint.get("indices", {})
+        if (
+            checkpoint.get("run_key") != self.run_key
+            or set(checkpoint["state_dict"]) != moving
+            or set(places) != set(self.indices)
+            or not all(torch.equal(places[name].long(), index) for name, index in self.indices.items())
+        ):
             raise RunError(
                 f"The checkpoint in this run's folder was written by another run ({checkpoint.get('run_key')}, "
                 f"not {self.run_key}). Remove last.ckpt, or type force=true to begin anew."
             )
+        parameters = dict(self.model.named_parameters())
+        for name, index in self.indices.items():
+            whole = parameters[name].detach().cpu().clone()
+            whole.view(-1)[index] = checkpoint["state_dict"][f"model.{name}"].cpu()
+            checkpoint["state_dict"][f"model.{name}"] = whole
 
 
 class _factors:

@@ -16,8 +16,17 @@ from ptuning.tasks import get_task
 WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
 
 
-def save_delta(folder: Path, values: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+_VALUES, _PLACES = ":values", ":indices"
+"""What the names of a parameter that moved in part end in."""
+
+
+def save_delta(
+    folder: Path, values: Mapping[str, Tensor], places: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> None:
     """Write a delta: values by parameter name, and what they belong to.
+
+    A parameter ``p`` that has ``places``, in its flattened tensor, moved there alone: the file has ``p:values`` and
+    ``p:indices``, [moved] both.
 
     ``description`` names the backbone (``path``, ``revision``, ``config``, ``hash``), the task, the selection and the
     score. Each of the two files is written whole; the description carries a digest of the values, so that a pair
@@ -27,13 +36,15 @@ def save_delta(folder: Path, values: Mapping[str, Tensor], description: Mapping[
 
     from safetensors.torch import save
 
-    content = save(dict(values), metadata={"format": "pt"})
+    tensors = {f"{name}{_VALUES}" if name in places else name: value for name, value in values.items()}
+    tensors |= {f"{name}{_PLACES}": place for name, place in places.items()}
+    content = save(tensors, metadata={"format": "pt"})
     write_whole(folder / WEIGHTS, content)
     write_json(folder / DESCRIPTION, {"format": 1, "sha256": sha256(content).hexdigest(), **description})
 
 
 def read_delta(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read (values, description) of a delta.
+    """Read (values, description) of a delta; the values by the names that they have in its file.
 
     Raises
     ------
@@ -94,10 +105,24 @@ def apply_delta(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Write the values of a delta into a model, in place."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, value in values.items():
-            if name not in parameters or parameters[name].shape != value.shape:
+        for key, value in values.items():
+            if key.endswith(_PLACES):
+                continue
+            name = key.removesuffix(_VALUES)
+            places = values.get(f"{name}{_PLACES}") if name != key else None
+            if name not in parameters or not _fits(parameters[name], value, places):
                 raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
-            parameters[name].copy_(value)
+            if places is None:
+                parameters[name].copy_(value)
+            else:
+                device = parameters[name].device
+                parameters[name].view(-1).index_copy_(0, places.to(device, torch.int64), value.to(parameters[name]))
+
+
+def _fits(parameter: Tensor, value: Tensor, places: Tensor | None) -> bool:
+    if places is None:
+        return parameter.shape == value.shape
+    return len(places) == len(value) and bool(((places >= 0) & (places < parameter.numel())).all())
 
 
 def describe_backbone(source: BackboneSource, path: str, digest: str) -> dict[str, Any]:

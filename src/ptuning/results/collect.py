@@ -58,7 +58,7 @@ _OPEN: Mapping[str, str] = {"best": "best", "seconds": "seconds", "versions": "v
 """Parts of a record whose keys are not fixed, and the first part of the columns' names: ``best/accuracy``."""
 
 _REQUIRED = ("backbone", "task", "source", "module", "layers", "status")
-_NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset")
+_NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset", "subset_scope")
 """Parts of a record's recipe that a cell or the seed says already."""
 
 
@@ -184,6 +184,8 @@ def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
     row = {name: _get(record, path) for name, path in (*_TEXT.items(), *_NUMBERS.items())}
     row["subset"] = row["subset"] or "all"
     row["select_on"] = row["select_on"] or "dev"
+    if record.get("subset_scope") == "selection":
+        row["subset"] += " of the selection"
     row["recipe"] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
     row["folder"] = folder
     for part, prefix in _OPEN.items():

@@ -116,7 +116,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
     axes.set_xlabel("parameters that train, head included (log)")
     axes.set_ylabel("score × 100")
     _name_at_right(axes, labels[:_LABELLED])
-    some = "" if len(labels) == len(cells) else " Small hollow marks: chosen layers."
+    some = "" if len(labels) == len(cells) else " Small hollow marks: chosen layers or weights."
     caption = f"Mean over seeds, bars one standard deviation.{some}"
     return figure, f"Score against trainable parameters: {where}", caption
 

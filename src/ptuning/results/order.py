@@ -1,4 +1,4 @@
-"""The order in which modules, layers and tasks stand in every table and figure."""
+"""The order in which modules, layers, subsets and tasks stand in every table and figure."""
 
 import re
 
@@ -67,3 +67,14 @@ def layers_key(layers: str) -> tuple[int, list[int], str]:
     ['all', '2', '9-11', '10']
     """
     return int(layers != "all"), [int(number) for number in re.findall(r"\d+", layers)], layers
+
+
+def subset_key(subset: str) -> tuple[int, str, float, str]:
+    """Return what to sort subsets by: ``all``, then by kind and number.
+
+    >>> sorted(["top:10", "top:9", "all", "bottom:1%"], key=subset_key)
+    ['all', 'bottom:1%', 'top:9', 'top:10']
+    """
+    kind, _, rest = subset.partition(":")
+    number = re.match(r"[\d.]+", rest)
+    return int(subset != "all"), kind, float(number[0]) if number else 0.0, rest

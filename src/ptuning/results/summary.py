@@ -9,7 +9,7 @@ import pandas as pd
 
 from ptuning.files import check_place, write_whole
 from ptuning.results.collect import CELL
-from ptuning.results.order import layers_key, module_key, task_key
+from ptuning.results.order import layers_key, module_key, subset_key, task_key
 from ptuning.results.statistics import t_interval
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -104,7 +104,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     notes = {cell: _note(cell, recipes) for cell, recipes in several.groupby(list(CELL), sort=False)}
     chosen["note"] = [notes.get(cell, "") for cell in chosen[list(CELL)].itertuples(index=False, name=None)]
     keys = [
-        (row.backbone, task_key(row.task), row.source, module_key(row.module), layers_key(row.layers), row.subset)
+        (
+            row.backbone,
+            task_key(row.task),
+            row.source,
+            module_key(row.module),
+            layers_key(row.layers),
+            subset_key(row.subset),
+        )
         for row in chosen.itertuples(index=False)
     ]
     order = sorted(range(len(chosen)), key=keys.__getitem__)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ptuning.numbers import format_p, format_percent, format_points
-from ptuning.results.order import layers_key, module_key, task_key
+from ptuning.results.order import layers_key, module_key, subset_key, task_key
 from ptuning.results.resampling import RESAMPLES
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
 from ptuning.results.typeset import DAGGER, MISSING, TextTable
@@ -67,7 +67,10 @@ class ModuleTable:
 
 
 def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
-    """Return two tables per backbone: all layers, and chosen layers or subsets; without those that are empty."""
+    """Return two tables per backbone: all layers, and chosen layers or weights; without those that are empty.
+
+    In the second, modules that moved in part in all layers have their row for all weights too, to compare with.
+    """
     tables = []
     for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
         slug = f"{number}-{''.join(c if c.isalnum() or c in '-.' else '_' for c in backbone)}"
@@ -75,7 +78,10 @@ def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
         if whole.any():
             tables.append(_table(part[whole], f"{slug}-modules", "all layers"))
         if not whole.all():
-            tables.append(_table(part[~whole], f"{slug}-layers", "chosen layers", shows_layers=True))
+            subsets = set(part[(part["layers"] == "all") & (part["subset"] != "all")]["module"])
+            some = part[~whole | part["module"].isin(subsets)]  # a subset's row stands below that of all weights
+            title = "chosen layers" if (some["subset"] == "all").all() else "chosen layers or weights"
+            tables.append(_table(some, f"{slug}-layers", title, shows_layers=True))
     return tables
 
 
@@ -162,7 +168,7 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
     rows = []
     groups = part.groupby(["module", "layers", "subset"], sort=False)
-    for module, layers, subset in sorted(groups.groups, key=lambda g: (module_key(g[0]), layers_key(g[1]), g[2])):
+    for module, layers, subset in sorted(groups.groups, key=_row_key):
         group = groups.get_group((module, layers, subset))
         cells = {(row["task"], row["source"]): _cell(row) for row in group.to_dict("records")}
         rows.append(
@@ -175,6 +181,11 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
         )
     title = f"{backbone}, {title}"
     return ModuleTable(backbone, slug, title, tuple(columns.values()), tuple(rows), _caption(part), shows_layers)
+
+
+def _row_key(row: tuple[str, str, str]) -> Any:
+    module, layers, subset = row
+    return module_key(module), layers_key(layers), subset_key(subset)
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:

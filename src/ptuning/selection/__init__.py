@@ -1,4 +1,4 @@
-"""Module names × layers → the parameters of a model that may move, and the Lightning callback that applies it."""
+"""Module names × layers × subset → what of a model may move, and the Lightning callback that applies it."""
 
 from ptuning.selection.architectures import (
     ARCHITECTURES,
@@ -18,10 +18,12 @@ from ptuning.selection.select import (
     count_modules,
     describe,
     list_modules,
+    narrow,
     select,
     set_trainable,
     split_head,
 )
+from ptuning.selection.subset import Subset, choose_weights, count_weights, outliers, parse_subset
 
 __all__ = [
     "ARCHITECTURES",
@@ -32,15 +34,21 @@ __all__ = [
     "ModuleSelectionCallback",
     "Selection",
     "SelectionCallback",
+    "Subset",
     "architecture_of",
+    "choose_weights",
     "count_frozen_blocks",
     "count_layers",
     "count_modules",
+    "count_weights",
     "describe",
     "format_layers",
     "known_architecture",
     "list_modules",
+    "narrow",
+    "outliers",
     "parse_layers",
+    "parse_subset",
     "select",
     "set_trainable",
     "split_head",

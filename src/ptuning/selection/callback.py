@@ -29,6 +29,8 @@ class SelectionCallback(pl.Callback, ABC):
     what had been unfrozen; selection here is by parameter.)
     """
 
+    _kept: Selection | None = None
+
     def __init__(
         self,
         module: str | Sequence[str] = "layernorm",
@@ -49,11 +51,23 @@ class SelectionCallback(pl.Callback, ABC):
         set_trainable(model, selection)
         return selection
 
+    def keep_to(self, model: nn.Module, selection: Selection) -> None:
+        """Freeze ``model`` outside ``selection``, now and in :meth:`setup`: a part of what :meth:`choose` returned.
+
+        For subsets: they are chosen from pretrained values, once, and not again from values that have moved.
+        """
+        self._kept = selection
+        set_trainable(model, selection)
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Apply the selection before Lightning asks for optimisers."""
         if stage == "fit":
             # A LightningModule that wraps a Hugging Face model keeps it as `model`; any other is taken as it is.
-            self.apply(getattr(pl_module, "model", pl_module))
+            model = getattr(pl_module, "model", pl_module)
+            if self._kept is None:
+                self.apply(model)
+            else:
+                set_trainable(model, self._kept)
 
 
 class ModuleSelectionCallback(SelectionCallback):

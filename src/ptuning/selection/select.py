@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from ptuning.errors import SelectionError, nearest
 from ptuning.selection.architectures import (
@@ -34,6 +34,9 @@ class Selection:
         Number of weights in the head.
     total_parameters
         Number of weights in the whole model, the head included.
+    indices
+        Where only a subset moves: name → places of the moving weights in the flattened parameter (sorted, int64), for
+        every name; else empty. Two selections with the same names and counts compare as equal whatever it holds.
     """
 
     names: tuple[str, ...]
@@ -41,6 +44,7 @@ class Selection:
     trainable_parameters: int
     head_parameters: int
     total_parameters: int
+    indices: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def trainable_percent(self) -> float:
@@ -129,6 +133,17 @@ def describe(model: nn.Module, names: Iterable[str]) -> Selection:
         trainable_parameters=sum(parameters[name].numel() for name in selected),
         head_parameters=sum(parameters[name].numel() for name in head),
         total_parameters=sum(p.numel() for p in parameters.values()),
+    )
+
+
+def narrow(selection: Selection, indices: Mapping[str, Tensor]) -> Selection:
+    """Return the part of a selection in which only the weights at ``indices`` move (see :func:`choose_weights`)."""
+    names = tuple(name for name in selection.names if name in indices)
+    return replace(
+        selection,
+        names=names,
+        trainable_parameters=sum(len(indices[name]) for name in names),
+        indices={name: indices[name] for name in names},
     )
 
 

@@ -1,9 +1,10 @@
 """What every launcher of ptuning does: compose the grid, leave out what is done, have the rest run, say how it went."""
 
 import copy
+import re
 import time
 from abc import abstractmethod
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -115,9 +116,9 @@ class SweepLauncher(Launcher):
                 cfg.hydra.job.num = number
             task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             shown = [override for override in overrides if not override.startswith("trial=")]
-            name = " ".join(override for override in shown if override.split("=")[0] in varying)
+            name = _typed(override for override in shown if override.split("=")[0] in varying)
             group = f"{cfg.backbone.path} {cfg.task.name}"
-            jobs.append(Job(number, name or " ".join(shown), str(cfg.task.name), group, _plain(task_cfg)))
+            jobs.append(Job(number, name or _typed(shown), str(cfg.task.name), group, _plain(task_cfg)))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
 
@@ -179,6 +180,11 @@ def _is_value(override: Override, groups: Container[str]) -> bool:
     """Whether an override sets a plain value, which Hydra does last, and not a group, a new key or Hydra itself."""
     changes = override.type == OverrideType.CHANGE and not override.is_hydra_override()
     return changes and override.package is None and override.key_or_group not in groups
+
+
+def _typed(overrides: Iterable[str]) -> str:
+    """Return overrides as they were typed, without the backslashes that Hydra puts before colons."""
+    return re.sub(r"\\(.)", r"\1", " ".join(overrides))
 
 
 def _values(job_overrides: Sequence[Sequence[str]]) -> dict[str, set[str]]:

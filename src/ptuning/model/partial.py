@@ -1,0 +1,85 @@
+"""Tensors that move in part: what the optimiser sees of them is a parameter of the moving weights alone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingParts:
+    """The moving weights of partly moving tensors, each as one compact parameter for an optimiser.
+
+    The model keeps its whole tensors. Gradients are gathered from them (:meth:`gathering`), values written back to them
+    (:meth:`join`), at the places that move and nowhere else. So weight decay, momentum, clipping, loss scaling and the
+    optimiser's state know of the moving weights only, and the others stay bit for bit.
+
+    Parameters
+    ----------
+    model
+        Where it computes: what is made here lies on the same devices, in the same types.
+    indices
+        Parameter name → places of the moving weights in the flattened tensor, [moving].
+    """
+
+    def __init__(self, model: nn.Module, indices: Mapping[str, Tensor]) -> None:
+        self._whole = {name: p for name, p in model.named_parameters() if name in indices}
+        self._places = {name: indices[name].to(p.device, torch.int64) for name, p in self._whole.items()}
+        self._compact = {name: nn.Parameter(self._read(name)) for name in self._whole}
+
+    def parameter(self, name: str, whole: nn.Parameter) -> nn.Parameter:
+        """Return what an optimiser shall train for a parameter of the model: the part that moves, or all of it."""
+        return self._compact.get(name, whole)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Within, a backward pass leaves gradients with the compact parameters and none with the whole tensors.
+
+        They are added to those that are there. A whole tensor's gradient is dropped as soon as it is complete, so that
+        no two of them are in memory at once.
+        """
+        hooks = [
+            whole.register_post_accumulate_grad_hook(lambda whole, name=name: self._take(name, whole))
+            for name, whole in self._whole.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def join(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let every step of an optimiser begin from the model's values and end with writing the new ones into it."""
+
+        def read(*_: Any) -> None:
+            for name, compact in self._compact.items():
+                compact.data.copy_(self._read(name))
+
+        def write(*_: Any) -> None:
+            with torch.no_grad():
+                for name, compact in self._compact.items():
+                    self._whole[name].view(-1).index_copy_(0, self._places[name], compact)
+
+        if self._compact:
+            optimizer.register_step_pre_hook(read)
+            optimizer.register_step_post_hook(write)
+
+    def _read(self, name: str) -> Tensor:
+        return moving_values(self._whole[name], self._places[name])
+
+    def _take(self, name: str, whole: Tensor) -> None:
+        assert whole.grad is not None
+        gradient, compact = moving_values(whole.grad, self._places[name]), self._compact[name]
+        compact.grad = gradient if compact.grad is None else compact.grad.add_(gradient)
+        whole.grad = None
+
+
+def moving_values(whole: Tensor, places: Tensor) -> Tensor:
+    """Return the values of a tensor at flat places, [places], detached."""
+    return whole.detach().reshape(-1)[places.to(whole.device, torch.int64)]
+
+
+def compact_places(places: Tensor, size: int) -> Tensor:
+    """Return places as they are stored: in 32 bits where the tensor's size allows it."""
+    return places.cpu().to(torch.int32 if size < 2**31 else torch.int64)
