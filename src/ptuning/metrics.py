@@ -98,7 +98,8 @@ def _correlation(x: Tensor, y: Tensor) -> Tensor:
     rows) and computes Matthews' in single precision.
     """
     x, y = x - x.mean(0), y - y.mean(0)
-    return ((x * y).sum() / (x.norm() * y.norm())).clamp(-1, 1)
+    found: Tensor = ((x * y).sum() / (x.norm() * y.norm())).clamp(-1, 1)
+    return found
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def _read_table(file: Path, text: str, ending: str) -> Rows:
 
 
 def _plain_tsv(text: str) -> tuple[list[int], list[list[str]]] | None:
-    """Return (lines, rows) of a TSV file in which a row is a line, or ``None`` if its rows have unequal numbers of fields.
+    """Return (lines, rows) of a TSV file in which a row is a line, or ``None`` if the numbers of fields differ.
 
     GLUE's own files and many others have no quoting: a quote there is an ordinary character, and a reader that takes
     it for more merges rows. pandas and spreadsheets quote. A file counts as quoted where each field that begins with a

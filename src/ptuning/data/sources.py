@@ -15,6 +15,9 @@ from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
 from ptuning.tasks import Task
 
+GLUE = "nyu-mll/glue"
+"""The dataset of the Hub that ``data=hub`` reads."""
+
 _OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with the files, or experiment=demo."
 
 
@@ -76,7 +79,7 @@ class HubSource(Source):
 
     place = "hub"
     task: Task
-    path: str = "nyu-mll/glue"
+    path: str = GLUE
     revision: str | None = None
 
     def read(self, split: str) -> Table:

@@ -54,8 +54,9 @@ class Outlook:
 
 def ask_for_hub(jobs: Sequence[Job]) -> None:
     """Find out whether the Hub can be reached, if any job wants it; before anything of Hugging Face is imported."""
-    for path, source in {(str(job.config["backbone"]["path"]), str(job.config["data"]["source"])) for job in jobs}:
-        use_cache_if_unreachable(path, source)
+    wanted = {(job.config["backbone"]["path"], job.config["data"]["source"], job.config["data"]["path"]) for job in jobs}
+    for backbone, source, dataset in wanted:
+        use_cache_if_unreachable(str(backbone), str(source), dataset)
 
 
 def survey(jobs: Sequence[Job]) -> Outlook:
