@@ -393,6 +393,9 @@ def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: d
     sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
     synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
     about = {name: escape(value) for name, value in plan.source.about().items()}
+    max_length = plan.config.task.max_length
+    if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
+        about["cut"] = f"{100 * cut:.2g} % of the training rows, at {max_length} tokens (task.max_length)"
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
     return {
         "task": f"{plan.task.name}{synthetic} ({sizes})",

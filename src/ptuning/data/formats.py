@@ -49,9 +49,10 @@ class Rows:
             If there is none of this name; the message has the nearest and all.
         """
         if name not in self.columns:
+            has = "Its first line names" if self.origin.lower().endswith((".csv", ".tsv")) else "It has"
             raise DataError(
-                f"{self.origin} has no column '{name}' ({key}).{nearest(name, self.columns)} "
-                f"It has: {', '.join(self.columns)}."
+                f"{self.origin} has no column '{name}'; {key} names another.{nearest(name, self.columns)} "
+                f"{has}: {', '.join(self.columns)}."
             )
         return self.columns[name]
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ptuning.data.facts import IMBALANCED, describe_data, imbalance
 from ptuning.data.formats import Rows, read_rows
 from ptuning.data.options import OwnData
 from ptuning.data.sources import Source, check_texts, reason
@@ -19,9 +20,6 @@ from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.metrics import METRICS
 from ptuning.tasks import Task
-
-IMBALANCE = 4
-"""From so many times the rows of the rarest label on, the most frequent one makes accuracy a poor score."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
@@ -118,20 +116,13 @@ def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
     )
     everything = _labelled(train, names, task)
     dev = _read(chosen, "dev")
-    held_out = dev is None
     if dev is None:
         table, validation = hold_out(everything, chosen.dev_share, chosen.seed)
     else:
         table, validation = everything, _labelled(dev, _label_names(dev, chosen), task, train.origin)
     digest = f"sha256:{_digest([labels, table.texts, table.labels, validation.texts, validation.labels])}"
-    facts = {
-        "text": " + ".join(task.text),
-        **({"dev": f"{100 * chosen.dev_share:g} % of {train.origin}, held out (data.dev_share)"} if held_out else {}),
-        "labels": _describe_counts(counts, task) if labels else _describe_scores(everything.labels or ()),
-        "score": _describe_score(task),
-    }
-    if notes := _notes(task, counts, table, validation):
-        facts["note"] = "\n".join(notes)
+    held_out = f"{100 * chosen.dev_share:g} % of {train.origin}, held out (data.dev_share)" if dev is None else ""
+    facts = describe_data(task, counts, table, validation, held_out)
     return OwnSource(task, chosen, table, validation, digest, facts)
 
 
@@ -158,8 +149,8 @@ def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     }
     if not taken:
         raise DataError(
-            f"{table.origin} has too few rows ({len(table)}) to hold {100 * share:g} % out for scoring: give data.dev=FILE, "
-            "or a larger data.dev_share."
+            f"{table.origin} has too few rows ({len(table)}) to hold {100 * share:g} % out for scoring: give "
+            "data.dev=FILE, or a larger data.dev_share."
         )
     return tuple(  # type: ignore[return-value]
         Table(
@@ -184,14 +175,14 @@ def _read(chosen: OwnData, which: str) -> Rows | None:
     return None
 
 
-def _stamp(file: str | None) -> tuple[int, int] | None:
-    """Return size and time of change: what is kept of a file serves until they change."""
-    path = Path(file or "").expanduser()
-    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+def _stamp(file: str | None) -> tuple[str, int, int] | None:
+    """Return place, size and time of change: what is kept of a file serves until they change."""
+    path = Path(file or "").expanduser().resolve()
+    return (str(path), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 @lru_cache(maxsize=4)
-def _rows(file: str, stamp: tuple[int, int] | None) -> Rows:
+def _rows(file: str, stamp: tuple[str, int, int] | None) -> Rows:
     return read_rows(Path(file).expanduser())
 
 
@@ -308,49 +299,7 @@ def _score_of(chosen: OwnData, labels: tuple[str, ...], counts: Mapping[str, int
             raise ConfigError(f"data.metric={name} does not fit {kind}. What does: {', '.join(fitting)}.")
     if chosen.metric or not labels:
         return chosen.metric or ("pearson", "spearman")
-    return ("f1_macro",) if _imbalance(counts) >= IMBALANCE else ("accuracy",)
-
-
-def _imbalance(counts: Mapping[str, int]) -> float:
-    return max(counts.values()) / min(counts.values())
-
-
-def _describe_counts(counts: Mapping[str, int], task: Task) -> str:
-    rows = sum(counts.values())
-    if len(task.labels) > 10:
-        least, most = (choose(counts, key=lambda name: counts[name]) for choose in (min, max))
-        return (
-            f"classification, {len(task.labels)} labels, from '{least}' with {counts[least]:,} rows to '{most}' "
-            f"with {counts[most]:,}"
-        )
-    each = ", ".join(
-        f"{name}: {counts.get(name, 0):,} ({100 * counts.get(name, 0) / rows:.0f} %)" for name in task.labels
-    )
-    return f"classification: {each}"
-
-
-def _describe_scores(scores: Sequence[float]) -> str:
-    return f"regression: scores from {min(scores):g} to {max(scores):g}, mean {sum(scores) / len(scores):.3g}"
-
-
-def _describe_score(task: Task) -> str:
-    names = [f"{name} of '{task.labels[1]}'" if METRICS[name].two_classes else name for name in task.score_of]
-    return names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
-
-
-def _notes(task: Task, counts: Mapping[str, int], train: Table, validation: Table) -> list[str]:
-    """Return what a reader had better know before waiting for the training."""
-    notes = []
-    if counts and (times := _imbalance(counts)) >= IMBALANCE:
-        notes.append(
-            f"imbalanced: the most frequent label has {times:.0f} times the rows of the rarest; accuracy alone flatters"
-        )
-    if not counts and max(map(abs, train.labels or ())) > 100:
-        notes.append("scores far from 0 are reached slowly: divide them so that they lie within about 10")
-    known = set(zip(*train.texts, strict=True))
-    if seen := sum(row in known for row in zip(*validation.texts, strict=True)):
-        notes.append(f"{seen:,} of {len(validation):,} dev rows have texts that are in train too")
-    return notes
+    return ("f1_macro",) if imbalance(counts) >= IMBALANCED else ("accuracy",)
 
 
 def _shortened(names: Sequence[str]) -> str:
