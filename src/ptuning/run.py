@@ -33,6 +33,7 @@ from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
+from ptuning.numbers import format_percent
 from ptuning.plan import Plan, in_micro_batches, make_plan
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
@@ -395,7 +396,7 @@ def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: d
     about = {name: escape(value) for name, value in plan.source.about().items()}
     max_length = plan.config.task.max_length
     if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
-        about["cut"] = f"{100 * cut:.2g} % of the training rows, at {max_length} tokens (task.max_length)"
+        about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
     return {
         "task": f"{plan.task.name}{synthetic} ({sizes})",

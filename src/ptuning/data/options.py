@@ -10,7 +10,7 @@ from ptuning.errors import ConfigError, nearest
 from ptuning.tasks import OWN, TASKS
 
 KINDS = ("classification", "regression")
-_OF_OWN = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
+OWN_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
 """Keys of ``data`` that only a reader's own data has."""
 
 
@@ -134,7 +134,7 @@ def own_name(data: Any) -> str:
 
 def refuse_own_keys(task: str, data: DataConfig) -> None:
     """Raise :class:`ConfigError` where a task of GLUE is given keys of a reader's own data."""
-    for key in _OF_OWN:
+    for key in OWN_KEYS:
         if getattr(data, key) is not None:
             raise ConfigError(f"data.{key} is for your own data, not for task={task}: type task=custom.")
     if data.source == "files":

@@ -139,13 +139,11 @@ def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     """
     labels = table.labels or ()
     generator = random.Random(seed)
-    ranked = sorted(range(len(table)), key=lambda row: (labels[row], generator.random()))
     counts = Counter(labels)
+    free = [row for row in range(len(table)) if isinstance(labels[row], float) or counts[labels[row]] > 1]
+    ranked = sorted(free, key=lambda row: (labels[row], generator.random()))
     taken = {
-        row
-        for rank, row in enumerate(ranked)
-        if math.floor((rank + 1) * share + 0.5) > math.floor(rank * share + 0.5)
-        and (isinstance(labels[row], float) or counts[labels[row]] > 1)
+        row for rank, row in enumerate(ranked) if math.floor((rank + 1) * share + 0.5) > math.floor(rank * share + 0.5)
     }
     if not taken:
         raise DataError(
