@@ -54,7 +54,8 @@ class Outlook:
 
 def ask_for_hub(jobs: Sequence[Job]) -> None:
     """Find out whether the Hub can be reached, if any job wants it; before anything of Hugging Face is imported."""
-    wanted = {(job.config["backbone"]["path"], job.config["data"]["source"], job.config["data"]["path"]) for job in jobs}
+    parts = [(job.config["backbone"], job.config["data"]) for job in jobs]
+    wanted = {(backbone["path"], data["source"], data["path"]) for backbone, data in parts}
     for backbone, source, dataset in wanted:
         use_cache_if_unreachable(str(backbone), str(source), dataset)
 
