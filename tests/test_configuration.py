@@ -19,7 +19,7 @@ from ptuning.plan import Plan, make_plan
 from ptuning.records import RunFolder, find_run
 from ptuning.selection import BERT, CROSS_CUTTING, GROUPS
 from ptuning.selection.architectures import module_names
-from ptuning.tasks import TASKS
+from ptuning.tasks import OWN, TASKS
 
 CONF = config_folder()
 MODULES = {*module_names(), "custom"}
@@ -116,7 +116,7 @@ def test_every_module_has_a_file_and_every_file_is_a_module() -> None:
 
 def test_every_task_has_a_file_and_every_file_is_a_task() -> None:
     files = choices("task")
-    assert set(files) == set(TASKS)
+    assert set(files) == {*TASKS, OWN}
     assert all(content["name"] == name for name, content in files.items())
 
 

@@ -56,8 +56,18 @@ class DataConfig:
 
     source: str = MISSING
     dir: str | None = None
-    path: str = "nyu-mll/glue"
+    path: str | None = None
+    config: str | None = None
     revision: str | None = None
+    train: str | None = None
+    dev: str | None = None
+    test: str | None = None
+    text: Any = None
+    label: str | None = None
+    kind: str | None = None
+    metric: Any = None
+    dev_share: float | None = None
+    name: str | None = None
     sizes: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     eval_batch_size: int = 64
@@ -188,7 +198,7 @@ def check(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
     optim = config.optim
-    _one_of("data.source", config.data.source, ("hub", "local", "synthetic"))
+    _one_of("data.source", config.data.source, ("hub", "local", "synthetic", "files"))
     _one_of("data.select_on", config.data.select_on, ("dev", "holdout"))
     _one_of("optim.schedule", optim.schedule, ("linear", "constant"))
     if config.attention_dropout is not None and not 0 <= config.attention_dropout < 1:

@@ -59,7 +59,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
             show_run(cfg)
             return None
-        use_cache_if_unreachable(str(cfg.backbone.path), str(cfg.data.source))
+        use_cache_if_unreachable(str(cfg.backbone.path), str(cfg.data.source), cfg.data.path)
         from ptuning.run import run
 
         return run(cfg)

@@ -8,13 +8,17 @@ from urllib.parse import urlsplit
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
-def use_cache_if_unreachable(backbone: str, source: str = "") -> None:
+def use_cache_if_unreachable(backbone: str, source: str = "", dataset: str | None = None) -> None:
     """Set ``HF_HUB_OFFLINE=1`` for this process if the run wants the Hub and it does not answer within 2 s.
 
     The Hub's client would otherwise try for half a minute before it looks into its cache. Call it before
     ``huggingface_hub`` is imported, which reads the variable once.
     """
-    wants_hub = source == "hub" or not (":" in backbone or Path(backbone).expanduser().is_dir())
+    wants_hub = (
+        source == "hub"
+        or (dataset and not Path(dataset).is_dir())
+        or not (":" in backbone or Path(backbone).expanduser().is_dir())
+    )
     if not wants_hub or "HF_HUB_OFFLINE" in os.environ or any(name in os.environ for name in _PROXIES):
         return
     url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))

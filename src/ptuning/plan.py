@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from ptuning.config import Config, TrainerConfig
-from ptuning.data.sources import HubSource, LocalSource, Source, SyntheticSource
+from ptuning.data.options import own_data, refuse_own_keys
+from ptuning.data.own import own_source
+from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
 from ptuning.model.backbone import (
@@ -34,7 +36,7 @@ from ptuning.selection import (
     parse_layers,
     parse_subset,
 )
-from ptuning.tasks import Task, get_task
+from ptuning.tasks import OWN, Task, get_task
 
 _HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
 """Trainer arguments that cannot change a result, so that they stay out of a run's hash."""
@@ -74,7 +76,9 @@ class Plan:
     def recipe(self) -> dict[str, Any]:
         """Return everything that can change the result, and nothing that cannot."""
         config = self.config
+        own = {"score_of": self.task.score_of} if self.task.is_own else {}  # GLUE's tasks have one score each
         return {
+            **own,
             "format": 1,
             "task": self.task.name,
             "module": self.module_label,
@@ -100,12 +104,8 @@ class Plan:
 
 def make_plan(config: Config) -> Plan:
     """Find sources and fill in defaults; nothing large is loaded."""
-    task = get_task(config.task.name)
-    if not task.trains:
-        raise ConfigError(
-            f"{task.name} has no training data. Train MNLI and predict {task.name} with its head: "
-            f"task=mnli predict=[{task.name}]"
-        )
+    source = _make_source(config)
+    task = source.task
     _check_predict(config, task)
     backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
     module = tuple(sorted(config.module.parts))  # a union has no order, so neither has its run folder
@@ -135,7 +135,7 @@ def make_plan(config: Config) -> Plan:
     return Plan(
         config=config,
         task=task,
-        source=_make_source(config, task),
+        source=source,
         backbone=backbone,
         module=module,
         layers="all" if module == ("frozen",) else layers,
@@ -189,18 +189,29 @@ def _optimisation(config: Config) -> Optimisation:
 
 
 def _check_predict(config: Config, task: Task) -> None:
+    if task.is_own and config.predict == ["test"] and not (config.data.test or config.data.path):
+        raise ConfigError("predict=[test] needs a file to predict: data.test=FILE. It needs no labels.")
     allowed = [*task.test, *(["ax"] if task.name == "mnli" else [])]
     for split in config.predict:
         if split not in allowed:
             raise ConfigError(f"predict=[{split}] is not a split of {task.name}. Allowed: {', '.join(allowed)}.")
 
 
-def _make_source(config: Config, task: Task) -> Source:
+def _make_source(config: Config) -> Source:
+    if config.task.name == OWN:
+        return own_source(own_data(config.data))
+    task = get_task(config.task.name)
+    if not task.trains:
+        raise ConfigError(
+            f"{task.name} has no training data. Train MNLI and predict {task.name} with its head: "
+            f"task=mnli predict=[{task.name}]"
+        )
+    refuse_own_keys(task.name, config.data)
     if config.data.source == "synthetic":
         return SyntheticSource(task, {**SIZES, **config.data.sizes}, config.data.seed)
     if config.data.source == "local":
         return LocalSource(task, Path(str(config.data.dir)).expanduser())
-    return HubSource(task, config.data.path, config.data.revision)
+    return HubSource(task, config.data.path or GLUE, config.data.revision)
 
 
 def _make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:

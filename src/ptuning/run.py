@@ -18,6 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
+from rich.markup import escape
 from torch import nn
 
 import ptuning
@@ -33,6 +34,7 @@ from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
+from ptuning.numbers import format_percent
 from ptuning.plan import Plan, in_micro_batches, make_plan
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
@@ -95,7 +97,7 @@ def locate(cfg: DictConfig) -> Located:
     plan = make_plan(config)
     folder = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
     finished = None if config.force else folder.finished()
-    if any(not _predictions(folder.path, split).exists() for split in config.predict):
+    if any(not _predictions(plan, folder.path, split).exists() for split in config.predict):
         finished = None
     return Located(plan, folder, finished)
 
@@ -241,7 +243,7 @@ def _train(
 
 def _predict(plan: Plan, folder: Path, split: str) -> None:
     """Predict an unlabelled split with the run's best weights, unless that was done before."""
-    path = _predictions(folder, split)
+    path = _predictions(plan, folder, split)
     if path.exists():
         return
     model, _ = load(folder)
@@ -263,8 +265,8 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
     console.print(f"{len(order):,} predictions in {_near(path)}")
 
 
-def _predictions(folder: Path, split: str) -> Path:
-    return folder / "predictions" / f"{split}.parquet"
+def _predictions(plan: Plan, folder: Path, split: str) -> Path:
+    return folder / "predictions" / f"{plan.source.predictions_of(split)}.parquet"
 
 
 def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -> GlueDataModule:
@@ -289,8 +291,8 @@ def _about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
     return {
         "name": folder.name,
         "key": folder.key,
-        "task": plan.task.name,
-        "source": plan.config.data.source,
+        **plan.task.describe(),
+        "source": plan.source.place,
         "module": plan.module_label,
         "layers": plan.layers,
         **plan.subset_keys,
@@ -356,9 +358,8 @@ def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
     return {
         "ptuning": ptuning.__version__,
         "backbone": describe_backbone(plan.backbone, plan.config.backbone.path, digest),
-        "task": plan.task.name,
-        "labels": list(plan.task.labels),
-        "source": plan.config.data.source,
+        **plan.task.describe(),
+        "source": plan.source.place,
         "module": plan.module_label,
         "layers": plan.layers,
         **plan.subset_keys,
@@ -398,10 +399,15 @@ def _describe_prefix(config: Config, about: dict[str, Any] | None) -> dict[str, 
 
 def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: dict[str, Any]) -> dict[str, str]:
     sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
-    synthetic = " [yellow]synthetic[/]" if plan.config.data.source == "synthetic" else ""
+    synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
+    about = {name: escape(value) for name, value in plan.source.about().items()}
+    max_length = plan.config.task.max_length
+    if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
+        about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
     return {
         "task": f"{plan.task.name}{synthetic} ({sizes})",
+        **about,
         "module": f"{plan.module_label}, layers {plan.layers}",
         **_subset_row(plan.subset),
         "moves": describe_selection(selection),

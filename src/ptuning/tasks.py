@@ -1,5 +1,7 @@
 """The nine GLUE tasks and AX as one table of data: columns, label names in order, metrics, file names.
 
+A task on a reader's own data is a :class:`Task` too, made from that data (:mod:`ptuning.data.own`).
+
 Column names, label names and their order are those of ``nyu-mll/glue`` on the Hugging Face Hub, so that a head
 trained here serves there. File and folder names are those of the benchmark's own download (Wang et al. 2019,
 https://gluebenchmark.com/tasks).
@@ -8,6 +10,7 @@ https://gluebenchmark.com/tasks).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from ptuning.errors import ConfigError, nearest
 
@@ -21,13 +24,15 @@ class Task:
     name
         The configuration's name, also of the config in ``nyu-mll/glue``.
     text
-        The Hub's names of the one or two text columns.
+        The Hub's names of the one or two text columns; with own data, the reader's.
     labels
         Label names; a label's position is its class id. Empty for regression.
     metrics
         Names of :mod:`ptuning.metrics`; the score is the mean of ``score_of``.
     score_of
-        The metrics whose mean is the GLUE number of the task.
+        The metrics whose mean is the task's number, for GLUE the benchmark's.
+    label
+        The Hub's name of the label column; with own data, the reader's.
     folder
         Folder of the benchmark's own download.
     file_text
@@ -51,8 +56,9 @@ class Task:
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     score_of: tuple[str, ...]
-    folder: str
-    file_text: tuple[str, ...]
+    label: str = "label"
+    folder: str = ""
+    file_text: tuple[str, ...] = ()
     file_label: str = "label"
     header: tuple[str, ...] = ()
     validation: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"validation": "dev"}))
@@ -70,6 +76,22 @@ class Task:
         """Width of the head: the number of classes, or one for regression."""
         return max(len(self.labels), 1)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this is a reader's own data rather than a task of GLUE."""
+        return self.name not in TASKS
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record and a delta say of the task, as plain JSON values; see :func:`described_task`."""
+        return {
+            "task": self.name,
+            "text": list(self.text),
+            "label": self.label,
+            "labels": list(self.labels),
+            "metrics": list(self.metrics),
+            "score_of": list(self.score_of),
+        }
+
 
 _ACCURACY = ("accuracy",)
 _ACCURACY_F1 = ("accuracy", "f1")
@@ -77,6 +99,9 @@ _CORRELATIONS = ("pearson", "spearman")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
 _SENTENCES = ("sentence1", "sentence2")
+
+OWN = "custom"
+"""What ``task=`` calls a reader's own data."""
 
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
@@ -190,6 +215,15 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 )
 
 
+def described_task(description: Mapping[str, Any]) -> Task:
+    """Return the task that a record or a delta was made for: one of GLUE by its name, else what it says itself."""
+    name = description["task"]
+    if name in TASKS:
+        return TASKS[name]
+    text, labels, metrics, score_of = (tuple(description[part]) for part in ("text", "labels", "metrics", "score_of"))
+    return Task(name, text, labels, metrics, score_of, label=description["label"])
+
+
 def get_task(name: str) -> Task:
     """Return the task called ``name``.
 
@@ -199,5 +233,5 @@ def get_task(name: str) -> Task:
         If there is no such task; the message names the nearest one.
     """
     if name not in TASKS:
-        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}.")
+        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}, {OWN}.")
     return TASKS[name]

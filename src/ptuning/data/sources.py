@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ptuning.data.formats import read_text
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
 from ptuning.tasks import Task
+
+GLUE = "nyu-mll/glue"
+"""The dataset of the Hub that ``data=hub`` reads."""
 
 _OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with the files, or experiment=demo."
 
@@ -21,6 +25,11 @@ class Source(ABC):
     """One task's splits, read on demand."""
 
     task: Task
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What a record calls this source: ``hub``, ``local``, ``synthetic`` or ``files``."""
 
     @abstractmethod
     def read(self, split: str) -> Table:
@@ -36,11 +45,20 @@ class Source(ABC):
     def identity(self) -> str:
         """Return what tells this data from other data: a digest of its files, or its name and seed."""
 
+    def predictions_of(self, split: str) -> str:
+        """Return the name of the file that the predictions of a split go to, without its ending."""
+        return split
+
+    def about(self) -> dict[str, str]:
+        """Return what a person wants to know of the data before training, by heading."""
+        return {}
+
 
 @dataclass(frozen=True)
 class SyntheticSource(Source):
     """GLUE look-alikes made by the grammar of :mod:`ptuning.data.synthetic`."""
 
+    place = "synthetic"
     task: Task
     sizes: dict[str, int]
     seed: int = 0
@@ -59,8 +77,9 @@ class SyntheticSource(Source):
 class HubSource(Source):
     """``nyu-mll/glue`` through ``datasets``, with its cache; or a local folder laid out like a Hub dataset."""
 
+    place = "hub"
     task: Task
-    path: str = "nyu-mll/glue"
+    path: str = GLUE
     revision: str | None = None
 
     def read(self, split: str) -> Table:
@@ -72,7 +91,7 @@ class HubSource(Source):
             data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
-                f"{self.path} ({self.task.name}, {split}) could not be had: {_reason(error)}. {_OTHER_WAYS}"
+                f"{self.path} ({self.task.name}, {split}) could not be had: {reason(error)}. {_OTHER_WAYS}"
             ) from error
         return _from_dataset(data, self.task, split, f"{self.path} {self.task.name}/{split}")
 
@@ -85,6 +104,7 @@ class HubSource(Source):
 class LocalSource(Source):
     """A folder: the benchmark's own download, or what ``datasets`` saves (``save_to_disk``, Parquet)."""
 
+    place = "local"
     task: Task
     folder: Path
 
@@ -104,7 +124,7 @@ class LocalSource(Source):
             else:
                 data = datasets.load_from_disk(str(files[0].parent))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"{files[0]} could not be read: {_reason(error)}.") from error
+            raise DataError(f"{files[0]} could not be read: {reason(error)}.") from error
         except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
             raise DataError(f"{files[0]} has no rows.") from error
         return _from_dataset(data, self.task, split, str(files[0]))
@@ -149,16 +169,8 @@ class LocalSource(Source):
 
 def _lines(file: Path) -> list[str]:
     """Return the lines of a text file that has at least one."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        raise DataError(f"{file}, line {line}: byte {byte:#04x} is not UTF-8; save the file as UTF-8.") from None
-    if not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise DataError(f"{file} is empty.")
-    return lines
+    lines = read_text(file).split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _read_tsv(file: Path, task: Task, split: str) -> Table:
@@ -241,7 +253,7 @@ def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> lis
     return ids
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the first line of an error's message, or its name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ptuning.errors import RunError
 from ptuning.files import write_json, write_whole
 from ptuning.model.backbone import BackboneSource, backbone_hash, find_backbone, load_model, load_tokenizer
-from ptuning.tasks import get_task
+from ptuning.tasks import described_task
 
 WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
 
@@ -90,7 +90,7 @@ def load(run: str | Path) -> tuple[Any, Any]:
     """
     values, description = read_delta(Path(run))
     source = _source(description["backbone"])
-    model = load_model(source, get_task(description["task"]), seed=0)
+    model = load_model(source, described_task(description), seed=0)
     found = backbone_hash(model)
     if found != description["backbone"]["hash"]:
         raise RunError(

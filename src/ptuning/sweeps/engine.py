@@ -83,7 +83,8 @@ def run_errand(errand: Errand) -> Outcome:
     from ptuning.sweeps.worker import perform
 
     stop.listen(patient=True)
-    use_cache_if_unreachable(str(errand.config["backbone"]["path"]), str(errand.config["data"]["source"]))
+    data = errand.config["data"]
+    use_cache_if_unreachable(str(errand.config["backbone"]["path"]), str(data["source"]), data["path"])
     with _time_limit(errand):
         return perform(errand.config, errand.sweep, str(errand.announcement))
 

@@ -18,8 +18,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ptuning.data.options import own_name
 from ptuning.errors import Interrupted, SweepError
 from ptuning.sweeps.outcome import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
+from ptuning.tasks import OWN
 
 
 class SweepLauncher(Launcher):
@@ -117,8 +119,9 @@ class SweepLauncher(Launcher):
             task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             shown = [override for override in overrides if not override.startswith("trial=")]
             name = _typed(override for override in shown if override.split("=")[0] in varying)
-            group = f"{cfg.backbone.path} {cfg.task.name}"
-            jobs.append(Job(number, name or _typed(shown), str(cfg.task.name), group, _plain(task_cfg)))
+            task = own_name(cfg.data) if cfg.task.name == OWN else str(cfg.task.name)
+            group = f"{cfg.backbone.path} {task}"
+            jobs.append(Job(number, name or _typed(shown), task, group, _plain(task_cfg)))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
 

@@ -54,8 +54,10 @@ class Outlook:
 
 def ask_for_hub(jobs: Sequence[Job]) -> None:
     """Find out whether the Hub can be reached, if any job wants it; before anything of Hugging Face is imported."""
-    for path, source in {(str(job.config["backbone"]["path"]), str(job.config["data"]["source"])) for job in jobs}:
-        use_cache_if_unreachable(path, source)
+    parts = [(job.config["backbone"], job.config["data"]) for job in jobs]
+    wanted = {(backbone["path"], data["source"], data["path"]) for backbone, data in parts}
+    for backbone, source, dataset in wanted:
+        use_cache_if_unreachable(str(backbone), str(source), dataset)
 
 
 def survey(jobs: Sequence[Job]) -> Outlook:
