@@ -120,7 +120,7 @@ def make_plan(config: Config) -> Plan:
     return Plan(
         config=config,
         task=task,
-        source=_make_source(config, task),
+        source=make_source(config, task),
         backbone=backbone,
         module=module,
         layers="all" if module == ("frozen",) else layers,
@@ -179,7 +179,8 @@ def _check_predict(config: Config, task: Task) -> None:
             raise ConfigError(f"predict=[{split}] is not a split of {task.name}. Allowed: {', '.join(allowed)}.")
 
 
-def _make_source(config: Config, task: Task) -> Source:
+def make_source(config: Config, task: Task) -> Source:
+    """Return where the text of a task comes from."""
     if config.data.source == "synthetic":
         return SyntheticSource(task, {**SIZES, **config.data.sizes}, config.data.seed)
     if config.data.source == "local":

@@ -1,0 +1,7 @@
+"""x"""
+
+HELP = "x"
+
+
+def add_arguments(p): ...
+def run(c): ...
