@@ -179,7 +179,7 @@ def delta_folder(run: str | Path) -> Path:
         return folder
     use_cache_if_unreachable(name)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -223,10 +223,12 @@ def find_delta_backbone(description: Mapping[str, Any], backbone: str | Path | N
 def check_backbone(model: nn.Module, source: BackboneSource, description: Mapping[str, Any], run: str) -> None:
     """Raise :class:`RunError` if a model's backbone is not the one that a delta was trained on."""
     found, wanted = backbone_hash(model), description["backbone"]["hash"]
+    known = Path(description["backbone"]["path"]).name
     if found != wanted:
         raise RunError(
-            f"The delta in {run} was trained on {Path(description['backbone']['path']).name} with weights "
-            f"{wanted[:12]}, but {source.label} has {found[:12]}. A delta fits only the backbone that it was trained on."
+            f"The delta in {run} was trained on {known} with weights "
+            f"{wanted[:12]}, but {source.label} has {found[:12]}. A delta fits only the backbone that it was trained "
+            "on."
         )
 
 
@@ -243,4 +245,3 @@ def apply_delta(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 def describe_backbone(source: BackboneSource, path: str, digest: str) -> dict[str, Any]:
     """Return what :func:`load` needs to find the backbone again and to know it."""
     return {"path": path, "revision": source.revision, "config": dict(source.config), "hash": digest}
-

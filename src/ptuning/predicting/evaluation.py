@@ -101,8 +101,6 @@ def find_data(predictor: Predictor, task: Task, overrides: Sequence[str]) -> Dat
     return DataConfig(**{name: value for name, value in trained_on.items() if name in known})
 
 
-
-
 def _columns(own: Task, task: Task) -> list[int] | None:
     """Return which output of the run's head stands for each label of a task; ``None`` for regression."""
     if own.is_regression != task.is_regression or sorted(own.labels) != sorted(task.labels):

@@ -102,8 +102,8 @@ def _json(lines: Iterable[str], name: str, task: Task, columns: Sequence[str]) -
 
 def _table(lines: Iterable[str], name: str, task: Task, columns: Sequence[str], separator: str) -> Iterator[Row]:
     """Yield the rows of a table with a header; in TSV a quote is an ordinary character, as in GLUE's files."""
-    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
+    rules: Any = {"quoting": csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE}
+    reader = csv.reader(lines, delimiter=separator, strict=True, **rules)
     header: Mapping[str, int] = {}
     chosen: tuple[str, ...] = ()
     while True:

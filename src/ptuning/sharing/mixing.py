@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.errors import RunError
-from ptuning.selection import known_architecture
+from ptuning.selection.architectures import known_architecture
 
 Values = Mapping[str, Tensor]
 """Parameter name → value, of a whole model."""
@@ -38,7 +38,9 @@ class Mixture:
             own = [key for key, _ in module.named_parameters(recurse=False) if f"{name}.{key}" in moved]
             if not own:
                 continue
-            parts = [{key: one[f"{name}.{key}"] for key in module._parameters if f"{name}.{key}" in one} for one in values]
+            parts = [
+                {key: one[f"{name}.{key}"] for key in module._parameters if f"{name}.{key}" in one} for one in values
+            ]
             if isinstance(module, nn.LayerNorm):
                 forward = _layernorm(module, _per_row(parts, which))
             elif own == ["bias"]:

@@ -1,6 +1,7 @@
 """Many deltas over one backbone: switched by exchanging pointers, or mixed in one batch, a delta per row."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,9 @@ class Stack:
 
     def _check(self, name: str) -> None:
         if name not in self.tasks:
-            raise RunError(f"There is no delta '{name}' here.{nearest(name, self.tasks)} Here: {', '.join(self.tasks)}.")
+            raise RunError(
+                f"There is no delta '{name}' here.{nearest(name, self.tasks)} Here: {', '.join(self.tasks)}."
+            )
 
     def _as_parameters(self, name: str, values: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         for parameter, value in values.items():
@@ -155,8 +158,10 @@ class Stack:
         ]
 
     def _config(self, task: Task) -> Any:
-        values = {**self.model.config.to_dict(), **label_settings(task)}
-        return type(self.model.config).from_dict(values)
+        config = copy(self.model.config)
+        for name, value in label_settings(task).items():
+            setattr(config, name, value)
+        return config
 
 
 def _slots(model: nn.Module, names: set[str]) -> dict[str, list[tuple[dict[str, Any], str]]]:
