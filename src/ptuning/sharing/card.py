@@ -133,8 +133,8 @@ def _usage(kind: str, name: str, task: Task, base: Base, max_length: int) -> str
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         f"labels = {labels}\n"
         "backbone = AutoModelForSequenceClassification.from_pretrained(\n"
-        f'    "{base.name}"{revision}, num_labels=len(labels), id2label=dict(enumerate(labels))\n'
-        ")\n"
+        f'    "{base.name}"{revision}, num_labels=len(labels), id2label=dict(enumerate(labels)),\n'
+        "    ignore_mismatched_sizes=True,\n)\n"
         f'model = PeftModel.from_pretrained(backbone, "{name}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{base.name}"{revision}, model_max_length={max_length})'
     )

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ptuning.errors import RunError
 from ptuning.hub import hub_answers, looks_like_hub_id
@@ -52,23 +53,19 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     RunError
         If the Hub refuses or cannot be reached.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HTTPError,  # type: ignore[attr-defined]  # of httpx or httpx2, by its version
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import HfApi, errors
 
+    unreachable: Any = errors.HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by the client's version
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         address = api.create_repo(repo_id, private=private or None, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload with ptuning")
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         reason = (error.server_message or str(error)).strip().splitlines()[0].rstrip(".")
         mend = "The token may not write there: take one of an account that may." if status in (401, 403) else _DRY
         raise RunError(f"The Hub refused {repo_id} ({reason}). {mend}") from error
-    except (OfflineModeIsEnabled, HTTPError, OSError) as error:
+    except (errors.OfflineModeIsEnabled, unreachable, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise RunError(f"The Hub cannot be reached to push {repo_id}: {reason}. {_DRY}") from error
     return str(address)
