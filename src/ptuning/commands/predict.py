@@ -87,7 +87,8 @@ def _counted(answers: Iterator[str]) -> Iterator[str]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         shown = bar.add_task("")
         for lines in answers:
             bar.advance(shown, lines.count("\n"))

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,6 +90,6 @@ def _kept(run: Path, rule: Rule) -> Tensor | None:
     if not path.exists():
         return None
     table = parquet.read_table(path)
-    if table["index"].to_pylist() != list(range(rule.rows)):
+    if not np.array_equal(table["index"].to_numpy(), np.arange(rule.rows)):
         return None
-    return torch.tensor(table["logits"].to_pylist())
+    return torch.from_numpy(table["logits"].combine_chunks().flatten().to_numpy().reshape(rule.rows, -1).copy())

@@ -1,5 +1,8 @@
 """Module names × layers → the parameters of a model that may move, and the Lightning callback that applies it."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ptuning.selection.architectures import (
     ARCHITECTURES,
     BERT,
@@ -9,7 +12,6 @@ from ptuning.selection.architectures import (
     architecture_of,
     known_architecture,
 )
-from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.select import (
     Selection,
@@ -22,6 +24,9 @@ from ptuning.selection.select import (
     set_trainable,
     split_head,
 )
+
+if TYPE_CHECKING:
+    from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 
 __all__ = [
     "ARCHITECTURES",
@@ -45,3 +50,10 @@ __all__ = [
     "set_trainable",
     "split_head",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the callbacks at first use: they bring Lightning, which takes longer to import than a run to load."""
+    if name in ("ModuleSelectionCallback", "SelectionCallback"):
+        return getattr(import_module("ptuning.selection.callback"), name)
+    raise AttributeError(f"module 'ptuning.selection' has no attribute '{name}'")
