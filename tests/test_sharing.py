@@ -248,6 +248,9 @@ def test_peft_holds_what_it_can_hold_exactly(
     with torch.inference_mode():
         found = adapted(**batch_of(plain, load_run(delta).tokenizer)).logits
     torch.testing.assert_close(found, logits_of(delta), rtol=0, atol=1e-5)
+    with torch.inference_mode():
+        merged = adapted.merge_and_unload()(**batch_of(plain, load_run(delta).tokenizer)).logits
+    torch.testing.assert_close(merged, logits_of(delta), rtol=0, atol=1e-5)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["peft_type"] == ("BEFT" if "bias" in module else "LN_TUNING")
     assert "classifier" in config["modules_to_save"]

@@ -24,6 +24,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     A temporary file in the same folder, ``fsync``, then an atomic rename.
     """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: name a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

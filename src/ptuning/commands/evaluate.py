@@ -27,7 +27,7 @@ def run(chosen: argparse.Namespace) -> None:
 
     if chosen.batch_size < 1:
         raise ConfigError(f"--batch-size {chosen.batch_size} is too small: it must be at least 1.")
-    loaded = load_quietly(chosen.run_name, chosen.backbone)
+    loaded = load_quietly(chosen.run_name, chosen.backbone, chosen.overrides)
 
     from ptuning.predicting.evaluation import evaluate
     from ptuning.predicting.predictor import Predictor

@@ -34,7 +34,7 @@ def run(chosen: argparse.Namespace) -> None:
     entries = choose_entries(chosen.runs, sample)
     for entry in entries:
         if entry.run is not None:
-            mind_the_hub(str(entry.run))
+            mind_the_hub(str(entry.run), data=chosen.overrides)
 
     from ptuning.console import quiet
     from ptuning.predicting.submission import write_submission

@@ -54,7 +54,7 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         base_model=base.name if base.on_hub else None,
         base_model_relation=_RELATION[kind] if base.on_hub else None,
         datasets=["nyu-mll/glue"] if is_glue and not synthetic else None,
-        metrics=[_METRICS[metric][0] for metric in task.metrics if metric in _METRICS],
+        metrics=[_METRICS.get(metric, (metric, metric))[0] for metric in task.metrics],
         tags=["ptuning", *(["synthetic-data"] if synthetic else []), *(["glue"] if is_glue and not synthetic else [])],
         eval_results=_results(task, facts) or None,
     )
@@ -76,9 +76,7 @@ def _results(task: Task, facts: Facts) -> list[EvalResult]:
     """Return one result per metric and dev set, as the Hub's ``model-index`` has them."""
     found = []
     for name, value in facts.metrics.items():
-        metric = next((known for known in _METRICS if name == known or name.startswith(f"{known}_")), None)
-        if metric is None:
-            continue
+        metric = next(known for known in (*task.metrics, name) if name == known or name.startswith(f"{known}_"))
         synthetic, is_glue = facts.source == "synthetic", task.name in TASKS
         found.append(
             EvalResult(
@@ -87,8 +85,8 @@ def _results(task: Task, facts: Facts) -> list[EvalResult]:
                 dataset_name=f"{'Synthetic' if synthetic else 'GLUE' if is_glue else ''} {task.name.upper()}".strip(),
                 dataset_config=task.name,
                 dataset_split=f"validation{name.removeprefix(metric)}",
-                metric_type=_METRICS[metric][0],
-                metric_name=_METRICS[metric][1],
+                metric_type=_METRICS.get(metric, (metric, metric))[0],
+                metric_name=_METRICS.get(metric, (metric, metric))[1],
                 metric_value=round(value, 6),
             )
         )
