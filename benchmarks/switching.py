@@ -15,8 +15,8 @@ import torch
 
 import ptuning
 from ptuning.console import quiet
-from ptuning.model.backbone import backbone_hash, describe_backbone, find_backbone, load_model
-from ptuning.model.delta import apply_delta, save_delta
+from ptuning.model.backbone import backbone_hash, find_backbone, load_model
+from ptuning.model.delta import apply_delta, describe_backbone, save_delta
 from ptuning.selection import select
 from ptuning.tasks import get_task
 

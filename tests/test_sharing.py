@@ -410,15 +410,17 @@ def test_the_card_of_a_run_on_glue_has_it_in_its_model_index(trained: list[Run],
 
 
 def test_the_code_on_the_card_runs(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(shelf.folder)  # where ./tiny-bert is
+    loaded = load_run(shelf.delta("layernorm"))
+    shutil.copytree(shelf.backbone(), tmp_path / "tiny-bert")
+    monkeypatch.chdir(tmp_path)
     for kind in ("hf", "peft", "delta"):
-        export(load_run(shelf.delta("layernorm")), kind, tmp_path / kind)
+        export(loaded, kind, tmp_path / kind)
         code = (tmp_path / kind / "README.md").read_text().split("```python\n")[1].split("```")[0]
         names: dict[str, Any] = {}
         exec(code, names)
         if kind != "hf":
             with torch.inference_mode():
-                found = names["model"](**batch_of(load_run(shelf.delta("layernorm")).model, names["tokenizer"])).logits
+                found = names["model"](**batch_of(loaded.model, names["tokenizer"])).logits
             torch.testing.assert_close(found, logits_of(shelf.delta("layernorm")), rtol=0, atol=1e-5)
 
 

@@ -34,7 +34,7 @@ def export(
     out
         The folder, which must not exist or be empty.
     name
-        What the card tells readers to load; ``out`` by default.
+        What the card tells readers to load; the folder's name by default, without where it lies.
     base_name
         The backbone's Hub id, if it was trained from a folder.
     licence
@@ -60,7 +60,7 @@ def export(
             save_delta(folder, loaded.values, _description(loaded, facts, base))
         else:
             raise RunError(f"'{kind}' is not a form to export to. Forms: {', '.join(KINDS)}.")
-        card = write_card(kind, name or str(out), loaded.task, facts, base, loaded.max_length)
+        card = write_card(kind, name or f"./{out.name}", loaded.task, facts, base, loaded.max_length)
         write_whole(folder / "README.md", str(card).encode())
     return base
 
