@@ -3,8 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,14 +45,15 @@ def run(chosen: argparse.Namespace) -> None:
         answers = predict_rows(predictor, rows, chosen.chunk or (1 if stream.isatty() else 1024))
         if sys.stderr.isatty() and (chosen.output or not sys.stdout.isatty()):
             answers = _counted(answers)
-        if chosen.output:
-            from ptuning.files import whole_file
+        with closing(answers):  # whatever happens, the bar is gone before a word on it
+            if chosen.output:
+                from ptuning.files import whole_file
 
-            with whole_file(chosen.output) as file:
-                for lines in answers:
-                    file.write(lines.encode())
-        else:
-            _print(answers)
+                with whole_file(chosen.output) as file:
+                    for lines in answers:
+                        file.write(lines.encode())
+            else:
+                _print(answers)
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def _print(answers: Iterator[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _counted(answers: Iterator[str]) -> Iterator[str]:
+def _counted(answers: Iterator[str]) -> Generator[str, None, None]:
     """Pass the answers on, and count them on the terminal that standard error is."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

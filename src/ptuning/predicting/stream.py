@@ -1,7 +1,7 @@
 """Predictions as they come: rows in, one JSON object per row out, in the same order and in constant memory."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from ptuning.predicting.reading import Row
 from ptuning.tasks import Task
 
 
-def predict_rows(predictor: Predictor, rows: Iterable[Row], chunk: int = 1024) -> Iterator[str]:
+def predict_rows(predictor: Predictor, rows: Iterable[Row], chunk: int = 1024) -> Generator[str, None, None]:
     """Yield the answers of every chunk of rows as lines of JSON, in the order of the rows.
 
     Parameters
