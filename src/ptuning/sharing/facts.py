@@ -15,7 +15,7 @@ from ptuning.model.delta import Loaded
 from ptuning.records import RECORD, RunFolder
 from ptuning.selection import describe
 
-_NOT_METRICS = ("epoch", "step", "train_loss", "score")
+_NOT_METRICS = ("epoch", "step", "train_loss", "score", "holdout_score")
 
 
 @dataclass(frozen=True)
