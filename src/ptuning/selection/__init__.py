@@ -1,5 +1,8 @@
 """Module names × layers × subset → what of a model may move, and the Lightning callback that applies it."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ptuning.selection.architectures import (
     ARCHITECTURES,
     BERT,
@@ -9,7 +12,6 @@ from ptuning.selection.architectures import (
     architecture_of,
     known_architecture,
 )
-from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.select import (
     Selection,
@@ -24,6 +26,9 @@ from ptuning.selection.select import (
     split_head,
 )
 from ptuning.selection.subset import Subset, choose_weights, count_weights, outliers, parse_subset
+
+if TYPE_CHECKING:
+    from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 
 __all__ = [
     "ARCHITECTURES",
@@ -53,3 +58,10 @@ __all__ = [
     "set_trainable",
     "split_head",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the callbacks at first use: they bring Lightning, which takes longer to import than a run to load."""
+    if name in ("ModuleSelectionCallback", "SelectionCallback"):
+        return getattr(import_module("ptuning.selection.callback"), name)
+    raise AttributeError(f"module 'ptuning.selection' has no attribute '{name}'")

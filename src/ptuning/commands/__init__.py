@@ -1,0 +1,1 @@
+"""The commands of ``ptuning``, one file each: its arguments, and a call of what does the work."""

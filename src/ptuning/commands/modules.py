@@ -1,0 +1,37 @@
+"""``ptuning modules``: what a backbone consists of."""
+
+import argparse
+import sys
+
+HELP = "list the modules of a backbone, by layer, with their parameters"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as for train.py: backbone=minilm, backbone.path=FOLDER",
+    )
+    parser.add_argument("--names", action="store_true", help="list every parameter's name instead")
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Print the table, or the names."""
+    from ptuning.config import compose
+    from ptuning.hub import use_cache_if_unreachable
+
+    backbone = compose(chosen.overrides).backbone
+    use_cache_if_unreachable(backbone.path)
+
+    from ptuning.console import console, quiet
+    from ptuning.listing import modules_table
+    from ptuning.model.backbone import find_backbone, load_skeleton
+
+    quiet()
+    model = load_skeleton(find_backbone(backbone.path, backbone.revision, backbone.config))
+    if chosen.names:
+        sys.stdout.write("".join(f"{name} {tuple(p.shape)}\n" for name, p in model.named_parameters()))
+    else:
+        console.print(modules_table(model))

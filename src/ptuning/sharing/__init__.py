@@ -1,0 +1,1 @@
+"""A delta as a thing that people share: exported, pushed, loaded, stacked."""
