@@ -102,8 +102,8 @@ def find_data(predictor: Predictor, task: Task, overrides: Sequence[str]) -> Dat
         return compose([f"task={task.name}", *typed]).data
     if trained_on is None:
         if described["source"] in ("local", "files"):
-            typed = "data=local data.dir=FOLDER, or data=hub" if described["source"] == "local" else "data.train=FILE …"
-            raise ConfigError(f"A delta does not say where its data lie: type {typed}.")
+            way = "data=local data.dir=FOLDER, or data=hub" if described["source"] == "local" else "data.train=FILE …"
+            raise ConfigError(f"A delta does not say where its data lie: type {way}.")
         return compose([f"task={task.name}", f"data={described['source']}"]).data
     return DataConfig(**before)
 
