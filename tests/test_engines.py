@@ -101,7 +101,14 @@ def holder(runs_dir: Path) -> tuple[int, Path]:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("launcher", [LOCAL, RAY, SLURM], ids=["submitit", "ray", "slurm"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(LOCAL, marks=pytest.mark.slow, id="submitit"),
+        pytest.param(RAY, id="ray"),
+        pytest.param(SLURM, marks=pytest.mark.slow, id="slurm"),
+    ],
+)
 def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

@@ -61,6 +61,7 @@ def test_what_cannot_be_searched_is_told_in_one_sentence(
     assert "Traceback" not in out
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_typed_by_hand_is_refused(tmp_path: Path) -> None:
     out = sweep(tmp_path, "seed=1,2", "trial=seven", code=1)
     assert "trial=seven names no trial" in out

@@ -32,7 +32,8 @@ from ptuning.model.partial import MovingParts
 from ptuning.plan import Plan, make_plan
 from ptuning.records import RunFolder, find_run
 from ptuning.results import collect, summarise
-from ptuning.results.tables import module_tables, to_markdown
+from ptuning.results.tables import module_tables
+from ptuning.results.typeset import to_markdown
 from ptuning.run import execute
 from ptuning.selection import Subset, choose_weights, outliers, parse_subset, select
 from ptuning.tasks import TASKS

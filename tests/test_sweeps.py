@@ -114,6 +114,7 @@ def test_failures_are_told_in_one_table_and_tried_again(tmp_path: Path) -> None:
     assert "1 skipped, 1 failed" in out
 
 
+@pytest.mark.slow
 def test_a_hung_job_is_ended_and_its_worker_replaced(tmp_path: Path) -> None:
     endless = ("data.sizes.train=96,200000", "trainer.max_epochs=1", "task.batch_size=4")
     out = sweep(tmp_path, *endless, "job_timeout=25", code=1)
@@ -160,6 +161,7 @@ def test_ctrl_c_stops_gently_and_the_same_command_goes_on(tmp_path: Path, undist
     assert results(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     process = start(tmp_path, "data.sizes.train=300000", "seed=1,2")
     while not list(tmp_path.rglob("record.json")):
@@ -174,6 +176,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_two_sweeps_over_one_grid_share_the_work(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     both = [start(tmp_path, *GRID), start(tmp_path, *GRID)]
     outs = [process.communicate(timeout=300)[0] for process in both]
@@ -182,6 +185,7 @@ def test_two_sweeps_over_one_grid_share_the_work(tmp_path: Path, undisturbed: di
     assert results(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
     first = run_in(tmp_path, *TINY, "module=query", "seed=1", "force=true")
     (first.path / "record.json").unlink()

@@ -111,8 +111,8 @@ class Recorder(pl.Callback):
             save_delta(
                 self.folder,
                 pl_module.moving_state(),
-                pl_module.moving_places(),
                 {**self.description, "score": entry["score"], "epoch": entry["epoch"]},
+                pl_module.moving_places(),
             )
         self._enter("train" if trainer.training else None)
 

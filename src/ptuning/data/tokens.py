@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ptuning.data.table import Table
+from ptuning.errors import RunError
 from ptuning.files import write_whole
 
 Batch = dict[str, Tensor]
@@ -134,5 +135,5 @@ def _keep(columns: dict[str, Tensor], file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, save(columns))
-    except OSError:  # a full or read-only cache costs time, never a run
+    except (OSError, RunError):  # a full, read-only or odd cache costs time, never a run
         return

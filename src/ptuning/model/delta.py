@@ -34,7 +34,10 @@ _VALUES, _PLACES = ":values", ":indices"
 
 
 def save_delta(
-    folder: Path, values: Mapping[str, Tensor], places: Mapping[str, Tensor], description: Mapping[str, Any]
+    folder: Path,
+    values: Mapping[str, Tensor],
+    description: Mapping[str, Any],
+    places: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a delta: values by parameter name, and what they belong to.
 
@@ -49,6 +52,7 @@ def save_delta(
 
     from safetensors.torch import save
 
+    places = places or {}
     tensors = {f"{name}{_VALUES}" if name in places else name: value for name, value in values.items()}
     tensors |= {f"{name}{_PLACES}": place for name, place in places.items()}
     content = save(tensors, metadata={"format": "pt"})

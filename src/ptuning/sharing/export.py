@@ -57,7 +57,7 @@ def export(
         elif kind == "peft":
             write_adapter(loaded, base, folder)
         elif kind == "delta":
-            save_delta(folder, loaded.values, {}, _description(loaded, facts, base))
+            save_delta(folder, loaded.values, _description(loaded, facts, base))
         else:
             raise RunError(f"'{kind}' is not a form to export to. Forms: {', '.join(KINDS)}.")
         card = write_card(kind, name or f"./{out.name}", loaded.task, facts, base, loaded.max_length)
