@@ -32,7 +32,7 @@ from ptuning.model.partial import MovingParts
 from ptuning.plan import Plan, make_plan
 from ptuning.records import RunFolder, find_run
 from ptuning.results import collect, summarise
-from ptuning.results.tables import module_tables
+from ptuning.results.tables import as_text, module_tables
 from ptuning.results.typeset import to_markdown
 from ptuning.run import execute
 from ptuning.selection import Subset, choose_weights, outliers, parse_subset, select
@@ -495,5 +495,5 @@ def test_tables_have_a_row_per_subset(train: Train, tmp_path: Path) -> None:
     modules, parts = module_tables(cells)
     assert [row.layers for row in parts.rows] == ["all", "all, top:9", "all, top:10", "all, top:10 of the selection"]
     assert parts.title == "tiny, chosen layers or weights"
-    assert "| query | all, top:9 |" in to_markdown(parts)
+    assert "| query | all, top:9 |" in to_markdown(as_text(parts))
     assert len(modules.rows) == 1

@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -173,6 +174,16 @@ def config_folder() -> Path:
     """Return the folder with the YAML files: inside an installed package, or ``conf/`` of a clone."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+@cache
+def _schema() -> DictConfig:
+    return cast(DictConfig, OmegaConf.structured(Config))
+
+
+def restore(values: Mapping[str, Any]) -> DictConfig:
+    """Return a configuration from the plain containers that a job of a sweep carries."""
+    return cast(DictConfig, OmegaConf.merge(_schema(), values))
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:

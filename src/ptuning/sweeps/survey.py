@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ptuning.config import Config
+from ptuning.config import restore
 from ptuning.errors import ConfigError, SelectionError, UserError
 from ptuning.hub import use_cache_if_unreachable
 from ptuning.numbers import format_seconds
@@ -70,7 +70,7 @@ def survey(jobs: Sequence[Job]) -> Outlook:
     costs, read = Costs(), set()
     for job in jobs:
         try:
-            found = locate(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), job.config)))
+            found = locate(restore(job.config))
         except (ConfigError, SelectionError) as error:
             settled[job.number] = Outcome(FAILED, reason=str(error).strip().splitlines()[0], error=error)
             continue

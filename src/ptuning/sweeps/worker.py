@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ptuning.files import write_json
 from ptuning.records import RECORD
@@ -56,9 +56,7 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
     """
     global _warm
-    from omegaconf import DictConfig, OmegaConf
-
-    from ptuning.config import Config
+    from ptuning.config import restore
     from ptuning.console import console
     from ptuning.entry import explain
     from ptuning.errors import BusyError, Interrupted, Pruned
@@ -73,8 +71,7 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
     try:
         if stop.asked:
             return Outcome(INTERRUPTED)
-        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), config))
-        done = execute(cfg, _warm, sweep, lambda folder: _announce(Path(announcement), folder))
+        done = execute(restore(config), _warm, sweep, lambda folder: _announce(Path(announcement), folder))
     except BusyError:
         return Outcome(BUSY)
     except Interrupted:
