@@ -57,7 +57,8 @@ class Pruning(pl.Callback):
         """Report the epoch's score; raise :class:`Pruned` if the trial should end here."""
         assert isinstance(pl_module, GlueClassifier)
         epoch = trainer.current_epoch + 1
-        self.trial.report(pl_module.val_metrics["score"], epoch)
+        found = pl_module.val_metrics
+        self.trial.report(found.get("holdout_score", found["score"]), epoch)  # what chooses the best epoch
         if epoch < (trainer.max_epochs or 0) and self.trial.should_prune():
             raise Pruned(f"Stopped after epoch {epoch}: its score is behind those of earlier trials.")
 
