@@ -31,6 +31,7 @@ WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
 
 _VALUES, _PLACES = ":values", ":indices"
 """What the names of a parameter that moved in part end in."""
+_MISFIT = "The delta has a value for '{}' that this model does not have in this shape."
 
 
 def save_delta(
@@ -263,14 +264,13 @@ def whole_values(values: Mapping[str, Tensor], pristine: Mapping[str, Tensor]) -
     for name in moved_names(values):
         if name in values:
             whole[name] = values[name]
-        elif name in pristine:
-            value = pristine[name].detach().clone()
-            places = values[f"{name}{_PLACES}"]
-            if not _fits(value, values[f"{name}{_VALUES}"], places):
-                raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
-            whole[name] = value.view(-1).index_copy_(0, places.long(), values[f"{name}{_VALUES}"]).view(value.shape)
-        else:
-            raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
+            continue
+        places, moved = values[f"{name}{_PLACES}"], values[f"{name}{_VALUES}"]
+        if name not in pristine or not _fits(pristine[name], moved, places):
+            raise RunError(_MISFIT.format(name))
+        value = pristine[name].detach().clone()
+        value.view(-1).index_copy_(0, places.to(value.device, torch.int64), moved.to(value))
+        whole[name] = value
     return whole
 
 
@@ -278,24 +278,14 @@ def apply_delta(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Write the values of a delta into a model, in place."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for key, value in values.items():
-            if key.endswith(_PLACES):
-                continue
-            name = key.removesuffix(_VALUES)
-            places = values.get(f"{name}{_PLACES}") if name != key else None
-            if name not in parameters or not _fits(parameters[name], value, places):
-                raise RunError(f"The delta has a value for '{name}' that this model does not have in this shape.")
-            if places is None:
-                parameters[name].copy_(value)
-            else:
-                device = parameters[name].device
-                parameters[name].view(-1).index_copy_(0, places.to(device, torch.int64), value.to(parameters[name]))
+        for name, value in whole_values(values, parameters).items():
+            if name not in parameters or parameters[name].shape != value.shape:
+                raise RunError(_MISFIT.format(name))
+            parameters[name].copy_(value)
 
 
-def _fits(parameter: Tensor, value: Tensor, places: Tensor | None) -> bool:
-    if places is None:
-        return parameter.shape == value.shape
-    return len(places) == len(value) and bool(((places >= 0) & (places < parameter.numel())).all())
+def _fits(parameter: Tensor, moved: Tensor, places: Tensor) -> bool:
+    return len(places) == len(moved) and bool(((places >= 0) & (places < parameter.numel())).all())
 
 
 def describe_backbone(source: BackboneSource, path: str, digest: str) -> dict[str, Any]:
