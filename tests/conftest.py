@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from hydra import compose, initialize_config_dir
 import ptuning.run
 from ptuning.config import config_folder
 
+ROOT = Path(__file__).parents[1]
 TINY = (
     "backbone=tiny",
     "data=synthetic",
@@ -67,3 +70,36 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def train(tmp_path: Path) -> Train:
     """Return a function that trains the tiny BERT with more overrides, in a runs folder of this test."""
     return lambda *overrides: run_in(tmp_path / "runs", *TINY, *overrides)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+TypeIt = Callable[..., Typed]
+
+
+@pytest.fixture
+def type_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> TypeIt:
+    """Return a function that does what ``python train.py …`` does, in this process: imports are paid for once."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("PTUNING_FULL_ERROR", "0")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers of a sweep
+
+    def type_it(*overrides: str) -> Typed:
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return Typed(code, *capsys.readouterr())
+
+    return type_it

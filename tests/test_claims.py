@@ -12,7 +12,7 @@ from conftest import TINY, run_in
 from ptuning.cli import main
 from ptuning.model.classifier import Predictions
 from ptuning.recording import write_predictions
-from ptuning.results import Count, collect, summarise, write_report
+from ptuning.results import Count, collect, read_results, summarise, write_report
 from ptuning.results.claims import Claim, check_claims, claims_markdown
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.order import MODULES_OF_BLOCK
@@ -143,7 +143,7 @@ def test_runs_that_chose_their_epoch_on_other_data_are_never_compared(tmp_path: 
 def test_the_report_says_on_what_the_best_epoch_was_chosen(tmp_path: Path, ways: list[str], said: str) -> None:
     for task, way in zip(("rte", "mrpc"), ways, strict=False):
         record(tmp_path / "runs", task=task, select_on=way)
-    page = write_report(tmp_path / "runs", tmp_path / "report")
+    page = write_report(read_results(tmp_path / "runs"), tmp_path / "report")
     assert said in page.read_text()
     assert said in next((page.parent / "tables").glob("*modules.md")).read_text()
     assert ("which flatters" in page.read_text()) == ("dev" in ways)
@@ -154,7 +154,7 @@ def test_the_report_holds_comparisons_and_ends_with_the_claims(tmp_path: Path) -
     seeds(runs, *FULL, module="full", task="mrpc")
     seeds(runs, *near(-0.2), task="mrpc")
     seeds(runs, *near(-8), module="a_b", task="mrpc")
-    page = write_report(runs, tmp_path / "report", NOW, count=COUNT)
+    page = write_report(read_results(runs, count=COUNT), tmp_path / "report", NOW)
     text, tables = page.read_text(), page.parent / "tables"
     markdown = (tables / "1-minilm-mrpc-local-full.md").read_text()
     assert "| layernorm | all | −0.2 | [−0.3, −0.1] | 5 seeds | <0.001 | 1.000 | comparable |" in markdown

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from conftest import TINY, run_in
+from conftest import TINY, TypeIt, run_in
 from test_sweeps import ROOT, records, results, start, sweep
 
 pytestmark = pytest.mark.skipif(
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(
     reason="the extras `slurm` and `ray` are not installed",
 )
 
+slow = pytest.mark.slow
 GRID = ("module=query,bias", "layers=0")
 LOCAL = ("hydra/launcher=submitit",)
 RAY = ("hydra/launcher=ray",)
@@ -101,14 +102,8 @@ def holder(runs_dir: Path) -> tuple[int, Path]:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        pytest.param(LOCAL, marks=pytest.mark.slow, id="submitit"),
-        pytest.param(RAY, id="ray"),
-        pytest.param(SLURM, marks=pytest.mark.slow, id="slurm"),
-    ],
-)
+@slow
+@pytest.mark.parametrize("launcher", [LOCAL, RAY, SLURM], ids=["submitit", "ray", "slurm"])
 def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -121,7 +116,7 @@ def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     assert {name: record["ended"] for name, record in records(runs_dir).items()} == stamps
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("launcher", [LOCAL, RAY], ids=["submitit", "ray"])
 def test_a_job_that_raises_stays_one_failure(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
@@ -138,7 +133,7 @@ def test_a_job_that_raises_stays_one_failure(
     assert results(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("launcher", [LOCAL, RAY, SLURM], ids=["submitit", "ray", "slurm"])
 def test_a_killed_job_is_one_failure_which_the_next_call_finishes(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
@@ -157,7 +152,7 @@ def test_a_killed_job_is_one_failure_which_the_next_call_finishes(
     assert results(runs_dir) == undisturbed
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("launcher", [LOCAL, RAY], ids=["submitit", "ray"])
 def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
@@ -174,7 +169,7 @@ def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
     assert results(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
+@slow
 def test_a_preempted_job_is_queued_again_and_goes_on_from_its_checkpoint(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -189,7 +184,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_from_its_checkpoint(
     assert results(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
+@slow
 def test_a_job_that_hangs_is_ended_where_it_runs(tmp_path: Path) -> None:
     endless = ("data.sizes.train=200000", "trainer.max_epochs=1", "task.batch_size=4", "seed=1,2")
     out = sweep(tmp_path, *endless, "job_timeout=15", *LOCAL, code=1)
@@ -203,15 +198,16 @@ def test_a_job_that_hangs_is_ended_where_it_runs(tmp_path: Path) -> None:
     [
         (SLURM, "srun"),
         ((*LOCAL, "hydra.launcher.timeout_min=soon"), "timeout_min"),
-        ((*RAY, "hydra.launcher.ray.init.address=127.0.0.1:1"), "address=127.0.0.1:1"),
+        pytest.param((*RAY, "hydra.launcher.ray.init.address=127.0.0.1:1"), "address=127.0.0.1:1", marks=slow),
     ],
 )
 def test_a_launcher_that_cannot_start_says_so_in_one_sentence(
-    overrides: tuple[str, ...], sentence: str, tmp_path: Path
+    overrides: tuple[str, ...], sentence: str, tmp_path: Path, type_it: TypeIt
 ) -> None:
-    out = sweep(tmp_path, "seed=1,2", *overrides, code=2)
-    assert sentence in out.splitlines()[-1]
-    assert "Traceback" not in out
+    told = type_it("-m", *TINY, f"runs_dir={tmp_path}", "seed=1,2", *overrides)
+    assert told.code == 2
+    assert sentence in told.err.splitlines()[-1]
+    assert "Traceback" not in told.out + told.err
 
 
 @pytest.mark.parametrize(("launcher", "extra"), [(RAY, "ray"), (LOCAL, "slurm"), (SLURM, "slurm")])

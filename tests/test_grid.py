@@ -1,34 +1,16 @@
 """What a sweep knows before its jobs run: the grid, what is done, what the rest may cost, what goes first."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import TINY, Run, run_in
+from conftest import TINY, Run, TypeIt, run_in
 from ptuning.numbers import format_seconds
 from ptuning.sweeps.costs import Costs
 from ptuning.sweeps.launch import order
 from ptuning.sweeps.outcome import Job
-
-ROOT = Path(__file__).parents[1]
-
-
-def train_py(*overrides: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "train.py", *overrides],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +18,10 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_in(tmp_path_factory.mktemp("runs"), *TINY, "module=query")
 
 
-def test_a_dry_run_says_what_is_done_what_is_left_and_what_it_may_cost(one_run: Run) -> None:
+def test_a_dry_run_says_what_is_done_what_is_left_and_what_it_may_cost(one_run: Run, type_it: TypeIt) -> None:
     runs_dir = one_run.path.parents[4]
     records = {path: path.read_bytes() for path in runs_dir.rglob("record.json")}
-    out = train_py("-m", *TINY, "module=query,key", "layers=all,0,9", f"runs_dir={runs_dir}", "dry_run=true")
+    out = type_it("-m", *TINY, "module=query,key", "layers=all,0,9", f"runs_dir={runs_dir}", "dry_run=true").out
     assert "6 jobs: 1 done, 3 to run, 2 cannot run" in out
     assert f"module=query layers=all  done    score {100 * one_run.record['score']:.1f}" in out
     assert "layers=9 names layer 9" in out
@@ -48,29 +30,27 @@ def test_a_dry_run_says_what_is_done_what_is_left_and_what_it_may_cost(one_run: 
     assert {path: path.read_bytes() for path in runs_dir.rglob("record.json")} == records
 
 
-def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path) -> None:
-    out = train_py(*TINY, f"runs_dir={tmp_path}", "dry_run=true")
+def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) -> None:
+    out = type_it(*TINY, f"runs_dir={tmp_path}", "dry_run=true").out
     assert "1 job: 0 done, 1 to run" in out
     assert "No record of a like run" in out
     assert not list(tmp_path.rglob("record.json"))
-    sentence = subprocess.run(
-        [sys.executable, "train.py", *TINY, "layers=7", "dry_run=true"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert sentence.returncode == 2
-    assert "names layer 7" in sentence.stderr
+    mistake = type_it(*TINY, "layers=7", "dry_run=true")
+    assert mistake.code == 2
+    assert "names layer 7" in mistake.err
 
 
-def test_the_grids_of_the_paper_are_one_command(tmp_path: Path) -> None:
+def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt) -> None:
     tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
-    out = train_py("experiment=modules", *tiny, "task=rte,cola")
+    out = type_it("experiment=modules", *tiny, "task=rte,cola").out
     assert "96 jobs: 0 done, 96 to run" in out  # 16 modules × 2 tasks × 3 seeds
-    out = train_py("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm")
+    out = type_it("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm").out
     assert "6 jobs: 0 done, 6 to run" in out  # the two single layers of this backbone, and all
     assert "module=query layers=1" in out
-    out = train_py("experiment=magnitude", *tiny, "module=query,output", "seed=1")
+    out = type_it("experiment=magnitude", *tiny, "module=query,output", "seed=1").out
     assert "8 jobs: 0 done, 8 to run" in out  # all, and the largest, smallest and random ones of each
     assert "module=query subset=bottom:1%" in out
-    out = train_py("experiment=quick", "backbone=tiny", "data=synthetic", "logger=none", "layers=all", "dry_run=true")
+    out = type_it("experiment=quick", *tiny, "layers=all").out
     assert "4 jobs: 0 done, 4 to run" in out
 
 

@@ -5,11 +5,8 @@ All texts are made up by the tests' own generator; no score here means anything.
 
 import csv
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +23,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 import ptuning
-from conftest import Run, run_in
+from conftest import Run, TypeIt, run_in
 from ptuning.config import DataConfig, compose
 from ptuning.data.formats import read_rows
 from ptuning.data.options import OWN_KEYS, own_data
@@ -460,22 +457,13 @@ def test_the_run_belongs_to_the_data_and_not_to_the_file(here: Path) -> None:
     assert folder_of("data.train=a.csv", dev) != first
 
 
-def test_one_command_trains_several_modules(here: Path) -> None:
+def test_one_command_trains_several_modules(here: Path, type_it: TypeIt) -> None:
     write(here / "a.csv", made_up(40))
-    command = ("-m", *TINY, "data.train=a.csv", PAIR, "module=bias,layernorm", "trainer.max_steps=2")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *command],
-        cwd=here,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    told = type_it("-m", *TINY, "data.train=a.csv", PAIR, "module=bias,layernorm", "trainer.max_steps=2")
+    assert told.code == 0, told
+    assert "2 done" in told.out
     found = [json.loads(path.read_text()) for path in here.rglob("record.json")]
     assert {(record["task"], record["module"]) for record in found} == {("a", "bias"), ("a", "layernorm")}
-    assert "2 done" in done.stdout
 
 
 # Datasets

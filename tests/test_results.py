@@ -15,7 +15,7 @@ import pytest
 
 from conftest import TINY, run_in
 from ptuning import UserError
-from ptuning.results import collect, summarise, write_report, write_table
+from ptuning.results import collect, read_results, summarise, write_report, write_table
 from ptuning.results.figures import spread
 from ptuning.results.report import hide_folders, one_line
 
@@ -98,8 +98,8 @@ def only(summary: pd.DataFrame, **wanted: str) -> pd.Series:
 def test_the_room_reads_and_reports_without_torch(tmp_path: Path) -> None:
     seeds(tmp_path / "runs", 0.6, 0.7)
     code = (
-        "import sys; from pathlib import Path; from ptuning.results import write_report;"
-        f"write_report(Path({str(tmp_path / 'runs')!r}), Path({str(tmp_path / 'report')!r}));"
+        "import sys; from pathlib import Path; from ptuning.results import read_results, write_report;"
+        f"write_report(read_results({str(tmp_path / 'runs')!r}), Path({str(tmp_path / 'report')!r}));"
         "print(sorted({'torch', 'transformers', 'lightning', 'datasets', 'wandb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -170,7 +170,7 @@ def test_a_folder_without_runs_is_one_sentence(tmp_path: Path, made: bool) -> No
     if made:
         folder.mkdir()
     with pytest.raises(UserError, match="nothing") as caught:
-        write_report(folder, tmp_path / "report")
+        write_report(read_results(folder), tmp_path / "report")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report").exists()
 
@@ -219,7 +219,7 @@ def test_recipes_are_never_averaged_and_the_choice_is_told(tmp_path: Path) -> No
     assert "2 recipes" in cell["note"]
     assert "Shown: lr 0.001 (2 seeds, mean 65.0)" in cell["note"]
     assert "Left out: lr 0.003 (1 seed, mean 99.0)" in cell["note"]
-    page = write_report(tmp_path, tmp_path / "report").read_text()
+    page = write_report(read_results(tmp_path), tmp_path / "report").read_text()
     assert "Shown: lr 0.001 (2 seeds, mean 65.0)" in page
 
 
@@ -281,7 +281,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record(runs, seed=9, status="running")
     (runs / "torn").mkdir()
     (runs / "torn" / "record.json").write_text("{")
-    return write_report(runs, runs.parent / "report", NOW).parent
+    return write_report(read_results(runs), runs.parent / "report", NOW).parent
 
 
 class _Page(HTMLParser):
@@ -368,7 +368,7 @@ def test_the_heat_map_shows_layers_that_nobody_trained_as_missing(report: Path) 
 
 def test_the_same_runs_give_the_same_bytes(report: Path) -> None:
     again = report.parent / "again"
-    write_report(report.parent / "my_runs", again, NOW)
+    write_report(read_results(report.parent / "my_runs"), again, NOW)
     files = sorted(file.relative_to(report) for file in report.rglob("*") if file.is_file())
     assert files == sorted(file.relative_to(again) for file in again.rglob("*") if file.is_file())
     assert {file.suffix for file in files} == {"", ".html", ".md", ".tex", ".csv", ".png", ".svg"}
@@ -377,7 +377,7 @@ def test_the_same_runs_give_the_same_bytes(report: Path) -> None:
 
 def test_a_sweep_in_which_nothing_finished_has_a_report_too(tmp_path: Path) -> None:
     record(tmp_path, status="failed", reason="ValueError: no")
-    text = write_report(tmp_path, tmp_path / "report").read_text()
+    text = write_report(read_results(tmp_path), tmp_path / "report").read_text()
     assert "No run has finished yet" in text
     assert "ValueError: no" in text
 
@@ -387,10 +387,10 @@ def test_a_new_report_in_an_old_ones_place_leaves_nothing_stale_and_nobody_elses
     record(first, task="rte", layers="0")
     record(first, task="cola")
     record(second, task="rte")
-    write_report(first, out)
+    write_report(read_results(first), out)
     (out / "figures" / "mine.png").write_bytes(b"mine")
     before = {path.name for path in (out / "figures").iterdir()}
-    write_report(second, out)
+    write_report(read_results(second), out)
     after = {path.name for path in (out / "figures").iterdir()}
     assert "mine.png" in after
     assert not [name for name in after if "cola" in name]
@@ -409,13 +409,13 @@ def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     record(tmp_path / "runs")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_report(tmp_path / "runs", tmp_path / "file")
+        write_report(read_results(tmp_path / "runs"), tmp_path / "file")
 
 
 def test_names_are_data_and_not_markup(tmp_path: Path) -> None:
     seeds(tmp_path, 0.5, 0.6, module="<b>a&b", backbone="a_b$c")
     seeds(tmp_path, 0.5, 0.6, module="x|y", backbone="a_b$c")
-    page = write_report(tmp_path, tmp_path / "report")
+    page = write_report(read_results(tmp_path), tmp_path / "report")
     assert "<b>a" not in page.read_text()
     assert "&lt;b&gt;a&amp;b" in page.read_text()
     assert r"x\|y" in next((page.parent / "tables").glob("*.md")).read_text()
@@ -425,7 +425,7 @@ def test_names_are_data_and_not_markup(tmp_path: Path) -> None:
 def test_two_real_sources_of_a_task_stand_in_two_columns(tmp_path: Path) -> None:
     record(tmp_path, source="hub", score=0.6)
     record(tmp_path, source="local", score=0.7)
-    write_report(tmp_path, tmp_path / "report")
+    write_report(read_results(tmp_path), tmp_path / "report")
     markdown = (tmp_path / "report" / "tables" / "1-minilm-modules.md").read_text()
     assert "| rte (hub) | rte (local) |" in markdown
     assert "| 60.0 | 70.0 |" in markdown

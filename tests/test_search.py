@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from test_sweeps import start, sweep
+from conftest import TINY, TypeIt
+from test_sweeps import again, start, sweep
 
 pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
 
@@ -26,7 +27,7 @@ def records(runs_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
 
 
-def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path) -> None:
+def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path, type_it: TypeIt) -> None:
     out = sweep(tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=4")
     found = records(tmp_path)
     short = [record for record in found if record["max_epochs"] == 1]
@@ -37,7 +38,7 @@ def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path) -> 
     assert f"4 trials: {len(short)} complete, {len(long)} pruned; 0 of them from earlier calls" in out
     assert "best: trainer.max_epochs=1 optim.lr=" in out
     assert f"score {100 * max(record['score'] for record in short):.1f}" in out
-    out = sweep(tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=5")
+    out = again(type_it, tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=5")
     assert "4 of them from earlier calls" in out
     assert {record["ended"] for record in found} <= {record["ended"] for record in records(tmp_path)}
     assert len(records(tmp_path)) == 5
@@ -54,11 +55,12 @@ def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_searched_is_told_in_one_sentence(
-    overrides: tuple[str, ...], sentence: str, tmp_path: Path
+    overrides: tuple[str, ...], sentence: str, tmp_path: Path, type_it: TypeIt
 ) -> None:
-    out = sweep(tmp_path, "hydra/sweeper=optuna", *overrides, code=2)
-    assert sentence in out
-    assert "Traceback" not in out
+    told = type_it("-m", *TINY, f"runs_dir={tmp_path}", "hydra/sweeper=optuna", *overrides)
+    assert told.code == 2
+    assert sentence in told.err
+    assert "Traceback" not in told.out + told.err
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from conftest import TINY, run_in
+from conftest import TINY, TypeIt, run_in
 from ptuning.errors import ConfigError
 from ptuning.model.delta import read_delta
 from ptuning.sweeps.launch import make_slots, visible_gpus
@@ -41,6 +41,12 @@ def sweep(runs_dir: Path, *overrides: str, code: int = 0, **environment: str) ->
     out, _ = process.communicate(timeout=300)
     assert process.returncode == code, out
     return out
+
+
+def again(type_it: TypeIt, runs_dir: Path, *overrides: str) -> str:
+    """Type a sweep's command once more, in this process."""
+    told = type_it("-m", *TINY, *overrides, f"runs_dir={runs_dir}")
+    return f"{told.out}{told.err}exit {told.code}"
 
 
 def records(runs_dir: Path) -> dict[str, dict[str, Any]]:
@@ -93,25 +99,28 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results(runs_dir)
 
 
-def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
+    tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
+) -> None:
     out = sweep(tmp_path, *GRID, "workers=2")
     assert "8 done" in out
     assert results(tmp_path) == undisturbed
     stamps = {name: record["ended"] for name, record in records(tmp_path).items()}
 
-    out = sweep(tmp_path, *GRID, "workers=2")
+    out = again(type_it, tmp_path, *GRID, "workers=2")
     assert "8 skipped" in out
     assert "skipped module" not in out
     assert {name: record["ended"] for name, record in records(tmp_path).items()} == stamps
 
 
-def test_failures_are_told_in_one_table_and_tried_again(tmp_path: Path) -> None:
+def test_failures_are_told_in_one_table_and_tried_again(tmp_path: Path, type_it: TypeIt) -> None:
     out = sweep(tmp_path, "module=query", "layers=0,9", "seed=1", code=1)
     assert "1 done, 1 failed" in out
     assert "names layer 9" in out
     assert "Traceback" not in out
-    out = sweep(tmp_path, "module=query", "layers=0,9", "seed=1", code=1)
+    out = again(type_it, tmp_path, "module=query", "layers=0,9", "seed=1")
     assert "1 skipped, 1 failed" in out
+    assert out.endswith("exit 1")
 
 
 @pytest.mark.slow
@@ -125,7 +134,7 @@ def test_a_hung_job_is_ended_and_its_worker_replaced(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_costs_one_job_which_the_next_call_finishes(
-    tmp_path: Path, undisturbed: dict[str, Any]
+    tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
 ) -> None:
     process = start(tmp_path, *GRID, "checkpoint_seconds=0")
     while not any(record["status"] == "running" for record in _readable(tmp_path)):
@@ -138,7 +147,7 @@ def test_a_killed_worker_costs_one_job_which_the_next_call_finishes(
     assert "7 done, 1 failed" in out
     assert "killed (SIGKILL)" in out
     assert [r["status"] for r in _readable(tmp_path)].count("failed") == 1
-    assert "1 done, 7 skipped" in sweep(tmp_path, *GRID)
+    assert "1 done, 7 skipped" in again(type_it, tmp_path, *GRID)
     assert results(tmp_path) == undisturbed
 
 
@@ -146,7 +155,9 @@ def _readable(runs_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
 
 
-def test_ctrl_c_stops_gently_and_the_same_command_goes_on(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
+    tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
+) -> None:
     process = start(tmp_path, *GRID)
     while not list(tmp_path.rglob("last.ckpt")):
         time.sleep(0.02)
@@ -157,7 +168,7 @@ def test_ctrl_c_stops_gently_and_the_same_command_goes_on(tmp_path: Path, undist
     assert "The same command goes on" in out
     assert "Traceback" not in out
     assert not [r for r in _readable(tmp_path) if r["status"] in ("running", "failed")]
-    sweep(tmp_path, *GRID)
+    assert again(type_it, tmp_path, *GRID).endswith("exit 0")
     assert results(tmp_path) == undisturbed
 
 

@@ -1,10 +1,7 @@
 """W&B: what an offline run wrote is read back from its own file."""
 
 import json
-import os
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from conftest import TINY, Train
+from conftest import TINY, Train, TypeIt
 from ptuning import tracking
 from ptuning.errors import ConfigError
 from ptuning.model.classifier import GlueClassifier
@@ -105,35 +102,6 @@ def test_a_failed_run_is_finished_as_failed(train: Train, monkeypatch: pytest.Mo
     assert found["artifacts"] == []
 
 
-def test_every_run_of_a_multirun_has_a_wandb_run_of_its_own_in_one_group(tmp_path: Path) -> None:
-    began = time.monotonic()
-    done = subprocess.run(
-        [
-            sys.executable,
-            "train.py",
-            "-m",
-            *TINY,
-            "logger=wandb",
-            "seed=1,2",
-            "trainer.max_epochs=1",
-            f"runs_dir={tmp_path}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    folders = [record.parent for record in tmp_path.rglob("record.json")]
-    found = [read_back(folder) for folder in folders]
-    assert sorted(f["name"] for f in found) == ["rte/layernorm/all/seed=1", "rte/layernorm/all/seed=2"]
-    assert len({f["group"] for f in found}) == 1
-    assert all(f["group"] for f in found)
-    assert [f["exit"] for f in found] == [0, 0]
-    assert time.monotonic() - began < 250
-
-
 def test_w_and_b_goes_offline_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no W&B key" in str(tracking.why_offline())
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -155,29 +123,16 @@ def test_csv_and_any_lightning_logger_work_by_their_target(train: Train) -> None
     assert "train/loss" in text
 
 
-def test_a_sweep_leaves_one_group_with_the_grid_and_a_summary_run(tmp_path: Path) -> None:
+def test_a_sweep_leaves_one_group_a_run_per_job_and_a_summary_run(tmp_path: Path, type_it: TypeIt) -> None:
     grid = ("module=query,bias", "layers=0,1")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "train.py",
-            "-m",
-            *TINY,
-            "logger=wandb",
-            *grid,
-            f"runs_dir={tmp_path}",
-            "trainer.max_epochs=1",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "wandb sync" in done.stdout
+    told = type_it("-m", *TINY, "logger=wandb", *grid, f"runs_dir={tmp_path}", "trainer.max_epochs=1")
+    assert told.code == 0, told
+    assert "wandb sync" in told.out
     (scratch,) = (tmp_path / ".sweeps").iterdir()
     runs = [read_back(path.parent) for path in tmp_path.glob("tiny/**/record.json")]
     assert {run["group"] for run in runs} == {scratch.name}
+    assert {run["name"] for run in runs} == {f"rte/{m}/{n}/seed=1" for m in ("query", "bias") for n in (0, 1)}
+    assert [run["exit"] for run in runs] == [0, 0, 0, 0]
     assert all(set(grid) <= set(run["config"]["sweep"]["grid"]) for run in runs)
 
     found = read_back(scratch)

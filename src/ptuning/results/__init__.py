@@ -2,7 +2,18 @@
 
 from ptuning.results.claims import Count
 from ptuning.results.collect import Collected, LeftOut, collect
+from ptuning.results.reading import Results, read_results
 from ptuning.results.report import write_report
 from ptuning.results.summary import summarise, write_table
 
-__all__ = ["Collected", "Count", "LeftOut", "collect", "summarise", "write_report", "write_table"]
+__all__ = [
+    "Collected",
+    "Count",
+    "LeftOut",
+    "Results",
+    "collect",
+    "read_results",
+    "summarise",
+    "write_report",
+    "write_table",
+]

@@ -1,7 +1,7 @@
 """A folder that shows what a folder of runs holds: one HTML page without a network, tables and figures as files."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -14,14 +14,13 @@ from markupsafe import Markup
 import ptuning
 from ptuning.errors import RunError
 from ptuning.files import write_whole
-from ptuning.results.claims import Claim, Count, check_claims, claims_markdown
-from ptuning.results.collect import Collected, LeftOut, collect
-from ptuning.results.comparisons import Comparer, against_full
-from ptuning.results.figures import Picture, draw_all
+from ptuning.results.claims import claims_markdown
+from ptuning.results.collect import LeftOut
+from ptuning.results.figures import Picture
 from ptuning.results.order import module_key, task_key
-from ptuning.results.statistics import MARGIN
-from ptuning.results.summary import summarise, write_table
-from ptuning.results.tables import ModuleTable, as_text, comparison_tables, describe_choice, module_tables
+from ptuning.results.reading import Results
+from ptuning.results.summary import write_table
+from ptuning.results.tables import ModuleTable, as_text, describe_choice
 from ptuning.results.typeset import TextTable, to_latex, to_markdown
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
@@ -53,69 +52,48 @@ class Section:
     pictures: tuple[Picture, ...]
 
 
-def write_report(
-    runs_dir: Path,
-    out: Path,
-    now: datetime | None = None,
-    only: Sequence[Path] | None = None,
-    margin: float = MARGIN,
-    count: Count | None = None,
-) -> Path:
+def write_report(results: Results, out: Path, now: datetime | None = None) -> Path:
     """Write ``index.html`` and ``claims.md``, with ``tables/`` and ``figures/`` beside them; return the page's path.
 
     Parameters
     ----------
-    runs_dir
-        The folder of runs, or any folder inside it.
+    results
+        What :func:`ptuning.results.read_results` found.
     out
         The folder of the report; made where it is missing, files of an earlier report are replaced.
     now
         The time that the page names; the present if left out.
-    only
-        Run folders to report on instead of all.
-    margin
-        How far below full fine-tuning a score counts as comparable, as a share: 0.01 is one point.
-    count
-        The selection's own count for the percentage that the paper names, which takes a model to make.
 
     Raises
     ------
     RunError
-        If there are no records, or ``out`` cannot be written into.
+        If ``out`` cannot be written into.
     """
-    collected = collect(runs_dir, history=True, only=only)
-    summary = summarise(collected.runs)
-    tables = module_tables(summary)
-    comparer = Comparer(runs_dir, collected.runs, margin)
-    comparisons = against_full(comparer, summary)
-    claims = check_claims(comparer, summary, comparisons, count)
-    compared = comparison_tables(comparisons)
-    drawn = list(draw_all(summary, collected.history, collected.runs))
     sections = [
         Section(
             backbone,
-            tuple(table for table in tables if table.backbone == backbone),
-            tuple(table for name, table in compared if name == backbone),
-            tuple(picture for name, picture in drawn if name == backbone),
+            tuple(table for table in results.tables if table.backbone == backbone),
+            tuple(table for name, table in results.compared if name == backbone),
+            tuple(picture for name, picture in results.pictures if name == backbone),
         )
-        for backbone in dict.fromkeys(summary["backbone"])
+        for backbone in dict.fromkeys(results.summary["backbone"])
     ]
-    page = _page(runs_dir, collected, summary, sections, claims, now or datetime.now(UTC))
+    page = _page(results, sections, now or datetime.now(UTC))
     try:
         for folder in (out / TABLES, out / FIGURES):
             folder.mkdir(parents=True, exist_ok=True)
-        written = {PAGE: page.encode(), CLAIMS: claims_markdown(claims).encode()}
-        for table in (*map(as_text, tables), *(table for _, table in compared)):
+        written = {PAGE: page.encode(), CLAIMS: claims_markdown(results.claims).encode()}
+        for table in (*map(as_text, results.tables), *(table for _, table in results.compared)):
             written[f"{TABLES}/{table.slug}.md"] = to_markdown(table).encode()
             written[f"{TABLES}/{table.slug}.tex"] = to_latex(table).encode()
-        for _, picture in drawn:
+        for _, picture in results.pictures:
             written[f"{FIGURES}/{picture.slug}.png"] = picture.png
             written[f"{FIGURES}/{picture.slug}.svg"] = picture.svg
         for name, content in written.items():
             write_whole(out / name, content)
-        write_table(collected.runs, out / TABLES / "runs.csv")
-        write_table(summary, out / TABLES / "summary.csv")
-        write_table(comparisons, out / TABLES / "comparisons.csv")
+        write_table(results.runs, out / TABLES / "runs.csv")
+        write_table(results.summary, out / TABLES / "summary.csv")
+        write_table(results.comparisons, out / TABLES / "comparisons.csv")
         _remove_stale(out, set(written))
     except OSError as error:
         raise RunError(f"The report cannot be written into {out} ({error.strerror}). Name another folder.") from error
@@ -158,23 +136,16 @@ def _reason(status: str, recorded: str) -> str:
     return one_line(recorded) or _WITHOUT_REASON.get(status, "")
 
 
-def _page(
-    runs_dir: Path,
-    collected: Collected,
-    summary: pd.DataFrame,
-    sections: list[Section],
-    claims: list[Claim],
-    now: datetime,
-) -> str:
-    runs = collected.runs
+def _page(results: Results, sections: list[Section], now: datetime) -> str:
+    runs, summary = results.runs, results.summary
     rest = unfinished(runs)
     notes = [hide_folders(note) for note in summary["note"] if note]
-    left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in collected.left_out]
+    left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in results.collected.left_out]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
     template = environment.from_string((files("ptuning.results") / "report.html.j2").read_text("utf-8"))
     return template.render(
-        folder=runs_dir.resolve().name,
+        folder=results.runs_dir.resolve().name,
         counts=runs["status"].value_counts().to_dict(),
         total=len(runs),
         first=_day(runs["begun"], min),
@@ -187,7 +158,7 @@ def _page(
         choice=describe_choice(summary) if len(summary) else "",
         optimistic=bool((summary["select_on"] == "dev").any()),
         sections=sections,
-        claims=claims if sections else [],
+        claims=results.claims if sections else [],
         claims_file=CLAIMS,
         lists=[
             ("Runs without a result", [(r.folder, r.status, r.reason) for r in rest]),

@@ -25,20 +25,20 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 
     folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
     from ptuning.model.reference import count_layernorms_of_one_block
-    from ptuning.results import Count, collect, summarise, write_report
+    from ptuning.results import Count, read_results, write_report
 
     runs_dir = Path(str(jobs[0].config["runs_dir"])).expanduser()
     try:
         count = Count(*count_layernorms_of_one_block())
-        page = write_report(runs_dir, scratch / REPORT, only=[Path(folder) for folder in folders], count=count)
-        cells = summarise(collect(runs_dir, only=[Path(folder) for folder in folders]).runs)
+        results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
+        page = write_report(results, scratch / REPORT)
         upload = tracking.log_sweep(
             jobs[0].config["logger"],
             scratch,
             name=sweep.name,
             config={"sweep": asdict(sweep)},
             counts=Counter(outcome.status for outcome in outcomes.values()),
-            cells=cells,
+            cells=results.summary,
             report=page.parent,
         )
     except (UserError, OSError, wandb.Error) as error:
