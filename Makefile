@@ -1,4 +1,5 @@
-# make demo: set up and run the main job; make test: set up and run the tests. A second run installs nothing.
+# make demo: set up and run the main job; make test: set up and run the tests; make docs: the site of the pages in docs/.
+# A second run installs nothing.
 .PHONY: demo test slow lint docs clean
 PYTHON ?= python3
 READY = .venv/.ready
@@ -16,7 +17,7 @@ lint: $(READY)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 docs: $(READY)
-	@.venv/bin/python tools/configuration_page.py && .venv/bin/mkdocs build --strict --quiet
+	@.venv/bin/python tools/configuration_page.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 	@echo "Built: open site/index.html"
 
 $(READY): pyproject.toml constraints.txt

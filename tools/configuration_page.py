@@ -1,13 +1,14 @@
 """Writes docs/configuration.md: every group, choice and value, read from the schema and the files of ``conf/``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import griffe
+import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from ptuning.config import Config
 
@@ -16,17 +17,18 @@ PAGE = ROOT / "docs/configuration.md"
 CONF = ROOT / "conf"
 
 _OPENING = """\
-<!-- Written by tools/configuration_page.py from src/ptuning/config.py and conf/. Change those, then type `make docs`. -->
+<!-- tools/configuration_page.py writes this from src/ptuning/config.py and conf/. Change those, then `make docs`. -->
 
 # Configuration
 
 Every group, choice and value. A group takes the name of a choice, `backbone=minilm`; a value is typed by its key,
-`trainer.max_epochs=3`; a list goes in brackets, `layers=[0,11]`; `null` is nothing. With `-m` several of either make a grid,
-`seed=1,2,3`. A key or choice that does not exist ends the command with a sentence that names the nearest.
-`python train.py --cfg job` and what you want to type prints the whole configuration that it makes.
+`trainer.max_epochs=3`; a list goes in brackets, `layers=[0,11]`; `null` is nothing. With `-m` several of either make a
+grid, `seed=1,2,3`. A key or choice that does not exist ends the command with a sentence that names the nearest.
+`python train.py --cfg job` with what you want to type behind it prints the configuration that it makes.
 
 Defaults are those of `python train.py` with nothing typed. A choice replaces them by what its table says it sets.
 """
+_SCHEMA = griffe.load("ptuning.config", search_paths=[ROOT / "src"])
 
 
 def main() -> None:
@@ -37,26 +39,27 @@ def main() -> None:
 def page() -> str:
     """Return the page."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        defaults = compose("config")
+        defaults: Any = OmegaConf.to_container(compose("config"))
     types = get_type_hints(Config)
-    described = griffe.load("ptuning.config", search_paths=[ROOT / "src"])
-    parts = [_OPENING, "## Values without a group\n", _values("", Config, defaults, described, of_groups=False)]
-    for group, default in _groups():
+    alone = [row for row in _values("", Config, defaults) if not (CONF / row[0].strip("`")).is_dir()]
+    parts = [_OPENING, "## Values without a group\n", _table(("key", "type", "default", "meaning"), alone)]
+    for group, choice in _groups():
+        default = f"Default: `{group}={choice}`." if choice else "Default: none."
         parts.append(f"## `{group}`\n")
-        schema = types.get(group)
-        if is_dataclass(schema):
-            parts.append(f"{_meaning(described[schema.__name__], schema.__name__)} Default: `{group}={default}`.\n")
-            parts.append(_choices(group))
-            parts.append(_values(f"{group}.", schema, defaults[group], described))
+        if is_dataclass(schema := types.get(group)):
+            assert isinstance(schema, type)
+            parts.append(f"{_meaning(schema.__name__)} {default}\n")
+            parts.append(_table(("choice", "meaning", "sets"), [_choice(file) for file in _files(group)]))
+            rows = list(_values(f"{group}.", schema, defaults[group]))
+            parts.append(_table(("key", "type", "default", "meaning"), rows))
         else:
-            said = f"{_meaning(described['Config'][group], group)} " if group in types else ""
-            parts.append(f"{said}Default: {f'`{group}={default}`' if default else 'none'}. The files:\n")
-            parts.extend(_file(file) for file in _files(group))
+            parts.append(f"{_meaning(f'Config.{group}')} {default}\n" if group in types else f"{default}\n")
+            parts.extend(f"### `{group}={file.stem}`\n\n```yaml\n{file.read_text()}```\n" for file in _files(group))
     return "\n".join(parts)
 
 
 def _groups() -> Iterator[tuple[str, str]]:
-    """Yield every folder of choices and what is taken where nothing is typed: in the order of config.yaml, then others."""
+    """Yield every folder of choices and what is taken where nothing is typed, in the order of config.yaml."""
     chosen = {**_defaults(CONF / "config.yaml"), "hydra/sweeper": "basic"}  # Hydra's own
     for file in _files("hydra/sweeper"):
         chosen |= {f"hydra/sweeper/{name}": choice for name, choice in _defaults(file).items()}
@@ -68,89 +71,71 @@ def _groups() -> Iterator[tuple[str, str]]:
 
 def _defaults(file: Path) -> dict[str, str]:
     """Return group → choice of a file's defaults list."""
-    entries = [entry for entry in OmegaConf.load(file).get("defaults", []) if isinstance(entry, DictConfig)]
-    return {
-        str(group).removeprefix("override "): choice or "" for entry in entries for group, choice in entry.items()
-    }
+    entries = [entry for entry in yaml.safe_load(file.read_text()).get("defaults", []) if isinstance(entry, dict)]
+    return {group.removeprefix("override "): choice or "" for entry in entries for group, choice in entry.items()}
 
 
 def _files(group: str) -> list[Path]:
     return sorted((CONF / group).glob("*.yaml"), key=lambda file: file.stem)
 
 
-def _choices(group: str) -> str:
-    rows = []
-    for file in _files(group):
-        values = OmegaConf.load(file)
-        assert isinstance(values, DictConfig)
-        sets = ", ".join(f"`{key}={value}`" for key, value in _leaves(values))
-        rows.append((f"`{group}={file.stem}`", _comment(file), sets))
-    return _table(("choice", "meaning", "sets"), rows)
+def _choice(file: Path) -> tuple[str, ...]:
+    """Return the row of one choice: what to type, the comment that its file opens with, the values in it."""
+    comment = []
+    for line in file.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#").strip())
+    sets = ", ".join(f"`{key}={value}`" for key, value in _leaves(yaml.safe_load(file.read_text())))
+    return f"`{file.parent.relative_to(CONF)}={file.stem}`", " ".join(comment), sets
 
 
-def _leaves(values: DictConfig, place: str = "") -> Iterator[tuple[str, object]]:
+def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values that a file sets; those of a module's part by their last name."""
     for key, value in values.items():
-        if isinstance(value, DictConfig):
+        if isinstance(value, dict):
             yield from _leaves(value, "" if place == "parts." else f"{place}{key}.")
         elif key != "defaults" and value is not None and value != []:
             yield f"{place}{key}", value
 
 
-def _comment(file: Path) -> str:
-    """Return the comment that a file opens with."""
-    lines = []
-    for line in file.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
-
-
-def _file(file: Path) -> str:
-    return f"### `{file.parent.relative_to(CONF)}={file.stem}`\n\n```yaml\n{file.read_text()}```\n"
-
-
-def _values(
-    place: str, schema: type, defaults: Mapping[str, Any], described: griffe.Object, of_groups: bool = True
-) -> str:
-    return _table(("key", "type", "default", "meaning"), list(_rows(place, schema, defaults, described, of_groups)))
-
-
-def _rows(
-    place: str, schema: type, defaults: Mapping[str, Any], described: griffe.Object, of_groups: bool = True
-) -> Iterator[tuple[str, ...]]:
+def _values(place: str, schema: type, defaults: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a schema's values: key, type, default, meaning."""
     for key, kind in get_type_hints(schema).items():
-        field = described[f"{schema.__name__}.{key}"]
         inside = (get_args(kind) or (None,))[-1]
         if is_dataclass(inside) and isinstance(inside, type):  # a value per name: `module.parts.NAME.learning_rate`
-            yield from _rows(f"{place}{key}.NAME.", inside, {}, described)
-        elif of_groups or not (CONF / key).is_dir():
-            default = _spell(defaults[key]) if key in defaults else "the choice's"
-            yield f"`{place}{key}`", f"`{_type(field)}`", default, _meaning(field, f"{schema.__name__}.{key}")
+            yield from _values(f"{place}{key}.NAME.", inside, {})
+        else:
+            name = f"{schema.__name__}.{key}"
+            default = f"`{_spell(defaults[key])}`" if key in defaults else "the choice's"
+            yield f"`{place}{key}`", f"`{_type(name)}`", default, _meaning(name)
 
 
-def _type(field: griffe.Object) -> str:
+def _type(name: str) -> str:
+    """Return a field's type in words that YAML has too: ``float or null``."""
+    field = _SCHEMA[name]
+    assert isinstance(field, griffe.Attribute)
     return str(field.annotation).replace(" | None", " or null").replace("dict[str, Any]", "dict").replace("Any", "any")
 
 
-def _spell(value: object) -> str:
-    """Return a value as one types it."""
-    if isinstance(value, DictConfig):
-        return "`{" + ",".join(f"{key}:{item}" for key, item in value.items()) + "}`"
-    if isinstance(value, ListConfig):
-        return "`[" + ",".join(map(str, value)) + "]`"
-    return "`null`" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def _meaning(described: griffe.Object, name: str) -> str:
-    if described.docstring is None:
+def _meaning(name: str) -> str:
+    """Return the docstring of a class or a field of the schema."""
+    docstring = _SCHEMA[name].docstring
+    if docstring is None:
         raise SystemExit(f"{name} in src/ptuning/config.py has no meaning: write a docstring below it.")
-    return " ".join(described.docstring.value.split()).replace("``", "`")
+    return " ".join(docstring.value.split()).replace("``", "`")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _spell(value: Any) -> str:
+    """Return a value as one types it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_spell(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_spell, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -10,7 +10,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ("benchmarks/README.md",)
-"""Pages of the site that lie elsewhere in the repository, by their path there, which is also their place in the site."""
+"""Pages of the site that lie elsewhere in the repository; their path there is also their place in the site."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
