@@ -17,7 +17,7 @@ lint: $(READY)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 docs: $(READY)
-	@.venv/bin/python tools/configuration_page.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@.venv/bin/python tools/configuration_page.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 	@echo "Built: open site/index.html"
 
 $(READY): pyproject.toml constraints.txt
