@@ -1,5 +1,6 @@
-# make demo: set up and run the main job; make test: set up and run the tests. A second run installs nothing.
-.PHONY: demo test slow lint clean
+# make demo: set up and run the main job; make test: set up and run the tests; make docs: the site of the pages in docs/.
+# A second run installs nothing.
+.PHONY: demo test slow lint docs clean
 PYTHON ?= python3
 READY = .venv/.ready
 
@@ -15,13 +16,17 @@ slow: $(READY)
 lint: $(READY)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
+docs: $(READY)
+	@.venv/bin/python tools/configuration_page.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+	@echo "Built: open site/index.html"
+
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv: a minute or three, once (log: .venv/setup.log)"
 	@$(PYTHON) -c 'import sys; sys.exit("ptuning needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,slurm,ray,optuna,peft]' > .venv/setup.log 2>&1 \
+	@.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,slurm,ray,optuna,peft]' > .venv/setup.log 2>&1 \
 	  || { tail -n 15 .venv/setup.log; echo "Setting up failed: see .venv/setup.log, mend, and type the command again."; exit 1; }
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache

@@ -13,20 +13,20 @@ from ptuning.selection.select import Selection, describe, select, set_trainable
 class SelectionCallback(pl.Callback, ABC):
     """Freeze all of a model but what :meth:`choose` returns; the head always trains.
 
-    Write one method, and name the class in the configuration:
-
-    .. code-block:: python
-
-        class FirstTokenType(SelectionCallback):
-            def choose(self, model):
-                return [name for name, _ in model.named_parameters() if "token_type" in name]
-
-    ``python train.py callbacks.selection._target_=mine.FirstTokenType``. The module, layers and patterns that were
-    typed arrive as attributes, for classes that want them.
+    Write one method, and name the class in the configuration: ``callbacks.selection._target_=mine.FirstTokenType``.
+    The module, layers and patterns that were typed arrive as attributes, for classes that want them.
 
     Freezing happens in :meth:`setup`, before optimisers are made and before a checkpoint is read, so it holds after
     a resume as well. (Lightning's ``BaseFinetuning`` works on whole modules and, in 2.6, freezes again on resume
     what had been unfrozen; selection here is by parameter.)
+
+    Examples
+    --------
+    >>> class FirstTokenType(SelectionCallback):
+    ...     def choose(self, model):
+    ...         return [name for name, _ in model.named_parameters() if "token_type" in name]
+    >>> FirstTokenType().apply(bert).trainable_parameters
+    1536
     """
 
     _kept: Selection | None = None

@@ -49,9 +49,12 @@ class Stack:
 
     Examples
     --------
-    >>> stack = ptuning.load("packaged:minilm", deltas={"rte": run1, "mrpc": run2})  # doctest: +SKIP
-    >>> stack.use("mrpc")(**stack.tokenizer(one, other, return_tensors="pt")).logits  # doctest: +SKIP
-    >>> stack(batch, tasks=["rte", "mrpc", "rte"])  # a row each, in one forward pass  # doctest: +SKIP
+    >>> stack = ptuning.load(backbone, deltas={"rte": run1, "mrpc": run2})
+    >>> batch = stack.tokenizer(["A dog runs."] * 3, ["An animal moves."] * 3, return_tensors="pt")
+    >>> stack.use("mrpc")(**batch).logits.shape
+    torch.Size([3, 2])
+    >>> [logits.shape[0] for logits in stack(batch, tasks=["rte", "mrpc", "rte"])]  # a row each, in one forward pass
+    [2, 2, 2]
     """
 
     def __init__(self, backbone: str, deltas: Mapping[str, str | Path]) -> None:

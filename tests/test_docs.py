@@ -1,0 +1,297 @@
+"""The documentation: the site builds strictly and needs no network, and what its pages show works."""
+
+import doctest
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+import ptuning
+from conftest import TINY, run_in
+from ptuning import cli
+from ptuning.config import check, compose
+from ptuning.errors import ConfigError
+from ptuning.model.backbone import find_backbone, load_model, load_skeleton, load_tokenizer
+from ptuning.model.delta import load_run
+from ptuning.selection import parse_layers, parse_subset, select
+from ptuning.sharing.export import export
+from ptuning.tasks import TASKS
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+PAGES |= {"benchmarks/README.md": ROOT / "benchmarks/README.md", "manual": ROOT / "conf/hydra/help/manual.yaml"}
+RUN = "runs/minilm/{}/layernorm/all/seed=1-…"
+
+needs_site = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="the extra `docs` is not installed")
+
+
+# The site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site, strictly: a broken link, an unknown name in the API or a page without a place is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class Loads(HTMLParser):
+    """Collects what a browser fetches to show a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {
+            "link": ("href",),
+            "script": ("src",),
+            "img": ("src", "srcset"),
+            "iframe": ("src",),
+            "source": ("src",),
+        }
+        self.found += [value for name, value in attrs if name in names.get(tag, ()) and value]
+
+
+@needs_site
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        loads = Loads()
+        loads.feed(page.read_text())
+        assert len(loads.found) > 3
+        assert not [load for load in loads.found if re.match(r"(https?:)?//", load)], page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+@needs_site
+def test_links_between_pages_are_those_of_the_repository_and_of_the_site(site: Path) -> None:
+    assert 'href="benchmarks/index.html"' in (site / "speed.html").read_text()
+    for name, path in PAGES.items():
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text()):
+            assert (path.parent / link).exists(), f"{name} links to {link}"
+
+
+@needs_site
+def test_the_api_page_shows_docstrings_without_the_marks_of_another_system(site: Path) -> None:
+    page = (site / "api.html").read_text()
+    for shown in ("ptuning.load", "ModuleSelectionCallback", "GlueDataModule", "Which blocks:", "trainable_percent"):
+        assert shown in page
+    assert not re.search(r":(func|class|meth|data|attr|mod):", page)
+    assert "code-block" not in page
+
+
+# The configuration page
+
+
+@pytest.fixture
+def configuration_page() -> ModuleType:
+    if importlib.util.find_spec("griffe") is None:
+        pytest.skip("the extra `docs` is not installed")
+    spec = importlib.util.spec_from_file_location("configuration_page", ROOT / "tools/configuration_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_configuration_page_is_what_schema_and_files_say(configuration_page: ModuleType) -> None:
+    assert configuration_page.PAGE.read_text() == configuration_page.page(), "type `make docs`"
+
+
+def test_the_configuration_page_names_every_allowed_word() -> None:
+    rows = dict(re.findall(r"^\| `([\w.]+)` \|.*\| (.*) \|$", PAGES["docs/configuration.md"].read_text(), flags=re.M))
+    config = compose()
+    for key in (
+        *("data.source", "data.select_on", "optim.schedule", "frozen_prefix", "frozen_prefix_dtype"),
+        *("trainer.accelerator", "trainer.gradient_clip_algorithm", "trainer.profiler"),
+    ):
+        wrong = OmegaConf.structured(config)
+        OmegaConf.update(wrong, key, "no_such_word")
+        with pytest.raises(ConfigError) as caught:
+            check(wrong)
+        for word in str(caught.value).split("Allowed: ")[1].rstrip(".").split(", "):
+            assert f"`{word}`" in rows[key], key
+
+
+# Counts
+
+
+def test_the_weights_of_bert_base_are_counted_right() -> None:
+    page = PAGES["docs/concepts.md"].read_text()
+    model = skeleton_of_bert_base()
+    whole = select(model, "frozen")
+    assert f"{whole.total_parameters:,} weights with the head of two classes ({whole.head_parameters:,})" in page
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| *([\d,]*) *\| ([\d,]+) \| ([\d.]+) \|$", page, flags=re.M)
+    assert len(rows) == 16
+    for module, one, every, percent in rows:
+        selection = select(model, module)
+        assert f"{selection.trainable_parameters:,}" == every, module
+        assert float(percent) == pytest.approx(selection.trainable_percent, rel=0.005), module
+        if one:
+            assert f"{select(model, module, 11).trainable_parameters:,}" == one, module
+
+
+def skeleton_of_bert_base() -> Any:
+    backbone = compose(["backbone=bert-base-random"]).backbone
+    return load_skeleton(find_backbone(backbone.path, None, dict(backbone.config)))
+
+
+# Commands
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of every ``python train.py …`` and ``ptuning …`` of a page, in blocks and between backticks."""
+    text = re.sub(r" *\\\n *", " ", text)
+    lines = [line for line in text.splitlines() if line.startswith("    ")]
+    for line in [*lines, *re.findall(r"(?<!`)`((?:python train\.py|ptuning) [^`]+)`", text.replace("\n", " "))]:
+        line = re.sub(r"\[(--[^]]*)\]", r"\1", line)  # an option in brackets may be left out
+        for part in re.split(r" \| | && | > ", line):
+            if re.match(r" *(python train\.py|ptuning) (?!-m KEY|\[module)", part):
+                words = [word for word in shlex.split(part, comments=True) if word != "…"]
+                yield [re.sub(r"(\w+)(\|\w+)+$", r"\1", word) for word in words]  # of `hf|peft|delta` the first
+
+
+def grids(words: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield overrides as single runs have them: each value of what is swept over, together with one of the others."""
+    typed = get_args_parser().parse_args(words)
+    each: list[list[str]] = []
+    for override in OverridesParser.create().parse_overrides(typed.overrides):
+        given = str(override.input_line)
+        if not override.is_sweep_override():
+            each.append([given])
+        elif override.is_choice_sweep():
+            assert typed.multirun, given
+            each.append([f"{given.split('=')[0]}={value}" for value in override.sweep_string_iterator()])
+    for n in range(max(map(len, each), default=1)):
+        yield tuple(values[n % len(values)] for values in each)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_one_that_works(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbones = importlib.import_module("hydra_plugins.ptuning_backbones")
+    monkeypatch.setattr(backbones, "_on_hub", lambda name: name == "roberta-base")
+    for name in cli.COMMANDS:
+        monkeypatch.setattr(f"ptuning.commands.{name}.run", lambda chosen: None)
+    for program, *words in dict.fromkeys(map(tuple, commands(PAGES[page].read_text()))):
+        if program == "ptuning" and len(words) == 1:
+            assert words[0] in cli.COMMANDS
+        elif program == "ptuning":
+            cli.main(words)
+        else:
+            for overrides in grids(words[1:]):
+                composes(overrides)
+
+
+@cache
+def composes(overrides: tuple[str, ...]) -> None:
+    config = compose(overrides)
+    parse_layers(config.layers, 12)
+    parse_subset(config.subset, config.subset_scope)
+
+
+def test_commands_are_found_in_every_form_that_pages_have_them() -> None:
+    page = (
+        "    python train.py -m seed=1,2 \\\n        task=rte   # why\n\n    cat a | ptuning predict RUN | head\n\n"
+        "Then `ptuning export RUN --to hf|peft`, or `ptuning moved\nRUN [--csv FILE]`; `ptuning.load` is none."
+    )
+    assert list(commands(page)) == [
+        ["python", "train.py", "-m", "seed=1,2", "task=rte"],
+        ["ptuning", "predict", "RUN"],
+        ["ptuning", "export", "RUN", "--to", "hf"],
+        ["ptuning", "moved", "RUN", "--csv", "FILE"],
+    ]
+    assert list(grids(["-m", "seed=1,2", "task=rte"])) == [("seed=1", "task=rte"), ("seed=2", "task=rte")]
+    assert sum(len(list(commands(path.read_text()))) for path in PAGES.values()) > 80
+
+
+# Python
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what the pages speak of, under the same names, all on one tiny backbone."""
+    folder = tmp_path_factory.mktemp("shelf")
+    tiny = compose(["backbone=tiny", "backbone.config.num_hidden_layers=4", "backbone.config.hidden_size=128"]).backbone
+    source = find_backbone(tiny.path, None, dict(tiny.config))
+    load_model(source, TASKS["rte"], seed=1).save_pretrained(folder / "models/bert")
+    load_tokenizer(source).save_pretrained(folder / "models/bert")
+    words = ["a dog runs", "two women sing", "the river is high", "no one knows"]
+    rows = [f"{words[n % 4]},{words[n % 3]},{('entailment', 'contradiction')[n % 2]}" for n in range(24)]
+    (folder / "train.csv").write_text("\n".join(["premise,hypothesis,label", *rows]))
+    own = ("task=custom", f"data.train={folder}/train.csv", "data.text=[premise,hypothesis]")
+    for name, task in (("rte", ("task=rte",)), ("mrpc", ("task=mrpc",)), ("mnli", ("task=mnli",)), ("train", own)):
+        kept = [item for item in TINY if name != "train" or not item.startswith("data")]
+        run = run_in(folder / "made", *kept, f"backbone={folder}/models/bert", *task, "trainer.max_steps=1")
+        shutil.copytree(run.path, folder / RUN.format(name))
+    export(load_run(folder / RUN.format("rte")), "delta", folder / "my_delta", base_name="models/bert")
+    for name in ("rte", "mnli"):
+        shutil.copytree(folder / RUN.format(name), folder / f"me/{name}-layernorm")
+    return folder
+
+
+@pytest.fixture
+def names(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return what examples take for granted."""
+    monkeypatch.chdir(shelf)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model, tokenizer = ptuning.load(RUN.format("rte"))
+    batch = tokenizer(["A dog runs."] * 3, ["An animal moves."] * 3, return_tensors="pt")
+    batch["labels"] = torch.tensor([0, 1, 0])
+    runs = {"run1": RUN.format("rte"), "run2": RUN.format("mrpc"), "backbone": "models/bert"}
+    return {**runs, "ptuning": ptuning, "torch": torch, "model": model, "batch": batch}
+
+
+@pytest.mark.parametrize(
+    "page", [name for name, path in PAGES.items() if re.search("```python|>>> ", path.read_text())]
+)
+def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
+    text = PAGES[page].read_text().replace("packaged:minilm", "models/bert")
+    for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S):
+        exec(compile(block, page, "exec"), names)
+    failed = doctest.DocTestRunner(verbose=False).run(doctest.DocTestParser().get_doctest(text, names, page, page, 0))
+    assert failed.failed == 0
+    assert "```python" in text or failed.attempted > 0
+
+
+MODULES = [
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+    for path in sorted((ROOT / "src/ptuning").rglob("*.py"))
+    if ">>> " in path.read_text()
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_of_docstrings_hold(module: str, names: dict[str, Any]) -> None:
+    result = doctest.testmod(importlib.import_module(module), extraglobs={**names, "bert": skeleton_of_bert_base()})
+    assert result.failed == 0
+    assert result.attempted > 0
