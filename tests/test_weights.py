@@ -18,7 +18,7 @@ from ptuning.model.reference import count_layernorms_of_one_block
 from ptuning.selection import ARCHITECTURES, count_modules
 from ptuning.tasks import TASKS
 from ptuning.weights import describe_moves, describe_weights
-from ptuning.weights.groups import outliers
+from ptuning.weights.groups import far_out
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -79,7 +79,7 @@ def test_equal_weights_have_no_kurtosis_and_no_outliers() -> None:
     found = row(describe_weights(model_of()), "attention_layernorm", "0", "LayerNorm weight")
     assert (found["std"], found["outlier_share"]) == (0, 0)
     assert math.isnan(found["kurtosis"])
-    assert not outliers(np.full(100, 0.1, dtype=np.float32)).any()
+    assert not far_out(np.full(100, 0.1, dtype=np.float32)).any()
 
 
 @pytest.fixture(scope="module")

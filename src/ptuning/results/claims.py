@@ -55,6 +55,13 @@ class Claim:
     verdicts: tuple[tuple[str, str], ...]
     table: TextTable
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows, and what a page has."""
+        number = f"Its number: {self.number}\n\n" if self.number else ""
+        verdicts = "".join(f"- **{backbone}: {verdict}**\n" for backbone, verdict in self.verdicts)
+        found = markdown_rows(self.table) if self.table.rows else "There is no such run."
+        return f"## {self.title}\n\nThe paper: {self.paper}\n\n{number}Rule: {self.rule}\n\n{verdicts}\n{found}\n\n"
+
 
 def check_claims(
     comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: Count | None = None
@@ -125,15 +132,11 @@ def check_claims(
 
 def claims_markdown(claims: Sequence[Claim]) -> str:
     """Return the claims as one Markdown page."""
-    parts = ["# The paper's claims, asked of these runs\n"]
-    for claim in claims:
-        number = f"Its number: {claim.number}\n\n" if claim.number else ""
-        parts.append(
-            f"## {claim.title}\n\nThe paper: {claim.paper}\n\n{number}Rule: {claim.rule}\n\n"
-            + "".join(f"- **{backbone}: {verdict}**\n" for backbone, verdict in claim.verdicts)
-            + f"\n{markdown_rows(claim.table) if claim.table.rows else 'There is no such run.'}\n\n"
-        )
-    return "\n".join(parts) + _CAPTION + "\n"
+    return (
+        "\n".join(["# The paper's claims, asked of these runs\n", *map(Claim._repr_markdown_, claims)])
+        + _CAPTION
+        + "\n"
+    )
 
 
 _CAPTION = (

@@ -68,6 +68,10 @@ class Picture:
     inline: str
     width: int
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a notebook shows."""
+        return {"image/png": self.png, "text/plain": self.title}, {"image/png": {"width": self.width}}
+
 
 def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Picture]]:
     """Yield (backbone, picture) for every figure that the runs give something to show in."""

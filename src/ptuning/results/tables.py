@@ -11,7 +11,7 @@ from ptuning.numbers import format_p, format_percent, format_points
 from ptuning.results.order import layers_key, module_key, subset_key, task_key
 from ptuning.results.resampling import RESAMPLES
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
-from ptuning.results.typeset import DAGGER, MISSING, TextTable
+from ptuning.results.typeset import DAGGER, MISSING, TextTable, to_markdown
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class ModuleTable:
     rows: tuple[Row, ...]
     caption: str
     shows_layers: bool
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return to_markdown(as_text(self), "###")
 
 
 def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:

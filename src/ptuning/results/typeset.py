@@ -30,6 +30,10 @@ class TextTable:
     align: str
     rows: tuple[tuple[str, ...], ...]
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return to_markdown(self, "###")
+
 
 def to_markdown(table: TextTable, heading: str = "#") -> str:
     """Return the table as a Markdown page, or as a section of one."""

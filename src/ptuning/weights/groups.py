@@ -6,16 +6,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from rich.table import Table
 from torch import nn
 
 from ptuning.errors import SelectionError
 from ptuning.results.order import module_key
-from ptuning.selection import architecture_of, split_head
+from ptuning.selection import architecture_of, outliers, split_head
 
 KINDS = ("weight", "bias", "LayerNorm weight", "LayerNorm bias")
 ALL = "all"
 """The layer of a row that takes all layers of a module together."""
+
+_DEVIATIONS = 3.0
+"""From the mean of its tensor, beyond which a weight is an outlier."""
 
 Floats = NDArray[np.floating[Any]]
 
@@ -74,13 +79,10 @@ def rows_of(groups: Sequence[Group], describe: Callable[[Group], dict[str, float
     return pd.DataFrame([{"module": g.module, "layer": g.layer, "kind": g.kind, **describe(g)} for g in groups])
 
 
-def outliers(values: Floats, deviations: float = 3.0) -> NDArray[np.bool_]:
-    """Return which values lie further than ``deviations`` standard deviations from the mean of their tensor."""
-    wide = values.astype(np.float64)
-    mean, deviation = wide.mean(), wide.std()
-    if is_constant(mean, deviation):
-        return np.zeros(len(values), dtype=bool)
-    far: NDArray[np.bool_] = np.abs(wide - mean) > deviations * deviation
+def far_out(values: Floats) -> NDArray[np.bool_]:
+    """Return which values ``subset=outlier:3`` would take from their tensor."""
+    far = np.zeros(len(values), dtype=bool)
+    far[outliers(torch.from_numpy(values), _DEVIATIONS).numpy()] = True
     return far
 
 
@@ -103,3 +105,17 @@ def _kinds(parameters: dict[str, nn.Parameter]) -> dict[str, str]:
         else:
             kinds[name] = "LayerNorm bias" if norm else "bias"
     return kinds
+
+
+def table_of(title: str, headings: Sequence[str], rows: pd.DataFrame, cells: Callable[[Any], Sequence[str]]) -> Table:
+    """Return rows for a screen, modules and kinds set apart: module, kind, layer, count, and what ``cells`` says."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("module", "kind", "layer"):
+        table.add_column(column)
+    for column in ("weights", *headings):
+        table.add_column(column, justify="right")
+    for _, part in rows.groupby(["module", "kind"], sort=False):
+        table.add_section()
+        for row in part.to_dict("records"):
+            table.add_row(row["module"], row["kind"], row["layer"], f"{int(row['count']):,}", *cells(row))
+    return table

@@ -3,7 +3,9 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from ptuning.numbers import format_percent
 from ptuning.records import RECORD
 from ptuning.results.summary import TABLE_SUFFIXES, write_table
 from ptuning.tasks import get_task
-from ptuning.weights.groups import Group, group_weights, outliers, rows_of
+from ptuning.weights.groups import Group, far_out, group_weights, rows_of, table_of
 
 
 def describe_moves(run: str | Path) -> pd.DataFrame:
@@ -50,7 +52,7 @@ def describe_moves(run: str | Path) -> pd.DataFrame:
     def describe(group: Group) -> dict[str, float]:
         old = np.concatenate(group.tensors).astype(np.float64)
         change = np.abs(np.concatenate([after[name] for name in group.names]).astype(np.float64) - old)
-        far = np.concatenate([outliers(values) for values in group.tensors])
+        far = np.concatenate([far_out(values) for values in group.tensors])
         moved, norm = change > 0, float(np.linalg.norm(old))
         return {
             "count": len(old),
@@ -100,27 +102,19 @@ def moves_table(rows: pd.DataFrame, name: str) -> Table:
     moved = rows[rows["moved_share"] > 0]
     once = moved[moved["layer"].isin(["all", ""])]
     count = int((once["moved_share"] * once["count"]).sum().round())
-    table = Table(title=f"{name}: {count:,} weights moved", title_justify="left", box=None, pad_edge=False)
-    for column in ("module", "kind", "layer"):
-        table.add_column(column)
-    for column in ("weights", "moved %", "‖Δ‖/‖w‖", "mean |Δ|", "outliers %", "outliers moved %", "their mean |Δ|"):
-        table.add_column(column, justify="right")
-    for _, part in moved.groupby(["module", "kind"], sort=False):
-        table.add_section()
-        for row in part.to_dict("records"):
-            table.add_row(
-                row["module"],
-                row["kind"],
-                row["layer"],
-                f"{int(row['count']):,}",
-                format_percent(100 * row["moved_share"]),
-                _short(row["relative_change"]),
-                _short(row["mean_change"]),
-                format_percent(100 * row["outlier_share"]),
-                format_percent(100 * row["outliers_moved"]),
-                _short(row["outliers_mean_change"]),
-            )
-    return table
+    headings = ("moved %", "‖Δ‖/‖w‖", "mean |Δ|", "outliers %", "outliers moved %", "their mean |Δ|")
+    return table_of(f"{name}: {count:,} weights moved", headings, moved, _cells)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        format_percent(100 * row["moved_share"]),
+        _short(row["relative_change"]),
+        _short(row["mean_change"]),
+        format_percent(100 * row["outlier_share"]),
+        format_percent(100 * row["outliers_moved"]),
+        _short(row["outliers_mean_change"]),
+    ]
 
 
 def _short(value: float) -> str:

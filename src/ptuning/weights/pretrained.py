@@ -2,8 +2,9 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from torch import nn
 from ptuning.files import check_place
 from ptuning.numbers import format_percent
 from ptuning.results.summary import TABLE_SUFFIXES, write_table
-from ptuning.weights.groups import Group, group_weights, is_constant, outliers, rows_of
+from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, table_of
 
 _QUANTILE = 0.999
 
@@ -49,7 +50,7 @@ def _describe(group: Group) -> dict[str, float]:
         "std": math.sqrt(variance),
         "p99_9": float(np.quantile(sizes, _QUANTILE)),
         "kurtosis": math.nan if is_constant(mean, math.sqrt(variance)) else fourth / count / variance**2 - 3,
-        "outlier_share": sum(int(outliers(values).sum()) for values in group.tensors) / count,
+        "outlier_share": sum(int(far_out(values).sum()) for values in group.tensors) / count,
     }
 
 
@@ -84,22 +85,14 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
 
 
 def weights_table(rows: pd.DataFrame, label: str) -> Table:
-    """Return the rows for a screen; modules are set apart."""
-    table = Table(title=f"Pretrained weights of {label}", title_justify="left", box=None, pad_edge=False)
-    for column in ("module", "kind", "layer"):
-        table.add_column(column)
-    for column in ("weights", "mean |w|", "std", "99.9 % of |w|", "kurtosis", "outliers %"):
-        table.add_column(column, justify="right")
-    for _, part in rows.groupby(["module", "kind"], sort=False):
-        table.add_section()
-        for row in part.to_dict("records"):
-            table.add_row(
-                row["module"],
-                row["kind"],
-                row["layer"],
-                f"{int(row['count']):,}",
-                *(f"{row[name]:.4f}" for name in ("mean_magnitude", "std", "p99_9")),
-                "–" if math.isnan(row["kurtosis"]) else f"{round(row['kurtosis'], 1) + 0.0:.1f}",
-                format_percent(100 * row["outlier_share"]),
-            )
-    return table
+    """Return the rows for a screen."""
+    headings = ("mean |w|", "std", "99.9 % of |w|", "kurtosis", "outliers %")
+    return table_of(f"Pretrained weights of {label}", headings, rows, _cells)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        *(f"{row[name]:.4f}" for name in ("mean_magnitude", "std", "p99_9")),
+        "–" if math.isnan(row["kurtosis"]) else f"{round(row['kurtosis'], 1) + 0.0:.1f}",
+        format_percent(100 * row["outlier_share"]),
+    ]

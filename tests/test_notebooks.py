@@ -1,0 +1,82 @@
+"""The notebooks run from top to bottom: on runs that are there, and, slowly, on those that they make themselves."""
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, TINY, needs_minilm, run_in
+
+nbformat = pytest.importorskip("nbformat", reason="the extra `dev` is not installed")
+NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def execute(name: str, place: Path, **replaced: str) -> Any:
+    """Execute a notebook in a folder that looks like the project, and return it with its outputs."""
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    for cell in notebook.cells:
+        for old, new in replaced.items():
+            cell.source = cell.source.replace(old, new)
+    folder = place / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train.py", "conf"):
+        if not (place / part).exists():
+            (place / part).symlink_to(ROOT / part)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+def shown(notebook: Any, kind: str) -> list[str]:
+    """Return the outputs of one kind."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [str(output.data[kind]) for output in outputs if kind in output.get("data", {})]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs that the notebooks look for, of the tiny BERT."""
+    folder = tmp_path_factory.mktemp("project")
+    for overrides in (
+        *(("module=full",), ("module=frozen",)),
+        *(("module=layernorm", f"layers={layers}") for layers in ("all", "0", "1")),
+        *(("module=layernorm", f"subset={which}:10%") for which in ("top", "bottom", "random")),
+    ):
+        run_in(folder / "runs", *TINY, *overrides)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_from_top_to_bottom(name: str, place: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny/rte").rglob("record.json")}
+    notebook = execute(name, place, minilm="tiny")
+    tables, pictures = shown(notebook, "text/markdown"), shown(notebook, "image/png")
+    assert any("layernorm" in table for table in tables)
+    assert bool(pictures) == (name != "04_own_data")
+    assert {path: path.stat().st_mtime_ns for path in (place / "runs/tiny/rte").rglob("record.json")} == before
+    if name == "02_layers":
+        assert "3,072 of 109,483,778 weights: 0.003 %" in " ".join(shown(notebook, "text/plain"))
+
+
+def test_there_are_four_and_each_is_stored_with_what_it_printed() -> None:
+    assert NAMES == ["01_modules", "02_layers", "03_magnitude", "04_own_data"]
+    for name in NAMES:
+        notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+        nbformat.validate(notebook)
+        assert shown(notebook, "text/markdown")
+        assert not [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
+        assert notebook.cells[0].cell_type == "markdown"
+
+
+@pytest.mark.slow
+@needs_minilm
+@pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="the extra `dev` is not installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_makes_the_runs_that_it_needs(name: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    notebook = execute(name, tmp_path)
+    assert shown(notebook, "text/markdown")
+    print(f"{name}: {time.monotonic() - began:.0f} s")
