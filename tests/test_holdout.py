@@ -123,3 +123,18 @@ def test_a_stopped_run_holds_out_the_same_rows_and_ends_with_the_same_bits(
 def test_the_recorder_goes_by_dev_where_nothing_is_held_out(train: Train) -> None:
     run = train("trainer.max_epochs=3", "optim.lr=0.01")
     assert run.record["score"] == max(entry["score"] for entry in run.record["history"])
+
+
+def test_a_cached_prefix_serves_what_is_held_out_as_the_live_one_does(train: Train) -> None:
+    """In evaluation there is no dropout, so before the first step both give the same answers."""
+    typed = (HELD, "module=layernorm", "layers=1", "optim.lr=1e-12", "optim.head_lr=1e-12", "trainer.max_epochs=1")
+    live, cached = train(*typed), train(*typed, "frozen_prefix=cache")
+    assert cached.path != live.path
+    assert cached.record["frozen_prefix"]["depth"] == 1
+    for name in ("score", "accuracy", "holdout_score"):
+        assert cached.record["history"][0][name] == pytest.approx(live.record["history"][0][name], abs=1e-6), name
+    answers = [
+        torch.tensor(pq.read_table(next((run.path / "predictions").glob("*.parquet")))["logits"].to_pylist())
+        for run in (live, cached)
+    ]
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-5)

@@ -24,6 +24,7 @@ from sklearn import metrics as sk
 
 import ptuning
 from conftest import Run, TypeIt, run_in
+from ptuning import cli
 from ptuning.config import DataConfig, compose
 from ptuning.data.formats import read_rows
 from ptuning.data.options import OWN_KEYS, own_data
@@ -464,6 +465,27 @@ def test_one_command_trains_several_modules(here: Path, type_it: TypeIt) -> None
     assert "2 done" in told.out
     found = [json.loads(path.read_text()) for path in here.rglob("record.json")]
     assert {(record["task"], record["module"]) for record in found} == {("a", "bias"), ("a", "layernorm")}
+
+
+def test_a_run_is_evaluated_on_other_files_and_its_own_labels_keep_their_order(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "a.csv", made_up(40))
+    run = run_in(here / "runs", *TINY, "data.train=a.csv", PAIR, "trainer.max_steps=2")
+    others = made_up(40)[:30]
+    model, tokenizer = ptuning.load(run.path)
+    batch = tokenizer(
+        [row["premise"] for row in others], [row["hypothesis"] for row in others], padding=True, return_tensors="pt"
+    )
+    answers = model(**batch).logits.argmax(-1).tolist()
+    told = [{**row, "label": model.config.id2label[answer]} for row, answer in zip(others, answers, strict=True)]
+    told[0]["label"] = model.config.id2label[1 - answers[0]]
+    write(here / "b.csv", told)
+    capsys.readouterr()
+    cli.main(["evaluate", str(run.path), "--json", f"data.dev={here / 'b.csv'}"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == {"validation": 30}
+    assert found["metrics"]["validation"]["accuracy"] == pytest.approx(29 / 30)
 
 
 # Datasets

@@ -574,6 +574,30 @@ def test_a_stack_answers_as_its_deltas_do_whichever_is_in_use(shelf: Shelf, fami
         assert stack.current == name
 
 
+def test_deltas_of_some_weights_stand_in_stacks_and_are_counted_on_cards(shelf: Shelf, tmp_path: Path) -> None:
+    common = (*TINY, f"backbone={shelf.backbone()}", "task.max_length=60", "trainer.max_epochs=1")
+    few = run_in(tmp_path / "few", *common, "module=layernorm", "subset=top:5")
+    many = run_in(tmp_path / "many", *common, "task=mnli", "module=query", "subset=random:10%")
+    deltas = {"rte": few.path, "mnli": many.path}
+    alone = {name: logits_of(folder) for name, folder in deltas.items()}
+    stack = ptuning.load(str(shelf.backbone()), deltas=deltas)
+    batch = batch_of(stack.model, stack.tokenizer)
+    for name in ("rte", "mnli", "rte"):
+        with torch.inference_mode():
+            assert torch.equal(stack.use(name)(**batch).logits, alone[name])
+    assert few.record["trainable_parameters"] == 2 * 4 * 5  # of two blocks, two LayerNorms' weights and biases
+    for run in (few, many):
+        export(load_run(run.path), "delta", tmp_path / run.record["task"])
+        card = (tmp_path / run.record["task"] / "README.md").read_text()
+        assert f"{run.record['trainable_parameters']:,} of {run.record['total_parameters']:,}" in card
+        (run.path / "record.json").unlink()  # counted from the delta alone
+        export(load_run(run.path), "delta", tmp_path / "bare" / run.record["task"])
+        assert (
+            f"{run.record['trainable_parameters']:,} of"
+            in (tmp_path / "bare" / run.record["task"] / "README.md").read_text()
+        )
+
+
 @pytest.mark.parametrize("module", ["layernorm", "bias"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_of_one_batch_each_meet_their_own_delta(shelf: Shelf, family: str, module: str) -> None:
