@@ -101,7 +101,7 @@ def test_an_agents_run_belongs_to_its_sweep_and_so_does_one_that_had_finished(
     assert record["wandb_id"] == "first1"
     assert first["summary"]["score"] == pytest.approx(record["score"])
     assert first["config"]["module"] == "bias"  # as the sweep chose it
-    assert first["config"]["run"]["module"] == "bias"
+    assert first["config"]["module_name"] == "bias"
     assert first["config"]["trainable_parameters"] == record["trainable_parameters"]
 
     # Another sweep asks for the same run.

@@ -320,7 +320,9 @@ def _tracked(plan: Plan, record: dict[str, Any], sweep: Sweep | None) -> dict[st
     """Return the configuration as trackers get it: what was composed, what it became, and what moves."""
     return {
         **asdict(plan.config),
-        "run": {**_labels(plan), "layers": plan.layers, "subset": str(plan.subset), "seed": plan.config.seed},
+        # As in folder names and tables, and flat: what trackers group by.
+        **{f"{word}_name": name for word, name in _labels(plan).items()},
+        "layers_name": plan.layers,
         **plan.subset_keys,
         **{name: record[name] for name in _COUNTS},
         "optimisation": asdict(plan.optimisation),

@@ -264,7 +264,7 @@ def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any
     begin(logger, config)
     for entry in record["history"]:
         metrics = {f"val/{name}": value for name, value in entry.items() if name not in ("epoch", "step", "train_loss")}
-        logger.log_metrics({**metrics, "epoch": entry["epoch"]}, step=entry["step"])
+        logger.log_metrics({**metrics, "epoch": entry["epoch"]}, step=entry["step"] - 1)  # Lightning counts from 0
     finish(logger, folder, config, record)
 
 
