@@ -1,9 +1,11 @@
 """Lightning's other loggers (TensorBoard, MLflow, CSV, a reader's own): what they hear of a run, and how it ended."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 EXTRAS: Mapping[type[Logger], str] = {TensorBoardLogger: "tensorboard", MLFlowLogger: "mlflow"}
@@ -44,6 +46,19 @@ def arguments(
         # What an earlier attempt left in the folder lies before this run: TensorBoard's sign for it.
         return {"save_dir": str(folder), "purge_step": 0}
     return {"save_dir": str(folder)}
+
+
+def store_lock(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Return what lets one process at a time open an MLflow store that is a file.
+
+    The first to open it makes its tables, which fails (MLflow 3.17) when two of a sweep's workers do so at once.
+    """
+    uri = str(settings.get("tracking_uri") or "")
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    file = Path(uri.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_name(f".{file.name}.lock"))
 
 
 def begin(logger: Logger, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,8 @@ def make_logger(
         extra["tags"] = {**extra.get("tags", {}), **own}
     elif own is not None:
         settings["tags"] = own
-    return make(settings, extra)
+    with loggers.store_lock(settings):
+        return make(settings, extra)
 
 
 def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
