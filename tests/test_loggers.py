@@ -136,3 +136,16 @@ def test_any_other_logger_of_lightning_hears_of_the_run(train: Train) -> None:
     run = train("logger=csv")
     assert "module_name: layernorm" in (run.path / "csv" / "hparams.yaml").read_text()
     assert "score" in (run.path / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+
+
+def test_a_tracker_that_fails_at_the_end_does_not_cost_the_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ptuning.loggers.finish", refuse)
+        with pytest.raises(ConnectionError):
+            train("logger=csv")
+    run = train("logger=none")  # it finds what had finished
+    assert run.record["status"] == "finished"
+    assert run.record["score"] == run.record["best"]["score"]

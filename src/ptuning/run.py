@@ -201,6 +201,7 @@ def _train(
             resumed=resumed is not None,
         )
         tracked = _tracked(plan, record.values, sweep)
+        record.closing.append(folder.write)  # a tracker's server that fails at the end must not cost a finished run
         record.closing.append(lambda values: tracking.finish(logger, folder.path, tracked, values))
         record.values |= tracking.begin(logger, tracked)
 
