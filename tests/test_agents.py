@@ -47,9 +47,10 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
     assert sweep["metric"]["goal"] == "maximize"
     assert sweep["metric"]["name"] in ("score", "val/score")  # what runs log: test_tracking.py reads it back
     parameters = {name: candidates(parameter) for name, parameter in sweep["parameters"].items()}
-    longest = max(len(values) for values in parameters.values())
-    for n in range(longest):  # each value of each parameter once
-        chosen = {name: values[n % len(values)] for name, values in parameters.items()}
+    assert set(parameters["module"]) <= {file.stem for file in (config_folder() / "module").glob("*.yaml")}
+    assert set(parameters["task"]) <= {file.stem for file in (config_folder() / "task").glob("*.yaml")}
+    for place in (0, -1):
+        chosen = {name: values[place] for name, values in parameters.items()}
         words = command_line(sweep, chosen)
         assert words[:3] == ["/usr/bin/env", sys.executable, "train.py"]
         assert "-m" not in words

@@ -1,5 +1,6 @@
 """TensorBoard and MLflow: what a run logged is read back from their own stores."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,26 @@ def test_tensorboard_holds_metrics_hyperparameters_and_the_score(train: Train) -
     assert scalars(again)["val/score"] == found["val/score"]
 
 
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables and nothing in them, which takes seconds to make."""
     pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
     from mlflow.tracking import MlflowClient
 
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def client(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from mlflow.tracking import MlflowClient
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    file = tmp_path / "runs" / "mlflow.db"
+    file.parent.mkdir()
+    shutil.copy(empty_store, file)
+    return MlflowClient(f"sqlite:///{file}")
 
 
 def runs_of(client: Any) -> list[Any]:
