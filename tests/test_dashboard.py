@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from conftest import Train
 from ptuning.cli import main
@@ -81,6 +84,68 @@ def test_each_task_has_a_heat_map_of_the_cells_that_a_sweep_logs(sent: dict[str,
         assert all(f"${{string:{name}}}" in vega for name in chart["stringSettings"])
         (query,) = chart["userQuery"]["queryFields"]
         assert {"name": "tableKey", "value": "cells"} in [a for f in query["fields"] for a in f.get("args", ())]
+
+
+class StandIn(ThreadingHTTPServer):
+    """As much of W&B's server as the command asks: whose key it is, a chart and a view to keep."""
+
+    def __init__(self, refuses: str) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.refuses = refuses  # an error for the chart, if it is not empty
+        self.kept: dict[str, dict[str, Any]] = {}
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: StandIn
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        asked = json.loads(body) if self.path == "/graphql" else {"query": ""}
+        data: dict[str, Any] = {"viewer": {"id": "1", "username": "me", "entity": "me", "flags": "{}"}}
+        errors = []
+        for name in ("CreateCustomChart", "UpsertView2"):
+            if f"mutation {name}" in asked["query"]:
+                self.server.kept[name] = asked["variables"]
+                errors = [{"message": self.server.refuses}] if name == "CreateCustomChart" else []
+                view = {"id": "1", "name": asked["variables"].get("name")}
+                data = {"upsertView": {"view": view}, "createCustomChart": {"chart": {"id": "me/x"}}}
+        reply = json.dumps({"errors": errors} if errors and self.server.refuses else {"data": data}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("refuses", ["", "a chart of this name already exists", "permission denied"])
+def test_the_chart_and_the_view_are_sent_as_the_file_says(
+    refuses: str, sent: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StandIn(refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        monkeypatch.delenv("WANDB_ENTITY", raising=False)
+        wandb.teardown()  # it reads the environment once
+        code, said = command(capsys, "--project", "mine", "--tasks", "rte,mrpc")
+        wandb.teardown()
+        server.shutdown()
+    if refuses == "permission denied":
+        assert code == 2
+        assert "permission denied" in said
+        return
+    assert code == 0
+    chart, view = server.kept["CreateCustomChart"], server.kept["UpsertView2"]
+    assert json.loads(chart["spec"]) == sent["charts"]["me/ptuning-layers"]
+    assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "mine", "ptuning")
+    spec = json.loads(view["spec"])
+    for left, right in zip(panels({"spec": spec}), panels(sent), strict=True):
+        assert {**left, "__id__": ""} == {**right, "__id__": ""}  # ids of panels are drawn anew
+    assert address in said
 
 
 def test_without_a_key_or_a_network_one_sentence_says_what_to_do(
