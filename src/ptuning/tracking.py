@@ -216,7 +216,9 @@ def begin(logger: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 def identify(earlier: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return the ids under which loggers know a run: those of the earlier attempt, or new ones."""
     ids = {"wandb_id": agent_run_id() or earlier.get("wandb_id") or f"{key}-{os.urandom(3).hex()}"}
-    return {**{name: earlier[name] for name in (loggers.MLFLOW_ID,) if name in earlier}, **ids}
+    if loggers.MLFLOW_ID in earlier:
+        ids[loggers.MLFLOW_ID] = earlier[loggers.MLFLOW_ID]
+    return ids
 
 
 def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
