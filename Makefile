@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv: a minute or three, once (log: .venv/setup.log)"
 	@$(PYTHON) -c 'import sys; sys.exit("ptuning needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,slurm,ray,optuna,peft]' > .venv/setup.log 2>&1 \
+	@.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,slurm,ray,optuna,peft,dashboard,tensorboard,sentencepiece]' > .venv/setup.log 2>&1 \
 	  || { tail -n 15 .venv/setup.log; echo "Setting up failed: see .venv/setup.log, mend, and type the command again."; exit 1; }
 	@touch $(READY)
 

@@ -1,6 +1,5 @@
 """Every family of encoders under one suite: whose each parameter is, what moves, what a run leaves, how it goes on."""
 
-import importlib.util
 import os
 import signal
 from collections.abc import Iterator
@@ -466,15 +465,6 @@ def test_an_unknown_architecture_says_how_to_add_it_and_trains_by_patterns_meanw
     capsys.readouterr()
     cli.main(["modules", f"backbone={gpt2}", "--names"])
     assert "transformer.h.1.ln_2.weight (16,)" in capsys.readouterr().out.splitlines()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tiktoken") is not None, reason="tiktoken would read the file")
-def test_a_sentencepiece_file_that_cannot_be_read_names_the_package(tmp_path: Path) -> None:
-    tiny("deberta-v2").save_pretrained(tmp_path)
-    (tmp_path / "spm.model").write_bytes(b"nothing")
-    (tmp_path / "tokenizer_config.json").write_text('{"vocab_type": "spm"}')
-    with pytest.raises(BackboneError, match="pip install sentencepiece"):
-        load_tokenizer(find_backbone(str(tmp_path)))
 
 
 # What backbone= takes

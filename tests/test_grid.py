@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from conftest import TINY, Run, TypeIt, run_in
+from ptuning.grids import block_modules
 from ptuning.numbers import format_seconds
+from ptuning.selection import ARCHITECTURES
 from ptuning.sweeps.costs import Costs
 from ptuning.sweeps.launch import order
 from ptuning.sweeps.outcome import Job
@@ -52,6 +55,44 @@ def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt)
     assert "module=query subset=bottom:1%" in out
     out = type_it("experiment=quick", *tiny, "layers=all").out
     assert "4 jobs: 0 done, 4 to run" in out
+
+
+BERTS = (
+    "full,frozen,layernorm,bias,attention,ffn,query,key,value,attention_output,attention_layernorm,intermediate,output,"
+    "output_layernorm,embeddings,pooler"
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "differs"),
+    [
+        ("bert", {}),
+        ("roberta", {",pooler": ""}),
+        ("distilbert", {",pooler": ""}),
+        ("deberta-v2", {",pooler": ",relative_positions"}),
+        (
+            "modernbert",
+            {",query,key,value": ",query_key_value", ",bias": "", ",pooler": ",final_layernorm,prediction_head"},
+        ),
+    ],
+)
+def test_the_grid_over_modules_follows_the_backbone(
+    family: str, differs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("ptuning.model.backbone.load_model", load)
+    backbone = OmegaConf.create({"path": "random:x", "revision": None, "config": {"model_type": family}})
+    expected = BERTS
+    for ours, theirs in differs.items():
+        assert ours in expected
+        expected = expected.replace(ours, theirs)
+    grid = OmegaConf.create({"backbone": backbone, "all": "${all_modules:${backbone}}"})
+    assert grid["all"] == expected
+    in_blocks = block_modules(backbone).split(",")
+    assert in_blocks[0] == "layernorm"
+    assert set(in_blocks) == set(expected.split(",")) & (set(ARCHITECTURES[family].in_block) | {"layernorm", "bias"})
 
 
 def recipe(**given: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def read_back(folder: Path) -> dict[str, Any]:
         if kind == "run":
             run = record.run
             found |= {"name": run.display_name, "group": run.run_group, "tags": list(run.tags), "project": run.project}
-            found["job_type"] = run.job_type
+            found |= {"job_type": run.job_type, "id": run.run_id, "sweep": run.sweep_id}
             found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
         elif kind == "config":
             found["config"] |= {item.key: json.loads(item.value_json) for item in record.config.update}

@@ -63,7 +63,7 @@ def _groups() -> Iterator[tuple[str, str]]:
     chosen = {**_defaults(CONF / "config.yaml"), "hydra/sweeper": "basic"}  # Hydra's own
     for file in _files("hydra/sweeper"):
         chosen |= {f"hydra/sweeper/{name}": choice for name, choice in _defaults(file).items()}
-    found = sorted({str(file.parent.relative_to(CONF)) for file in CONF.rglob("*.yaml")} - {".", "hydra/help"})
+    found = sorted({str(file.parent.relative_to(CONF)) for file in CONF.rglob("*.yaml")} - {".", "hydra/help", "wandb"})
     for name in dict.fromkeys([*chosen, *found]):
         if name in found:
             yield name, chosen.get(name, "")

@@ -6,7 +6,19 @@ from importlib import import_module
 
 from ptuning.entry import explain_errors
 
-COMMANDS = ("modules", "weights", "predict", "evaluate", "moved", "submit", "export", "push", "results", "report")
+COMMANDS = (
+    "modules",
+    "weights",
+    "predict",
+    "evaluate",
+    "moved",
+    "submit",
+    "export",
+    "push",
+    "results",
+    "report",
+    "dashboard",
+)
 """Each is a file of ``ptuning.commands`` with ``HELP``, ``add_arguments(parser)`` and ``run(chosen)``."""
 
 

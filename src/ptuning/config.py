@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ptuning import grids
 from ptuning.errors import ConfigError, nearest
 
 
@@ -244,20 +245,9 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, as the first entry of ``conf/config.yaml``'s defaults, and our one resolver."""
+    """Make the schema known to Hydra, as the first entry of ``conf/config.yaml``'s defaults, and our resolvers."""
     ConfigStore.instance().store(name="schema", node=Config)
-    OmegaConf.register_new_resolver("single_layers", _single_layers, replace=True)
-
-
-def _single_layers(backbone: DictConfig) -> str:
-    """Return ``0,1,2,…`` for every block of a backbone, for grids over single layers."""
-    from ptuning.hub import use_cache_if_unreachable
-
-    use_cache_if_unreachable(str(backbone.path))
-    from ptuning.model.backbone import find_backbone, load_config
-
-    config = load_config(find_backbone(backbone.path, backbone.revision, dict(backbone.config)))
-    return ",".join(map(str, range(int(config.num_hidden_layers))))
+    grids.register()
 
 
 def config_folder() -> Path:

@@ -19,6 +19,7 @@ console = Console(highlight=False, soft_wrap=True)
 def quiet() -> None:
     """Keep the screen for lines that ptuning chose: third-party notices and progress bars stay away."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in (
         "lightning.pytorch",
         "lightning.fabric",

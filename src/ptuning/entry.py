@@ -123,6 +123,8 @@ def _explain_override(error: BaseException) -> str:
         return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"'{match[1]}' exists already: type it without the +."
+    if text.startswith("In 'wandb/"):
+        return "conf/wandb holds sweeps for W&B's own agents: wandb sweep conf/wandb/modules.yaml"
     first = text.splitlines()[0]
     return f"{first}{f' ({detail})' if detail and detail not in first else ''}"
 

@@ -30,7 +30,7 @@ from ptuning.data.sources import Source
 from ptuning.errors import RunError
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
-from ptuning.model.delta import DESCRIPTION, WEIGHTS, describe_backbone, load
+from ptuning.model.delta import describe_backbone, load
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
@@ -128,6 +128,8 @@ def execute(
         earlier = record is not None and not plan.config.force
         if record is None or not earlier:
             record = _train_within_memory(plan, folder, warm, sweep, began)
+        elif tracking.agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
+            _report_to_agent(plan, folder, record)
         show_result(record, _near(folder.path), earlier)
         for split in plan.config.predict:
             _predict(plan, folder.path, split)
@@ -194,23 +196,14 @@ def _train(
             folder.path,
             name=folder.name,
             group=sweep.name if sweep else None,
-            tags=(plan.task.name, plan.module_label, plan.backbone.label),
-            run_id=record.values["wandb_id"],
+            labels=_labels(plan),
+            record=record.values,
+            resumed=resumed is not None,
         )
-        record.closing.append(
-            lambda values: tracking.finish(logger, values, [folder.path / WEIGHTS, folder.path / DESCRIPTION])
-        )
-        tracking.begin(
-            logger,
-            {
-                **asdict(config),
-                **plan.subset_keys,
-                **_counts(selection),
-                "optimisation": asdict(plan.optimisation),
-                "micro_batches": micro_batches,
-                "sweep": asdict(sweep) if sweep else None,
-            },
-        )
+        tracked = _tracked(plan, record.values, sweep)
+        record.closing.append(folder.write)  # a tracker's server that fails at the end must not cost a finished run
+        record.closing.append(lambda values: tracking.finish(logger, folder.path, tracked, values))
+        record.values |= tracking.begin(logger, tracked)
 
         callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
         if cache:
@@ -301,7 +294,7 @@ def _about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
         "backbone": plan.backbone.label,
         "select_on": plan.config.data.select_on,
         "begun": earlier.get("begun"),
-        "wandb_id": earlier.get("wandb_id") or f"{folder.key}-{os.urandom(3).hex()}",
+        **tracking.identify(earlier, folder.key),
         "optimisation": asdict(plan.optimisation),
         "precision": plan.trainer["precision"],
         "max_epochs": plan.trainer["max_epochs"],
@@ -312,13 +305,38 @@ def _about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
     }
 
 
-def _counts(selection: Selection) -> dict[str, Any]:
+def _report_to_agent(plan: Plan, folder: RunFolder, record: dict[str, Any]) -> None:
+    """Give W&B's sweep, whose agent asks for a finished run once more, what is known of it."""
+    about = {**record, "wandb_id": tracking.agent_run_id()}
+    logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, _labels(plan), about)
+    tracking.report_to_agent(logger, folder.path, _tracked(plan, record, None), record)
+
+
+def _labels(plan: Plan) -> dict[str, str]:
+    """Return what tells runs apart in a tracker's list."""
+    return {"task": plan.task.name, "module": plan.module_label, "backbone": plan.backbone.label}
+
+
+def _tracked(plan: Plan, record: dict[str, Any], sweep: Sweep | None) -> dict[str, Any]:
+    """Return the configuration as trackers get it: what was composed, what it became, and what moves."""
     return {
-        "trainable_parameters": selection.trainable_parameters,
-        "head_parameters": selection.head_parameters,
-        "total_parameters": selection.total_parameters,
-        "trainable_percent": selection.trainable_percent,
+        **asdict(plan.config),
+        # As in folder names and tables, and flat: what trackers group by.
+        **{f"{word}_name": name for word, name in _labels(plan).items()},
+        "layers_name": plan.layers,
+        **plan.subset_keys,
+        **{name: record[name] for name in _COUNTS},
+        "optimisation": asdict(plan.optimisation),
+        "micro_batches": record.get("micro_batches", 1),
+        "sweep": asdict(sweep) if sweep else None,
     }
+
+
+_COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
+
+
+def _counts(selection: Selection) -> dict[str, Any]:
+    return {name: getattr(selection, name) for name in _COUNTS}
 
 
 def _outcome(recorder: Recorder, phases: dict[str, float], total: float) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pandas as pd
 from lightning.pytorch.loggers import WandbLogger
 
+from ptuning import loggers
 from ptuning.errors import ConfigError
+from ptuning.model.delta import DESCRIPTION, WEIGHTS
 
 _SUMMARY = (
     "score",
@@ -116,22 +117,40 @@ def make_logger(
     folder: Path,
     name: str,
     group: str | None,
-    tags: Sequence[str],
-    run_id: str,
+    labels: Mapping[str, str],
+    record: Mapping[str, Any],
+    resumed: bool = False,
 ) -> Any:
     """Return the logger that the ``logger`` group describes, or ``False`` for none.
 
-    Any Lightning logger works by its ``_target_``; it gets the run folder as ``save_dir``. W&B's also gets name, group
-    and tags.
+    Any Lightning logger works by its ``_target_``; it gets the run folder as ``save_dir``. W&B's and MLflow's also get
+    name, group and tags.
+
+    Parameters
+    ----------
+    labels
+        Task, module and backbone by these words.
+    record
+        The run's, with what :func:`identify` gave.
+    resumed
+        Whether the run goes on from a checkpoint.
     """
     settings = dict(settings or {})
     if not settings.get("_target_"):
         return False
-    extra: dict[str, Any] = {"save_dir": str(folder)}
-    if logs_to_wandb(settings):
-        settings["tags"] = [*tags, *(settings.get("tags") or [])]
-        extra |= {"name": name, "group": group, "run_id": run_id}
-    return make(settings, extra)
+    kind = _class(settings)
+    if kind is not None and issubclass(kind, WandbTracker):
+        if group and agent_run_id():
+            raise ConfigError("W&B's agent starts one run at a time: leave -m out of the sweep's command.")
+        settings["tags"] = [*labels.values(), *(settings.get("tags") or [])]
+        return make(settings, {"save_dir": str(folder), "name": name, "group": group, "run_id": record["wandb_id"]})
+    extra = loggers.arguments(kind or object, folder, name, group, labels, record, resumed)
+    if isinstance(own := settings.pop("tags", None), Mapping):
+        extra["tags"] = {**extra.get("tags", {}), **own}
+    elif own is not None:
+        settings["tags"] = own
+    with loggers.store_lock(settings):
+        return make(settings, extra)
 
 
 def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
@@ -143,7 +162,7 @@ def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
         If it cannot be made.
     """
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+    from hydra.utils import get_class, instantiate
 
     target = settings["_target_"]
     try:
@@ -151,99 +170,105 @@ def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
+        missing = loggers.EXTRAS.get(get_class(target)) if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if missing:
+            raise ConfigError(
+                f"{target.rsplit('.', 1)[-1]} needs a package that is not installed: pip install 'ptuning[{missing}]'"
+            ) from error
         raise ConfigError(f"logger._target_={target} cannot be made: {str(error).splitlines()[0]}") from error
 
 
 def logs_to_wandb(settings: Mapping[str, Any] | None) -> bool:
     """Return whether the ``logger`` group's settings mean W&B."""
+    kind = _class(settings or {})
+    return kind is not None and issubclass(kind, WandbTracker)
+
+
+def _class(settings: Mapping[str, Any]) -> type | None:
+    """Return the class of the logger, or ``None`` for none and for one that :func:`make` refuses with a sentence."""
     from hydra.utils import get_class
 
     try:
-        return issubclass(get_class(str((settings or {}).get("_target_"))), WandbTracker)
-    except (ImportError, ValueError):  # none, or one that :func:`make` refuses with a sentence
-        return False
+        return get_class(str(settings.get("_target_")))
+    except (ImportError, ValueError):
+        return None
 
 
-def log_sweep(
-    settings: Mapping[str, Any],
-    folder: Path,
-    name: str,
-    config: Mapping[str, Any],
-    counts: Mapping[str, int],
-    cells: pd.DataFrame,
-    report: Path,
-) -> str | None:
-    """Log a sweep as one W&B run of type ``sweep``, in the group of its runs.
-
-    Parameters
-    ----------
-    settings
-        The ``logger`` group's.
-    folder
-        W&B's files go to ``wandb/`` in it.
-    name
-        Of the sweep, which is the group.
-    config
-        What the run's configuration holds: the grid.
-    counts
-        Outcome of jobs → how many.
-    cells
-        ``ptuning.results.summarise``'s table, a row per backbone, task, module and layers.
-    report
-        A report's folder: its page, and its figures as PNG.
+def begin(logger: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Start the logger's run now and give it the configuration.
 
     Returns
     -------
-    str or None
-        The command that uploads an offline run later.
+    dict
+        What the record keeps, so that a resumed run goes on in the same place.
     """
-    import wandb
-
-    extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
-    logger: WandbTracker = make(settings, extra)
-    begin(logger, config)
-    run = logger.experiment
-    run.log(
-        {
-            "cells": wandb.Table(dataframe=cells),
-            "report": wandb.Html((report / "index.html").read_text("utf-8"), inject=False),
-            **{f"figures/{png.stem}": wandb.Image(str(png)) for png in sorted((report / "figures").glob("*.png"))},
-        }
-    )
-    artifact = wandb.Artifact(f"report-{run.id}", type="report")
-    for file in sorted(path for path in report.rglob("*") if path.is_file()):
-        artifact.add_file(str(file), name=str(file.relative_to(report)))
-    run.log_artifact(artifact)
-    summary: dict[str, float] = {f"jobs/{status}": count for status, count in counts.items()}
-    best = cells.sort_values("mean").groupby("task").last() if len(cells) else cells
-    summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
-    return logger.finish(0, summary)
-
-
-def begin(logger: Any, config: Mapping[str, Any]) -> None:
-    """Start the W&B run now and give it the configuration; nothing for other loggers."""
     if isinstance(logger, WandbTracker):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logger.experiment.config.update(dict(config), allow_val_change=True)
+            own = logger.experiment.config
+            # What an agent chose is there already, under the words that were typed, and W&B holds on to it.
+            chosen = set(own.keys()) if agent_run_id() else set()
+            own.update({key: value for key, value in config.items() if key not in chosen}, allow_val_change=True)
+        return {}
+    return loggers.begin(logger, config) if logger else {}
 
 
-def finish(logger: Any, record: dict[str, Any], delta: Sequence[Path]) -> None:
+def identify(earlier: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the ids under which loggers know a run: those of the earlier attempt, or new ones."""
+    ids = {"wandb_id": agent_run_id() or earlier.get("wandb_id") or f"{key}-{os.urandom(3).hex()}"}
+    if loggers.MLFLOW_ID in earlier:
+        ids[loggers.MLFLOW_ID] = earlier[loggers.MLFLOW_ID]
+    return ids
+
+
+def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
     """End the logger with what the record says; a W&B run with its true exit code, and its delta if it finished.
 
     For a W&B run that stayed offline the record gets ``wandb_offline``: why, and ``wandb_sync``: the command that
     uploads it later.
+
+    Parameters
+    ----------
+    logger
+        What :func:`make_logger` made.
+    folder
+        The run folder.
+    config
+        What :func:`begin` was given.
+    record
+        The run's, with its status.
     """
+    summary = {name: record[name] for name in _SUMMARY if name in record}
+    summary |= {f"best/{name}": value for name, value in record.get("best", {}).items()}
+    summary |= {f"seconds/{name}": value for name, value in record.get("seconds", {}).items()}
     if isinstance(logger, WandbTracker):
-        summary = {name: record[name] for name in _SUMMARY if name in record}
-        summary |= {f"best/{name}": value for name, value in record.get("best", {}).items()}
-        summary |= {f"seconds/{name}": value for name, value in record.get("seconds", {}).items()}
-        finished = record["status"] == "finished"
         code = {"finished": 0, "interrupted": 130}.get(record["status"], 1)
-        if upload := logger.finish(code, summary, delta if finished else ()):
+        delta = [folder / WEIGHTS, folder / DESCRIPTION] if code == 0 else []
+        if upload := logger.finish(code, summary, delta):
             record |= {"wandb_offline": logger.offline_reason or "as asked", "wandb_sync": upload}
     elif logger:
-        logger.finalize("success" if record["status"] == "finished" else "failed")
+        history = record.get("history") or [{"step": 0}]
+        loggers.finish(logger, config, summary, record["status"], history[-1]["step"])
+
+
+def agent_run_id() -> str | None:
+    """Return the id that W&B's agent gave to the run of this process, or ``None`` if no agent started it.
+
+    W&B takes it, and the sweep's project, whatever the logger's settings say.
+    """
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+
+
+def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
+    """Tell W&B's sweep of a run that had finished before its agent asked for it: history, summary and delta.
+
+    Otherwise the sweep would hold an empty run, and a search would learn nothing from it.
+    """
+    begin(logger, config)
+    for entry in record["history"]:
+        metrics = {f"val/{name}": value for name, value in entry.items() if name not in ("epoch", "step", "train_loss")}
+        logger.log_metrics({**metrics, "epoch": entry["epoch"]}, step=entry["step"] - 1)  # Lightning counts from 0
+    finish(logger, folder, config, record)
 
 
 def _has_netrc(host: str) -> bool:

@@ -321,10 +321,10 @@ class _hub_errors:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             where = self.source.location
             if "sentencepiece" in str(error) or "tiktoken" in str(error):  # transformers asks for either, in this case
-                raise BackboneError(
-                    f"The tokenizer of {where} comes as a SentencePiece file, which needs a package to be read: "
-                    "pip install sentencepiece"
-                ) from error
+                mend = "which needs a package to be read: pip install 'ptuning[sentencepiece]'"
+                if importlib.util.find_spec("sentencepiece") is not None:
+                    mend = "but that file cannot be read as one: fetch it again"
+                raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
             if Path(where).is_dir():
                 raise BackboneError(f"{where} does not load as a Hugging Face model: {first}") from error
             raise BackboneError(

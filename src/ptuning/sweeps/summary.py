@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ptuning.console import console
 from ptuning.errors import UserError
@@ -32,7 +35,7 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         count = Count(*count_layernorms_of_one_block())
         results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
         page = write_report(results, scratch / REPORT)
-        upload = tracking.log_sweep(
+        upload = _log_sweep(
             jobs[0].config["logger"],
             scratch,
             name=sweep.name,
@@ -48,3 +51,61 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         console.print(
             f"W&B is offline. To upload the runs later: find {runs_dir} -name 'offline-run-*' -exec wandb sync {{}} +"
         )
+
+
+def _log_sweep(
+    settings: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    cells: pd.DataFrame,
+    report: Path,
+) -> str | None:
+    """Log a sweep as one W&B run of type ``sweep``, in the group of its runs.
+
+    Parameters
+    ----------
+    settings
+        The ``logger`` group's.
+    folder
+        W&B's files go to ``wandb/`` in it.
+    name
+        Of the sweep, which is the group.
+    config
+        What the run's configuration holds: the grid.
+    counts
+        Outcome of jobs → how many.
+    cells
+        ``ptuning.results.summarise``'s table, a row per backbone, task, module and layers.
+    report
+        A report's folder: its page, and its figures as PNG.
+
+    Returns
+    -------
+    str or None
+        The command that uploads an offline run later.
+    """
+    import wandb
+
+    from ptuning import tracking
+
+    extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
+    logger: tracking.WandbTracker = tracking.make(settings, extra)
+    tracking.begin(logger, config)
+    run = logger.experiment
+    run.log(
+        {
+            "cells": wandb.Table(dataframe=cells),
+            "report": wandb.Html((report / "index.html").read_text("utf-8"), inject=False),
+            **{f"figures/{png.stem}": wandb.Image(str(png)) for png in sorted((report / "figures").glob("*.png"))},
+        }
+    )
+    artifact = wandb.Artifact(f"report-{run.id}", type="report")
+    for file in sorted(path for path in report.rglob("*") if path.is_file()):
+        artifact.add_file(str(file), name=str(file.relative_to(report)))
+    run.log_artifact(artifact)
+    summary: dict[str, float] = {f"jobs/{status}": count for status, count in counts.items()}
+    best = cells.sort_values("mean").groupby("task").last() if len(cells) else cells
+    summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
+    return logger.finish(0, summary)

@@ -1,0 +1,56 @@
+"""Resolvers for grids that follow the backbone: its single layers and its modules, asked without loading weights."""
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from ptuning.model.backbone import BackboneSource
+
+_FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
+"""What every table compares with, then the groups; elementary modules follow in the order of a block."""
+
+
+def register() -> None:
+    """Make ``${single_layers:${backbone}}``, ``${all_modules:…}`` and ``${block_modules:…}`` known to OmegaConf."""
+    for resolver in (single_layers, all_modules, block_modules):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def single_layers(backbone: DictConfig) -> str:
+    """Return ``0,1,2,…`` for every block of a backbone, for grids over single layers."""
+    source = _find(backbone)
+    from ptuning.model.backbone import load_config
+
+    return ",".join(map(str, range(int(load_config(source).num_hidden_layers))))
+
+
+def all_modules(backbone: DictConfig) -> str:
+    """Return every module and group that a backbone has: ``full,frozen,layernorm,bias,attention,ffn,query,…``."""
+    source = _find(backbone)
+    from ptuning.model.backbone import load_skeleton
+    from ptuning.selection import architecture_of, list_modules
+
+    model = load_skeleton(source)
+    present = list_modules(model)
+    return ",".join(name for name in (*_FIRST, *architecture_of(model).elementary) if name in present)
+
+
+def block_modules(backbone: DictConfig) -> str:
+    """Return the modules that lie in blocks, so that they can move in a single layer, LayerNorms and biases first."""
+    source = _find(backbone)
+    from ptuning.model.backbone import load_skeleton
+    from ptuning.selection import architecture_of, list_modules
+
+    model = load_skeleton(source)
+    present = list_modules(model)
+    return ",".join(name for name in ("layernorm", "bias", *architecture_of(model).in_block) if name in present)
+
+
+def _find(backbone: DictConfig) -> "BackboneSource":
+    from ptuning.hub import use_cache_if_unreachable
+
+    use_cache_if_unreachable(str(backbone.path))
+    from ptuning.model.backbone import find_backbone
+
+    return find_backbone(backbone.path, backbone.revision, dict(backbone.config))
