@@ -3,43 +3,35 @@
 import gc
 import os
 import pickle
-import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
-from rich.markup import escape
 from torch import nn
 
-import ptuning
-from ptuning import tracking
-from ptuning.config import Config, check
-from ptuning.console import console, describe_selection, follow, quiet, show_plan, show_result
+from ptuning import describing, tracking
+from ptuning.config import check
+from ptuning.console import console, follow, quiet, show_plan, show_result
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
 from ptuning.errors import RunError
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
-from ptuning.model.delta import describe_backbone, load
+from ptuning.model.delta import load
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
-from ptuning.numbers import format_percent
 from ptuning.plan import Plan, in_micro_batches, make_plan
 from ptuning.progress import TrainingProgress
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
-from ptuning.selection import Selection, Subset, count_frozen_blocks
+from ptuning.selection import Selection, count_frozen_blocks
 from ptuning.sweeps.outcome import Sweep
 from ptuning.tasks import get_task
 from ptuning.warm import Warm
@@ -165,7 +157,7 @@ def _train(
         folder.checkpoint.unlink(missing_ok=True)
     resumed = folder.checkpoint if folder.checkpoint.exists() else None
     kept = _check_checkpoint(resumed, folder.key) if resumed else None
-    with Record(folder, _about(plan, folder, resumed is not None)) as record:
+    with Record(folder, describing.about(plan, folder, resumed is not None)) as record:
         record.values["micro_batches"] = micro_batches
         data = _make_data(plan, plan.source, warm, micro_batches)
         data.setup("fit")
@@ -185,22 +177,24 @@ def _train(
             prefix=cache.prefix if cache else None,
         )
         model_seconds = time.perf_counter() - began - data_seconds
-        record.add(**_counts(selection), selection=list(selection.names), backbone_hash=digest)
+        record.add(**describing.counts(selection), selection=list(selection.names), backbone_hash=digest)
         record.add(train_examples=len(data.split("train")))
 
-        recorder = Recorder(folder.path, _delta_description(plan, digest))
+        recorder = Recorder(folder.path, describing.delta_description(plan, digest))
         phases = {"data": data_seconds, "model": model_seconds}
-        record.closing.append(lambda values: values.update(_outcome(recorder, phases, time.perf_counter() - began)))
+        record.closing.append(
+            lambda values: values.update(describing.outcome(recorder, phases, time.perf_counter() - began))
+        )
         logger = tracking.make_logger(
             config.logger,
             folder.path,
             name=folder.name,
             group=sweep.name if sweep else None,
-            labels=_labels(plan),
+            labels=describing.labels(plan),
             record=record.values,
             resumed=resumed is not None,
         )
-        tracked = _tracked(plan, record.values, sweep)
+        tracked = describing.tracked(plan, record.values, sweep)
         record.closing.append(folder.write)  # a tracker's server that fails at the end must not cost a finished run
         record.closing.append(lambda values: tracking.finish(logger, folder.path, tracked, values))
         record.values |= tracking.begin(logger, tracked)
@@ -225,8 +219,8 @@ def _train(
             enable_model_summary=False,
             default_root_dir=folder.path,
         )
-        record.add(device=_device_name(trainer))
-        show_plan(_plan_rows(plan, data, selection, record.values))
+        record.add(device=describing.device_name(trainer))
+        show_plan(describing.plan_rows(plan, data, selection, record.values))
         if resumed:
             console.print(f"Going on from {_near(resumed)}")
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
@@ -279,77 +273,11 @@ def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -
     )
 
 
-def _about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
-    """Return what a record says before anything is loaded; a resumed run keeps its beginning and its W&B run."""
-    earlier = (folder.record() or {}) if resumed else {}
-    return {
-        "name": folder.name,
-        "key": folder.key,
-        **plan.task.describe(),
-        "source": plan.source.place,
-        "module": plan.module_label,
-        "layers": plan.layers,
-        **plan.subset_keys,
-        "seed": plan.config.seed,
-        "backbone": plan.backbone.label,
-        "select_on": plan.config.data.select_on,
-        "begun": earlier.get("begun"),
-        **tracking.identify(earlier, folder.key),
-        "optimisation": asdict(plan.optimisation),
-        "precision": plan.trainer["precision"],
-        "max_epochs": plan.trainer["max_epochs"],
-        "batch_size": plan.config.task.batch_size,
-        "recipe": plan.recipe(),
-        "config": asdict(plan.config),
-        "versions": _versions(),
-    }
-
-
 def _report_to_agent(plan: Plan, folder: RunFolder, record: dict[str, Any]) -> None:
     """Give W&B's sweep, whose agent asks for a finished run once more, what is known of it."""
     about = {**record, "wandb_id": tracking.agent_run_id()}
-    logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, _labels(plan), about)
-    tracking.report_to_agent(logger, folder.path, _tracked(plan, record, None), record)
-
-
-def _labels(plan: Plan) -> dict[str, str]:
-    """Return what tells runs apart in a tracker's list."""
-    return {"task": plan.task.name, "module": plan.module_label, "backbone": plan.backbone.label}
-
-
-def _tracked(plan: Plan, record: dict[str, Any], sweep: Sweep | None) -> dict[str, Any]:
-    """Return the configuration as trackers get it: what was composed, what it became, and what moves."""
-    return {
-        **asdict(plan.config),
-        # As in folder names and tables, and flat: what trackers group by.
-        **{f"{word}_name": name for word, name in _labels(plan).items()},
-        "layers_name": plan.layers,
-        **plan.subset_keys,
-        **{name: record[name] for name in _COUNTS},
-        "optimisation": asdict(plan.optimisation),
-        "micro_batches": record.get("micro_batches", 1),
-        "sweep": asdict(sweep) if sweep else None,
-    }
-
-
-_COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
-
-
-def _counts(selection: Selection) -> dict[str, Any]:
-    return {name: getattr(selection, name) for name in _COUNTS}
-
-
-def _outcome(recorder: Recorder, phases: dict[str, float], total: float) -> dict[str, Any]:
-    seconds = {**phases, **recorder.seconds, "total": total}
-    found: dict[str, Any] = {
-        "history": recorder.history,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "train_examples_per_second": round(recorder.examples / max(recorder.seconds["train"], 1e-9), 2),
-        "peak_memory_mb": _peak_memory_mb(),
-    }
-    if recorder.best is not None:
-        found |= {"score": recorder.best["score"], "best": recorder.best, "last": recorder.history[-1]}
-    return found
+    logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, describing.labels(plan), about)
+    tracking.report_to_agent(logger, folder.path, describing.tracked(plan, record, None), record)
 
 
 def _check_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor]:
@@ -373,19 +301,6 @@ def _check_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor]:
     return {name: places.long() for name, places in indices.items()}
 
 
-def _delta_description(plan: Plan, digest: str) -> dict[str, Any]:
-    return {
-        "ptuning": ptuning.__version__,
-        "backbone": describe_backbone(plan.backbone, plan.config.backbone.path, digest),
-        **plan.task.describe(),
-        "source": plan.source.place,
-        "module": plan.module_label,
-        "layers": plan.layers,
-        **plan.subset_keys,
-        "max_length": plan.config.task.max_length,
-    }
-
-
 def _make_prefix_cache(
     plan: Plan, network: nn.Module, selection: Selection, digest: str, warm: Warm
 ) -> PrefixCache | None:
@@ -404,66 +319,6 @@ def _make_prefix_cache(
         tell=console.print,
         watch=partial(follow, "frozen prefix") if config.trainer.enable_progress_bar else lambda batches: batches,
     )
-
-
-def _describe_prefix(config: Config, about: dict[str, Any] | None) -> dict[str, str]:
-    """Return the row of the table that says what runs once per example, if that was asked for."""
-    if config.frozen_prefix == "live":
-        return {}
-    if about is None:
-        return {"prefix": "live, for want of a block below everything that moves"}
-    tokens = "first tokens" if about["tokens"] == "first" else "all tokens"
-    return {"prefix": f"{about['depth']} blocks, cached: {about['megabytes']:,.1f} MB ({tokens}, {about['dtype']})"}
-
-
-def _plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: dict[str, Any]) -> dict[str, str]:
-    sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
-    synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
-    about = {name: escape(value) for name, value in plan.source.about().items()}
-    max_length = plan.config.task.max_length
-    if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
-        about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
-    epochs, rates = plan.trainer["max_epochs"], plan.optimisation
-    return {
-        "task": f"{plan.task.name}{synthetic} ({sizes})",
-        **about,
-        "module": f"{plan.module_label}, layers {plan.layers}",
-        **_subset_row(plan.subset),
-        "moves": describe_selection(selection),
-        "backbone": plan.backbone.label,
-        **_describe_prefix(plan.config, record.get("frozen_prefix")),
-        "on": f"{record['device']}, {plan.trainer['precision']}",
-        "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, seed {plan.config.seed}",
-        "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
-    }
-
-
-def _subset_row(subset: Subset) -> dict[str, str]:
-    scope = {"tensor": " of each tensor", "selection": " of the selection"}[subset.scope] if subset.is_ranked else ""
-    return {} if subset.kind == "all" else {"subset": f"{subset}{scope}"}
-
-
-def _device_name(trainer: pl.Trainer) -> str:
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
-def _peak_memory_mb() -> float:
-    """Return the peak of the GPU's allocated memory, or of the process's resident memory, in MiB."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "ptuning": ptuning.__version__}
-    for name in ("torch", "lightning", "transformers", "datasets", "tokenizers"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def _sweep() -> Sweep | None:

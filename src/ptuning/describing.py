@@ -1,0 +1,169 @@
+"""What a run says of itself: to its record, its delta and its tracker, and in the table before it trains."""
+
+import platform
+import resource
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from rich.markup import escape
+
+import ptuning
+from ptuning import tracking
+from ptuning.config import Config
+from ptuning.console import describe_selection
+from ptuning.data.datamodule import GlueDataModule
+from ptuning.model.delta import describe_backbone
+from ptuning.numbers import format_percent
+from ptuning.plan import Plan
+from ptuning.recording import Recorder
+from ptuning.records import RunFolder
+from ptuning.selection import Selection, Subset
+from ptuning.sweeps.outcome import Sweep
+
+_COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
+
+
+def about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
+    """Return what a record says before anything is loaded; a resumed run keeps its beginning and its W&B run."""
+    earlier = (folder.record() or {}) if resumed else {}
+    return {
+        "name": folder.name,
+        "key": folder.key,
+        **plan.task.describe(),
+        "source": plan.source.place,
+        "module": plan.module_label,
+        "layers": plan.layers,
+        **plan.subset_keys,
+        "seed": plan.config.seed,
+        "backbone": plan.backbone.label,
+        "select_on": plan.config.data.select_on,
+        "begun": earlier.get("begun"),
+        **tracking.identify(earlier, folder.key),
+        "optimisation": asdict(plan.optimisation),
+        "precision": plan.trainer["precision"],
+        "max_epochs": plan.trainer["max_epochs"],
+        "batch_size": plan.config.task.batch_size,
+        "recipe": plan.recipe(),
+        "config": asdict(plan.config),
+        "versions": _versions(),
+    }
+
+
+def delta_description(plan: Plan, digest: str) -> dict[str, Any]:
+    """Return what ``delta.json`` says beside score and epoch."""
+    return {
+        "ptuning": ptuning.__version__,
+        "backbone": describe_backbone(plan.backbone, plan.config.backbone.path, digest),
+        **plan.task.describe(),
+        "source": plan.source.place,
+        "module": plan.module_label,
+        "layers": plan.layers,
+        **plan.subset_keys,
+        "max_length": plan.config.task.max_length,
+    }
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Return what tells runs apart in a tracker's list."""
+    return {"task": plan.task.name, "module": plan.module_label, "backbone": plan.backbone.label}
+
+
+def tracked(plan: Plan, record: dict[str, Any], sweep: Sweep | None) -> dict[str, Any]:
+    """Return the configuration as trackers get it: what was composed, what it became, and what moves."""
+    return {
+        **asdict(plan.config),
+        # As in folder names and tables, and flat: what trackers group by.
+        **{f"{word}_name": name for word, name in labels(plan).items()},
+        "layers_name": plan.layers,
+        **plan.subset_keys,
+        **{name: record[name] for name in _COUNTS},
+        "optimisation": asdict(plan.optimisation),
+        "micro_batches": record.get("micro_batches", 1),
+        "sweep": asdict(sweep) if sweep else None,
+    }
+
+
+def counts(selection: Selection) -> dict[str, Any]:
+    """Return how many parameters move, are the head's, and are there."""
+    return {name: getattr(selection, name) for name in _COUNTS}
+
+
+def outcome(recorder: Recorder, phases: dict[str, float], total: float) -> dict[str, Any]:
+    """Return what a record says at the end: history, best and last score, seconds by phase, speed, memory."""
+    seconds = {**phases, **recorder.seconds, "total": total}
+    found: dict[str, Any] = {
+        "history": recorder.history,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "train_examples_per_second": round(recorder.examples / max(recorder.seconds["train"], 1e-9), 2),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+    if recorder.best is not None:
+        found |= {"score": recorder.best["score"], "best": recorder.best, "last": recorder.history[-1]}
+    return found
+
+
+def _describe_prefix(config: Config, about: dict[str, Any] | None) -> dict[str, str]:
+    """Return the row of the table that says what runs once per example, if that was asked for."""
+    if config.frozen_prefix == "live":
+        return {}
+    if about is None:
+        return {"prefix": "live, for want of a block below everything that moves"}
+    tokens = "first tokens" if about["tokens"] == "first" else "all tokens"
+    return {"prefix": f"{about['depth']} blocks, cached: {about['megabytes']:,.1f} MB ({tokens}, {about['dtype']})"}
+
+
+def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: dict[str, Any]) -> dict[str, str]:
+    """Return the table that is shown before training, heading → text."""
+    sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
+    synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
+    about = {name: escape(value) for name, value in plan.source.about().items()}
+    max_length = plan.config.task.max_length
+    if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
+        about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
+    epochs, rates = plan.trainer["max_epochs"], plan.optimisation
+    return {
+        "task": f"{plan.task.name}{synthetic} ({sizes})",
+        **about,
+        "module": f"{plan.module_label}, layers {plan.layers}",
+        **_subset_row(plan.subset),
+        "moves": describe_selection(selection),
+        "backbone": plan.backbone.label,
+        **_describe_prefix(plan.config, record.get("frozen_prefix")),
+        "on": f"{record['device']}, {plan.trainer['precision']}",
+        "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, seed {plan.config.seed}",
+        "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
+    }
+
+
+def _subset_row(subset: Subset) -> dict[str, str]:
+    scope = {"tensor": " of each tensor", "selection": " of the selection"}[subset.scope] if subset.is_ranked else ""
+    return {} if subset.kind == "all" else {"subset": f"{subset}{scope}"}
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """Return what a trainer computes on, for people."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def _peak_memory_mb() -> float:
+    """Return the peak of the GPU's allocated memory, or of the process's resident memory, in MiB."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "ptuning": ptuning.__version__}
+    for name in ("torch", "lightning", "transformers", "datasets", "tokenizers"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
