@@ -31,7 +31,7 @@ def run_command(command: Sequence[str], cache: Path, threads: int | None) -> flo
     SystemExit
         If it fails, with the end of what it wrote.
     """
-    environment = {**os.environ, "PTUNING_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+    environment = {**os.environ, "PTUNING_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     if threads is not None:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
     began = time.perf_counter()

@@ -3,17 +3,19 @@
 python benchmarks/peers.py GLUE_FOLDER --work layernorm --rounds 3 --threads 2
 
 Every side is a command of its own, with empty caches: ours is `python train.py …` as anybody types it, the peers are
-the scripts in benchmarks/peers. Round n of every side has seed n. Prints one line per command and a Markdown table.
+the scripts in benchmarks/peers. Round n of every side has seed n. Prints a line of JSON per command, then a Markdown
+table: medians over the rounds, and ratios to the first peer in the same round with the least and the greatest.
 """
 
 import argparse
 import importlib.util
+import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +104,8 @@ def measure(chosen: argparse.Namespace, work: Work, folder: Path) -> tuple[Mappi
                 possible = one.train * (before[kind] + after[kind]) / 2
                 one = replace(one, mfu=needed_flops(config, lengths, work, module) / possible)
             figures.append(one)
-            rates = ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in after.items())
             before = after
-            print(f"round {number}  {side}  {one}  {rates}", flush=True)
+            print(json.dumps({"round": number, "side": side, **asdict(one), "product_rates": after}), flush=True)
     return found, rows
 
 
