@@ -1,6 +1,6 @@
 """What a sweep costs beyond training: 100 runs of the tiny random BERT on synthetic data, by launcher.
 
-python benchmarks/overhead.py [--jobs 100] [--launchers workers basic]
+python benchmarks/overhead.py [--jobs 25 50 100] [--launchers workers basic]
 """
 
 import argparse
@@ -27,28 +27,34 @@ FIXED = (
 def main() -> None:
     """Print seconds per job by launcher: all, those spent in training and evaluation, and the rest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=100)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[100], help="even numbers")
     parser.add_argument("--launchers", nargs="+", default=["workers", "basic"])
     chosen = parser.parse_args()
-    seeds = ",".join(str(seed) for seed in range(1, chosen.jobs // 2 + 1))
-    for launcher in chosen.launchers:
-        with tempfile.TemporaryDirectory() as folder:
-            grid = (*FIXED, f"seed={seeds}", f"hydra/launcher={launcher}", f"runs_dir={folder}")
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "train.py", "-m", *grid], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-            wall = time.perf_counter() - began
-            records = [json.loads(path.read_text()) for path in Path(folder).rglob("record.json")]
-        if [record["status"] for record in records] != ["finished"] * chosen.jobs:
-            sys.exit(f"{launcher}: not every job finished")
-        seconds = [record["seconds"] for record in records]
-        trained = sum(sum(value for name, value in one.items() if name in ("train", "validate")) for one in seconds)
-        inside = sum(one["total"] for one in seconds)
-        print(
-            f"{launcher}: {wall:.1f} s for {chosen.jobs} jobs; per job {wall / chosen.jobs:.3f} s, training "
-            f"{trained / chosen.jobs:.3f}, overhead {(wall - trained) / chosen.jobs:.3f} "
-            f"(of it inside runs {(inside - trained) / chosen.jobs:.3f})",
-            flush=True,
-        )
+    for jobs in chosen.jobs:
+        for launcher in chosen.launchers:
+            measure(jobs, launcher)
+
+
+def measure(jobs: int, launcher: str) -> None:
+    """Run one sweep and print its line."""
+    seeds = ",".join(str(seed) for seed in range(1, jobs // 2 + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        grid = (*FIXED, f"seed={seeds}", f"hydra/launcher={launcher}", f"runs_dir={folder}")
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "train.py", "-m", *grid], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        wall = time.perf_counter() - began
+        records = [json.loads(path.read_text()) for path in Path(folder).rglob("record.json")]
+    if [record["status"] for record in records] != ["finished"] * jobs:
+        sys.exit(f"{launcher}: not every job finished")
+    seconds = [record["seconds"] for record in records]
+    trained = sum(sum(value for name, value in one.items() if name in ("train", "validate")) for one in seconds)
+    inside = sum(one["total"] for one in seconds)
+    print(
+        f"{launcher}: {wall:.1f} s for {jobs} jobs; per job {wall / jobs:.3f} s, training "
+        f"{trained / jobs:.3f}, overhead {(wall - trained) / jobs:.3f} "
+        f"(of it inside runs {(inside - trained) / jobs:.3f})",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

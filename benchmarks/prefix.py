@@ -1,16 +1,12 @@
 """Time whole commands with the frozen prefix live and cached: python benchmarks/prefix.py GLUE_FOLDER [--rows N]."""
 
 import argparse
-import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-TRAIN = Path(__file__).parents[1] / "train.py"
+from commands import shorten, train
+
 WORK = {
     "layernorm": ("module=layernorm", "layers=last:1", "trainer.max_epochs=5"),
     "head": ("module=frozen", "trainer.max_epochs=10"),
@@ -30,11 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "RTE"
-        part.mkdir()
-        for name, rows in (("train.tsv", chosen.rows), ("dev.tsv", chosen.dev_rows)):
-            lines = (chosen.glue / "RTE" / name).read_text().splitlines(keepends=True)
-            (part / name).write_text("".join(lines[: rows + 1]))
+        shorten(chosen.glue, Path(folder), chosen.rows, chosen.dev_rows)
         seconds: dict[str, list[tuple[float, float]]] = {"live": [], "cache": []}
         for number in range(chosen.rounds):
             for kind, taken in seconds.items():
@@ -46,17 +38,10 @@ def main() -> None:
 
 def _time(folder: Path, name: str, kind: str, work: tuple[str, ...]) -> tuple[float, float]:
     """Run one command from its first import to its last file; return its seconds by the clock and of the processor."""
-    runs = folder / name
-    command = [sys.executable, str(TRAIN), "backbone=minilm", "data=local", f"data.dir={folder}", "task=rte", *work]
-    began = time.perf_counter(), _processor_seconds()
-    subprocess.run(
-        [*command, f"frozen_prefix={kind}", "logger=none", f"runs_dir={runs}"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PTUNING_CACHE": str(runs / "cache")},
-    )
-    taken = time.perf_counter() - began[0], _processor_seconds() - began[1]
-    record = json.loads(next(runs.rglob("record.json")).read_text())
+    began = _processor_seconds()
+    typed = ["backbone=minilm", "data=local", f"data.dir={folder}", "task=rte", *work, f"frozen_prefix={kind}"]
+    wall, records = train(folder / name, None, typed)
+    taken, record = (wall, _processor_seconds() - began), records[0]
     phases = "  ".join(f"{phase} {value:.1f}" for phase, value in record["seconds"].items())
     print(
         f"{kind}: {taken[0]:.1f} s, processor {taken[1]:.1f} s  score {100 * record['score']:.1f}  ({phases})",
