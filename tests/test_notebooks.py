@@ -53,6 +53,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_notebook_runs_from_top_to_bottom(name: str, place: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny/rte").rglob("record.json")}
     notebook = execute(name, place, minilm="tiny")
+    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+    assert "\x1b" not in "".join(printed)  # no live screen, whose codes would be shown
     tables, pictures = shown(notebook, "text/markdown"), shown(notebook, "image/png")
     assert any("layernorm" in table for table in tables)
     assert bool(pictures) == (name != "04_own_data")

@@ -13,7 +13,8 @@ from rich.table import Table
 from ptuning.numbers import format_percent, format_seconds
 from ptuning.selection import Selection
 
-console = Console(highlight=False, soft_wrap=True)
+# A notebook gives the commands of its cells a pseudo-terminal, and shows the codes that redraw one as text.
+console = Console(highlight=False, soft_wrap=True, force_terminal=False if "JPY_PARENT_PID" in os.environ else None)
 
 
 def quiet() -> None:

@@ -5,7 +5,8 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -131,7 +132,7 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
         if source.location:
-            with _hub_errors(source):
+            with _hub_errors(source), _calm():
                 # A folder may hold a head for other labels, which is drawn anew; the backbone has to fit.
                 model, found = AutoModelForSequenceClassification.from_pretrained(
                     source.location,
@@ -306,6 +307,22 @@ def _sha256(file: Path) -> str:
         with file.open("rb") as stream:
             _digests[key] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _digests[key]
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Load without transformers' progress bar and its report that a new head is new."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 class _hub_errors:
