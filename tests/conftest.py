@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import os
 import runpy
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from hydra import compose, initialize_config_dir
 
 import ptuning.run
 from ptuning.config import config_folder
+from ptuning.errors import Interrupted
+from ptuning.model.classifier import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -70,6 +75,22 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def train(tmp_path: Path) -> Train:
     """Return a function that trains the tiny BERT with more overrides, in a runs folder of this test."""
     return lambda *overrides: run_in(tmp_path / "runs", *TINY, *overrides)
+
+
+@contextmanager
+def stopped_at(step: int) -> Iterator[None]:
+    """Press Ctrl-C in the training step with this number, counted over all epochs, and expect the run to end by it."""
+    training_step = GlueClassifier.training_step
+
+    def stop(self: GlueClassifier, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.fit_loop.epoch_loop.total_batch_idx == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return training_step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GlueClassifier, "training_step", stop)
+        with pytest.raises(Interrupted, match="goes on from there"):
+            yield
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
 """``data.select_on=holdout``: a tenth of train chooses the best evaluation, and dev is only reported."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from conftest import TINY, Train, run_in
+from conftest import TINY, Train, run_in, stopped_at
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.data.vocabulary import synthetic_tokenizer
-from ptuning.errors import ConfigError, DataError, Interrupted
+from ptuning.errors import ConfigError, DataError
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
 from ptuning.tasks import TASKS
@@ -94,22 +92,11 @@ def test_runs_that_choose_on_dev_keep_their_folders_and_the_others_have_their_ow
 
 
 @pytest.mark.parametrize("step", [1, 6])
-def test_a_stopped_run_holds_out_the_same_rows_and_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+def test_a_stopped_run_holds_out_the_same_rows_and_ends_with_the_same_bits(tmp_path: Path, step: int) -> None:
     command = (*TINY, HELD, "module=query", "optim.lr=0.01", "trainer.max_epochs=3")
     whole = run_in(tmp_path / "whole", *command)
-    training_step = GlueClassifier.training_step
-
-    def stop(self: GlueClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        if self.trainer.fit_loop.epoch_loop.total_batch_idx == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return training_step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", stop)
-        with pytest.raises(Interrupted):
-            run_in(tmp_path / "stopped", *command)
+    with stopped_at(step):
+        run_in(tmp_path / "stopped", *command)
     (record,) = (tmp_path / "stopped").rglob("record.json")
     assert json.loads(record.read_text())["status"] == "interrupted"
     resumed = run_in(tmp_path / "stopped", *command)

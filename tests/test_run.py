@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,10 +12,10 @@ import pytest
 import torch
 
 import ptuning
-from conftest import TINY, Run, Train, needs_minilm, run_in
+from conftest import TINY, Run, Train, needs_minilm, run_in, stopped_at
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.errors import ConfigError, Interrupted, RunError
+from ptuning.errors import ConfigError, RunError
 from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.delta import read_delta
@@ -164,21 +163,12 @@ def test_the_same_command_twice_runs_once_and_force_runs_again(
 @pytest.mark.parametrize("extra", [(), ("trainer.accumulate_grad_batches=2",), ("trainer.val_check_interval=3",)])
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 9])
 def test_a_run_stopped_anywhere_ends_with_the_weights_of_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, extra: tuple[str, ...]
+    tmp_path: Path, step: int, extra: tuple[str, ...]
 ) -> None:
     command = (*TINY, "module=[query,bias]", "optim.lr=0.01", *extra)
     whole = run_in(tmp_path / "whole", *command)
-    training_step = GlueClassifier.training_step
-
-    def stop(self: GlueClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        if self.trainer.fit_loop.epoch_loop.total_batch_idx == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return training_step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", stop)
-        with pytest.raises(Interrupted, match="goes on from there"):
-            run_in(tmp_path / "stopped", *command)
+    with stopped_at(step):
+        run_in(tmp_path / "stopped", *command)
     (record,) = (tmp_path / "stopped").rglob("record.json")
     assert json.loads(record.read_text())["status"] == "interrupted"
     resumed = run_in(tmp_path / "stopped", *command)

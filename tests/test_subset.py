@@ -1,7 +1,5 @@
 """Weight subsets: what the words mean, that they pick what a slow computation picks, and that nothing else moves."""
 
-import os
-import signal
 import statistics
 from collections.abc import Mapping
 from decimal import Decimal
@@ -18,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ptuning
-from conftest import TINY, Run, Train, run_in
+from conftest import TINY, Run, Train, run_in, stopped_at
 from ptuning.config import compose, config_folder
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.entry import explain
-from ptuning.errors import Interrupted, SelectionError, UserError
+from ptuning.errors import SelectionError, UserError
 from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
@@ -407,17 +405,8 @@ def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weigh
 ) -> None:
     command = (*TINY, "module=attention", "subset=fisher:2%", "optim.lr=0.01", *extra)
     whole = run_in(tmp_path / "whole", *command)
-    training_step = GlueClassifier.training_step
-
-    def stop(self: GlueClassifier, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        if self.trainer.fit_loop.epoch_loop.total_batch_idx == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return training_step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", stop)
-        with pytest.raises(Interrupted):
-            run_in(tmp_path / "stopped", *command)
+    with stopped_at(step):
+        run_in(tmp_path / "stopped", *command)
     with monkeypatch.context() as patch:
         patch.setattr("ptuning.moving.fisher_information", None)  # not asked again
         resumed = run_in(tmp_path / "stopped", *command)

@@ -27,24 +27,24 @@ def single_layers(backbone: DictConfig) -> str:
 
 def all_modules(backbone: DictConfig) -> str:
     """Return every module and group that a backbone has: ``full,frozen,layernorm,bias,attention,ffn,query,…``."""
-    source = _find(backbone)
-    from ptuning.model.backbone import load_skeleton
-    from ptuning.selection import architecture_of, list_modules
-
-    model = load_skeleton(source)
-    present = list_modules(model)
-    return ",".join(name for name in (*_FIRST, *architecture_of(model).elementary) if name in present)
+    return _present(backbone, _FIRST, in_block=False)
 
 
 def block_modules(backbone: DictConfig) -> str:
     """Return the modules that lie in blocks, so that they can move in a single layer, LayerNorms and biases first."""
+    return _present(backbone, ("layernorm", "bias"), in_block=True)
+
+
+def _present(backbone: DictConfig, first: tuple[str, ...], in_block: bool) -> str:
+    """Return the names in ``first``, then the elementary modules, as far as the backbone has them."""
     source = _find(backbone)
     from ptuning.model.backbone import load_skeleton
     from ptuning.selection import architecture_of, list_modules
 
     model = load_skeleton(source)
-    present = list_modules(model)
-    return ",".join(name for name in ("layernorm", "bias", *architecture_of(model).in_block) if name in present)
+    architecture, present = architecture_of(model), list_modules(model)
+    elementary = architecture.in_block if in_block else architecture.elementary
+    return ",".join(name for name in (*first, *elementary) if name in present)
 
 
 def _find(backbone: DictConfig) -> "BackboneSource":
