@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ptuning.config import Config, TrainerConfig, compose, config_folder
+from ptuning.config import compose, config_folder
 from ptuning.entry import explain
 from ptuning.errors import UserError
 from ptuning.plan import Plan, make_plan
 from ptuning.records import RunFolder, find_run
+from ptuning.schema import Config, TrainerConfig
 from ptuning.selection import BERT, CROSS_CUTTING, GROUPS
 from ptuning.selection.architectures import module_names
 from ptuning.tasks import OWN, TASKS

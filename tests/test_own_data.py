@@ -25,7 +25,7 @@ from sklearn import metrics as sk
 import ptuning
 from conftest import Run, TypeIt, run_in
 from ptuning import cli
-from ptuning.config import DataConfig, compose
+from ptuning.config import compose
 from ptuning.data.formats import read_rows
 from ptuning.data.options import OWN_KEYS, own_data
 from ptuning.data.own import OwnSource, hold_out, own_source
@@ -39,6 +39,7 @@ from ptuning.plan import make_plan
 from ptuning.records import find_run
 from ptuning.results import collect
 from ptuning.run import locate
+from ptuning.schema import DataConfig
 from ptuning.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]

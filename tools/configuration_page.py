@@ -10,14 +10,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ptuning.config import Config
+from ptuning.schema import Config
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
 CONF = ROOT / "conf"
 
 _OPENING = """\
-<!-- tools/configuration_page.py writes this from src/ptuning/config.py and conf/. Change those, then `make docs`. -->
+<!-- tools/configuration_page.py writes this from src/ptuning/schema.py and conf/. Change those, then `make docs`. -->
 
 # Configuration
 
@@ -28,7 +28,7 @@ grid, `seed=1,2,3`. A key or choice that does not exist ends the command with a 
 
 Defaults are those of `python train.py` with nothing typed. A choice replaces them by what its table says it sets.
 """
-_SCHEMA = griffe.load("ptuning.config", search_paths=[ROOT / "src"])
+_SCHEMA = griffe.load("ptuning.schema", search_paths=[ROOT / "src"])
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def _meaning(name: str) -> str:
     """Return the docstring of a class or a field of the schema."""
     docstring = _SCHEMA[name].docstring
     if docstring is None:
-        raise SystemExit(f"{name} in src/ptuning/config.py has no meaning: write a docstring below it.")
+        raise SystemExit(f"{name} in src/ptuning/schema.py has no meaning: write a docstring below it.")
     return " ".join(docstring.value.split()).replace("``", "`")
 
 

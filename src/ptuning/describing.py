@@ -14,7 +14,6 @@ from rich.markup import escape
 
 import ptuning
 from ptuning import tracking
-from ptuning.config import Config
 from ptuning.console import describe_selection
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.model.delta import describe_backbone
@@ -22,6 +21,7 @@ from ptuning.numbers import format_percent
 from ptuning.plan import Plan
 from ptuning.recording import Recorder
 from ptuning.records import RunFolder
+from ptuning.schema import Config
 from ptuning.selection import Selection, Subset
 from ptuning.sweeps.outcome import Sweep
 

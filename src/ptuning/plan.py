@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from ptuning.config import Config, TrainerConfig
 from ptuning.data.options import own_data, refuse_own_keys
 from ptuning.data.own import own_source
 from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, SyntheticSource
@@ -23,6 +22,7 @@ from ptuning.model.backbone import (
     usable_positions,
 )
 from ptuning.model.classifier import Optimisation
+from ptuning.schema import Config, TrainerConfig
 from ptuning.selection import (
     ARCHITECTURES,
     ModuleSelectionCallback,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptuning.config import DataConfig
 from ptuning.errors import ConfigError, nearest
+from ptuning.schema import DataConfig
 from ptuning.tasks import OWN, TASKS
 
 KINDS = ("classification", "regression")

@@ -7,11 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from ptuning import metrics
-from ptuning.config import Config, DataConfig, compose
+from ptuning.config import compose
 from ptuning.errors import ConfigError, nearest
 from ptuning.plan import make_source
 from ptuning.predicting.predictor import Predictor
 from ptuning.records import RunFolder
+from ptuning.schema import Config, DataConfig
 from ptuning.tasks import Task, get_task
 
 

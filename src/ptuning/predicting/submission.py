@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptuning.config import Config
 from ptuning.errors import DataError
 from ptuning.files import whole_file
 from ptuning.model.delta import load_run
@@ -16,6 +15,7 @@ from ptuning.plan import make_source
 from ptuning.predicting.entries import Entry, Rule
 from ptuning.predicting.evaluation import find_data
 from ptuning.predicting.predictor import Predictor
+from ptuning.schema import Config
 from ptuning.tasks import Task, get_task
 
 

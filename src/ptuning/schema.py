@@ -1,0 +1,234 @@
+"""Every configuration value: its key, type, default and meaning."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Part:
+    """One module's measured defaults."""
+
+    learning_rate: float = MISSING
+    """Peak learning rate of the module's weights."""
+    head_learning_rate: float = MISSING
+    """Peak learning rate of the head beside it."""
+    max_epochs: int = MISSING
+    """Epochs that the module needs; the task's own number caps it."""
+
+
+@dataclass
+class ModuleConfig:
+    """What may move: one part per chosen module, and patterns for ``module=custom``."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    """The chosen modules by name; written by ``module=NAME`` and ``module=[NAME,NAME]``."""
+    patterns: list[str] = field(default_factory=list)
+    """Regular expressions over parameter names; only with ``module=custom``."""
+
+
+@dataclass
+class TaskConfig:
+    """A task and its measured defaults."""
+
+    name: str = MISSING
+    """Name of the task; written by ``task=NAME``."""
+    max_epochs: int = 10
+    """The most epochs that are worth it on this task."""
+    batch_size: int = 32
+    """Rows per training batch."""
+    max_length: int = 128
+    """Tokens kept per row, special tokens included; at least 8."""
+
+
+@dataclass
+class BackboneConfig:
+    """A pretrained encoder, or one with random weights."""
+
+    path: str = MISSING
+    """A folder, a Hub id, ``packaged:NAME`` or ``random:NAME``; written by ``backbone=NAME``."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub; null is its main branch."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Only with ``random:NAME``: ``model_type`` and values of its configuration class."""
+
+
+@dataclass
+class DataConfig:
+    """Where text comes from and how it is batched."""
+
+    source: str = MISSING
+    """``hub``, ``local``, ``synthetic`` or ``files``; written by ``data=NAME``."""
+    dir: str | None = None
+    """Folder with GLUE's files, for ``data=local``."""
+    path: str | None = None
+    """Dataset on the Hub or folder that ``datasets`` reads, for ``task=custom``."""
+    config: str | None = None
+    """Configuration of that dataset."""
+    revision: str | None = None
+    """Branch, tag or commit of that dataset."""
+    train: str | None = None
+    """Training file, or name of a split of ``data.path``, for ``task=custom``."""
+    dev: str | None = None
+    """Dev file or split, for ``task=custom``; null holds rows of train out."""
+    test: str | None = None
+    """File or split without labels to predict with ``predict=[test]``, for ``task=custom``."""
+    text: Any = None
+    """Text column, or a list of two, for ``task=custom``."""
+    label: str | None = None
+    """Label column, for ``task=custom``; null is ``label``."""
+    kind: str | None = None
+    """``classification`` or ``regression``, for ``task=custom``; null goes by the labels."""
+    metric: Any = None
+    """Score of ``task=custom``, or a list whose mean is the score; null goes by the labels."""
+    dev_share: float | None = None
+    """Share of train that is held out without ``data.dev``; null is 0.1."""
+    name: str | None = None
+    """What folders and tables call the data of ``task=custom``; null is the training file's name."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Rows by split (``train``, ``validation``, ``test``), for ``data=synthetic``."""
+    seed: int = 0
+    """Seed of synthetic rows, and of which rows of own data are held out."""
+    eval_batch_size: int = 64
+    """Rows per batch where nothing trains."""
+    group_by_length: bool = False
+    """Fill training batches with rows of like length; saves padding, can cost score."""
+    select_on: str = "dev"
+    """What chooses the best epoch: ``dev``, or ``holdout``, a seeded tenth of train."""
+
+
+@dataclass
+class TrainerConfig:
+    """Arguments of Lightning's ``Trainer`` by their own names; ``None`` leaves Lightning's default."""
+
+    accelerator: str = "auto"
+    """``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``."""
+    devices: Any = 1
+    """1, or the number of one device in a list: ``[2]``."""
+    precision: Any = "auto"
+    """``auto`` (``bf16-mixed`` where the hardware is fast at it, else ``32-true``) or one of Lightning's."""
+    max_epochs: int | None = None
+    """Epochs of training; null is the module's measured number, at most the task's."""
+    min_epochs: int | None = None
+    """Epochs before which training does not stop."""
+    max_steps: int = -1
+    """Optimiser steps after which training stops; -1 is no limit."""
+    min_steps: int | None = None
+    """Optimiser steps before which training does not stop."""
+    max_time: Any = None
+    """Time after which training stops, as ``days:hours:minutes:seconds``."""
+    limit_train_batches: Any = None
+    """Training batches per epoch: a number, or a share up to 1.0."""
+    limit_val_batches: Any = None
+    """Dev batches per evaluation: a number, or a share up to 1.0."""
+    limit_predict_batches: Any = None
+    """Batches of unlabelled splits: a number, or a share up to 1.0."""
+    overfit_batches: Any = 0.0
+    """Train and evaluate on this many training batches (or this share) alone; 0.0 is off."""
+    val_check_interval: Any = None
+    """Training batches, or share of an epoch, between evaluations."""
+    check_val_every_n_epoch: int | None = 1
+    """Epochs between evaluations."""
+    num_sanity_val_steps: int = 0
+    """Dev batches to try before the first step; -1 is all."""
+    log_every_n_steps: int = 10
+    """Optimiser steps between two entries in the log."""
+    enable_progress_bar: bool = True
+    """Show the progress bar."""
+    accumulate_grad_batches: int = 1
+    """Batches per optimiser step."""
+    gradient_clip_val: float | None = None
+    """Limit on the gradients' norm (or value); null does not clip."""
+    gradient_clip_algorithm: str | None = None
+    """``norm`` or ``value``; null is ``norm``."""
+    deterministic: Any = None
+    """``true``, ``false`` or ``warn``: use deterministic algorithms alone."""
+    benchmark: bool | None = None
+    """Let cuDNN time its kernels and choose."""
+    inference_mode: bool = True
+    """Evaluate under ``torch.inference_mode`` rather than ``no_grad``."""
+    profiler: str | None = None
+    """``simple``, ``advanced`` or ``pytorch``."""
+    detect_anomaly: bool = False
+    """Let autograd look for NaN and say where it came from; slow."""
+    fast_dev_run: Any = False
+    """Refused, because it leaves no score; ``trainer.max_steps=5`` is a quick try."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its schedule; ``null`` takes the module's own rates, or for the head the ``lr`` that was typed."""
+
+    lr: float | None = None
+    """Peak learning rate; null is the module's own. Typed, it is the head's too."""
+    head_lr: float | None = None
+    """Peak learning rate of the head; null is the module's own, or the ``optim.lr`` that was typed."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay on matrices; LayerNorms and biases have none."""
+    warmup: float = 0.06
+    """Share of the optimiser steps over which the rate rises from 0."""
+    schedule: str = "linear"
+    """After warm-up: ``linear`` decay to 0, or ``constant``."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """AdamW's two decay rates of running means."""
+    eps: float = 1e-8
+    """AdamW's term beside the root, against division by 0."""
+
+
+@dataclass
+class Config:
+    """Everything a run is made of."""
+
+    module: ModuleConfig = field(default_factory=ModuleConfig)
+    """What may move."""
+    layers: Any = "all"
+    """In which blocks, from 0: ``all``, ``11``, ``[0,11]``, ``0-5``, ``first:3`` or ``last:3``."""
+    subset: str = "all"
+    """Which weights inside them: ``all``, ``top:N``, ``bottom:N``, ``random:N``, ``fisher:N`` or ``outlier:3``."""
+    subset_scope: str = "tensor"
+    """What ``N`` (a number, or a share: ``1%``) counts in: each ``tensor``, or the whole ``selection``."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    """What is learned."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The pretrained encoder."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Where its text comes from."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Lightning's ``Trainer``."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule."""
+    logger: dict[str, Any] | None = None
+    """A Lightning logger by its ``_target_`` and arguments."""
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    """Lightning callbacks by name, each by its ``_target_`` and arguments."""
+    seed: int = 1
+    """Seed of head, order of batches and dropout: 0 to 4294967295."""
+    attention_dropout: float | None = None
+    """Rate of dropout on attention weights; null is the pretrained model's own."""
+    frozen_prefix: str = "live"
+    """How what lies below all that moves is run: ``live``, or ``cache``: once per row, without dropout."""
+    frozen_prefix_dtype: str = "fp32"
+    """Type of cached states: ``fp32``, ``fp16`` or ``bf16``."""
+    frozen_prefix_memory_mb: int = 2000
+    """Cached states up to this size are read into memory, larger ones mapped from the file (MB)."""
+    frozen_prefix_disk_mb: int = 20000
+    """Room for cached states on disk; the least recently used go first (MB)."""
+    predict: list[str] = field(default_factory=list)
+    """Splits to predict after training: ``[test]``, ``[test_matched,test_mismatched,ax]``."""
+    runs_dir: str = "runs"
+    """Folder of the run folders."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints inside an epoch."""
+    force: bool = False
+    """Run again what is finished."""
+    dry_run: bool = False
+    """Print the grid: what is done, what is left, what it may cost in time."""
+    workers: Any = "auto"
+    """Worker processes of a sweep: a number, or ``auto``: one per GPU, else one."""
+    jobs_per_gpu: int = 1
+    """Workers that share a GPU."""
+    job_timeout: float | None = None
+    """Seconds after which a job of a sweep counts as hung; null is never."""
+    trial: str | None = None
+    """The trial that this run is; written by ``hydra/sweeper=optuna``."""
