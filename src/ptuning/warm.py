@@ -67,6 +67,7 @@ class Warm:
             return model, self._hash
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
+                parameter.data = parameter.data.to(self._pristine[name].dtype)  # a run that failed may have left casts
                 parameter.copy_(self._pristine[name])
                 parameter.requires_grad_(True)
                 parameter.grad = None

@@ -17,6 +17,7 @@ from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
 from ptuning.model.attention import use_batched_attention
 from ptuning.model.backbone import input_names
+from ptuning.model.casts import FrozenCasts
 from ptuning.model.dropout import use_lane_dropout
 from ptuning.model.partial import MovingParts, compact_places, moving_values
 from ptuning.model.prefix import FrozenPrefix
@@ -118,6 +119,7 @@ class GlueClassifier(pl.LightningModule):
         self.prefix = prefix
         self.indices = dict(indices or {})
         self._parts = MovingParts(model, {})
+        self._casts: FrozenCasts | None = None
         self.strict_loading = False
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
@@ -153,6 +155,16 @@ class GlueClassifier(pl.LightningModule):
         if self.task.is_regression:
             return functional.mse_loss(logits[:, 0], labels)
         return functional.cross_entropy(logits, labels)
+
+    def on_fit_start(self) -> None:
+        """Cast what is frozen once, if it is multiplied in mixed precision."""
+        low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
+        self._casts = FrozenCasts(self.model, low) if low else None
+
+    def on_fit_end(self) -> None:
+        """Put the pretrained values back."""
+        if self._casts:
+            self._casts.give_back()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this step's dropout."""
@@ -234,7 +246,7 @@ class GlueClassifier(pl.LightningModule):
             lr=chosen.lr,
             betas=chosen.betas,
             eps=chosen.eps,
-            fused=not str(self.trainer.precision).endswith("-mixed"),  # Lightning cannot clip it under mixed precision
+            fused=str(self.trainer.precision) != "16-mixed",  # a loss scaler and clipping need it in two steps
         )
         parts.join(optimizer)
         with warnings.catch_warnings():
@@ -242,6 +254,20 @@ class GlueClassifier(pl.LightningModule):
             steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, _factors(steps, round(chosen.warmup * steps), chosen.schedule))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, with a fused optimiser under bf16 too, which has no loss scaler."""
+        if str(self.trainer.precision) != "bf16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            values = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+            clip(values, gradient_clip_val)
 
     def moving_state(self) -> dict[str, Tensor]:
         """Return what moves, by name in the Hugging Face model, on the CPU: whole parameters, or the values at

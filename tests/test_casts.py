@@ -1,0 +1,102 @@
+"""Frozen matrices cast once: the same bits as autocast's, and the pretrained values again afterwards."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+import ptuning.model.classifier
+from conftest import Train
+from ptuning.model.backbone import find_backbone
+from ptuning.model.casts import FrozenCasts
+from ptuning.selection import ARCHITECTURES, select, set_trainable
+from ptuning.tasks import TASKS
+from ptuning.warm import Warm
+from test_architectures import tiny
+from test_frozen import batch
+
+
+def answers(model: Any) -> dict[str, Tensor]:
+    """Logits and gradients under autocast, without dropout."""
+    inputs = {name: value for name, value in batch(model).items() if name in ("input_ids", "attention_mask")}
+    model.eval().zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        logits = model(**inputs).logits
+        loss = logits.float().square().sum()
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"logits": logits.detach(), **gradients}
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("module", ["layernorm", "output", "frozen"])
+def test_answers_and_gradients_are_the_same_bits_and_pretrained_values_come_back(family: str, module: str) -> None:
+    model = tiny(family)
+    set_trainable(model, select(model, module))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = answers(model)
+    casts = FrozenCasts(model, torch.bfloat16)
+    low = {name for name, p in model.named_parameters() if p.dtype == torch.bfloat16}
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    matrices = {f"{name}.weight" for name, part in model.named_modules() if type(part) is nn.Linear}
+    assert low & matrices == frozen & matrices  # all of them
+    assert low <= frozen
+    found = answers(model)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    casts.give_back()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(value.dtype == before[name].dtype for name, value in model.state_dict().items())
+
+
+def test_a_run_in_bf16_ends_with_the_same_weights_as_without_the_casts(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[FrozenCasts] = []
+
+    class Watched(FrozenCasts):
+        def __init__(self, model: nn.Module, low: torch.dtype) -> None:
+            super().__init__(model, low)
+            made.append(self)
+
+    monkeypatch.setattr(ptuning.model.classifier, "FrozenCasts", Watched)
+    cast = train("module=layernorm", "trainer.precision=bf16-mixed")
+    assert len(made) == 1
+    monkeypatch.setattr(ptuning.model.classifier, "FrozenCasts", lambda model, low: None)
+    plain = train("module=layernorm", "trainer.precision=bf16-mixed", "force=true")
+    assert plain.path == cast.path
+    assert plain.record["history"] == cast.record["history"]
+    assert train("module=layernorm").path != cast.path  # fp32 is another run
+
+
+def test_gradients_are_clipped_under_bf16_too(train: Train) -> None:
+    norms: list[float] = []
+
+    def measure(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        values = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.linalg.vector_norm(torch.cat([value.flatten() for value in values]))))
+
+    hook = register_optimizer_step_post_hook(measure)
+    try:
+        clip = "trainer.gradient_clip_val=0.01"
+        train("trainer.precision=bf16-mixed", clip, "trainer.max_epochs=1")
+        assert norms == pytest.approx([0.01] * len(norms), rel=1e-3)
+        norms.clear()
+        train("trainer.precision=bf16-mixed", clip, "trainer.gradient_clip_algorithm=value", "trainer.max_epochs=1")
+        assert min(norms) > 0.02  # each value on its own
+    finally:
+        hook.remove()
+
+
+def test_what_a_failed_run_left_cast_is_pretrained_again_for_the_next() -> None:
+    task, source = TASKS["rte"], find_backbone("random:bert", config={"num_hidden_layers": 1, "hidden_size": 12})
+    warm = Warm()
+    model, _ = warm.model(source, task, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    set_trainable(model, select(model, "layernorm"))
+    FrozenCasts(model, torch.bfloat16)
+    again, _ = warm.model(source, task, 1)
+    assert again is model
+    assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
