@@ -72,6 +72,33 @@ def test_micro_batches_are_the_same_batches_in_parts(lengths: Lengths, batch_siz
     assert sorted(chain(*in_parts)) == list(range(len(lengths)))
 
 
+@settings(deadline=None)
+@given(
+    lengths=lengths_of_rows,
+    factor=st.floats(4, 30),
+    window=st.sampled_from([1, 50]),
+    parts=st.integers(1, 2),
+    seed=seeds,
+    epoch=st.integers(0, 3),
+)
+def test_a_budget_of_tokens_makes_as_many_batches_of_nearly_equal_tokens_in_every_epoch(
+    lengths: Lengths, factor: float, window: int, parts: int, seed: int, epoch: int
+) -> None:
+    longest, budget = max(lengths), int(factor * max(lengths))
+    order = LengthGroupedBatches(torch.tensor(lengths), 32, seed, window, parts, batch_tokens=budget)
+    order.set_epoch(epoch)
+    batches = list(order)
+
+    assert sorted(chain(*batches)) == list(range(len(lengths)))
+    number = -(-sum(lengths) // budget)
+    if len(lengths) > 1:
+        assert len(order) == len(batches) == number * parts
+    whole = [list(chain(*batches[n : n + parts])) for n in range(0, len(batches), parts)]
+    mean = sum(lengths) / number
+    assert mean <= budget
+    assert all(abs(sum(lengths[row] for row in rows) - mean) <= longest for rows in whole)
+
+
 def test_the_order_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)

@@ -222,6 +222,7 @@ def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) ->
         *(f"seed={value}" for value in ("-1", "1.5", "4294967296", "x")),
         *(f"task.{name}={value}" for name in ("max_epochs", "batch_size", "max_length") for value in ("0", "x")),
         "task.max_length=129",
+        "task.batch_tokens=511",
         "data.sizes.train=0",
         "data.eval_batch_size=0",
         "backbone.config.hidden_size=31",
@@ -369,6 +370,7 @@ def test_what_can_change_the_result_changes_the_run() -> None:
         ["data.seed=1"],
         ["data.sizes.train=300"],
         ["data.group_by_length=true"],
+        ["task.batch_tokens=600"],
         ["backbone.config.hidden_size=64"],
         ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer"],
     ]

@@ -10,11 +10,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from ptuning.config import config_folder
 from ptuning.schema import Config
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
-CONF = ROOT / "conf"
+CONF = config_folder()  # its module makes the schema known to Hydra
 
 _OPENING = """\
 <!-- tools/configuration_page.py writes this from src/ptuning/schema.py and conf/. Change those, then `make docs`. -->

@@ -73,6 +73,11 @@ def check(cfg: DictConfig) -> Config:
         )
     if config.trainer.fast_dev_run:
         raise ConfigError("trainer.fast_dev_run leaves no score. For a quick try: trainer.max_steps=5.")
+    if config.task.batch_tokens is not None and config.task.batch_tokens < 4 * config.task.max_length:
+        raise ConfigError(
+            f"task.batch_tokens={config.task.batch_tokens} is too small: at least 4 times task.max_length, "
+            f"{4 * config.task.max_length}."
+        )
     for pattern, words in _CHOICES.items():
         for key, value in _values(config, pattern):
             _one_of(key, value, words)

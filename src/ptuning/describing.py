@@ -125,6 +125,7 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
     max_length = plan.config.task.max_length
     if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
         about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
+    size = f"{tokens:,} tokens" if (tokens := plan.config.task.batch_tokens) else plan.config.task.batch_size
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
     return {
         "task": f"{plan.task.name}{synthetic} ({sizes})",
@@ -135,7 +136,7 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
         "backbone": plan.backbone.label,
         **_describe_prefix(plan.config, record.get("frozen_prefix")),
         "on": f"{record['device']}, {plan.trainer['precision']}",
-        "training": f"{epochs} epochs, batch {plan.config.task.batch_size}, seed {plan.config.seed}",
+        "training": f"{epochs} epochs, batch {size}, seed {plan.config.seed}",
         "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }
 

@@ -96,6 +96,7 @@ class Plan:
             "trainer": {k: v for k, v in self.trainer.items() if k not in _HARMLESS},
             "callbacks": config.callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
+            **({} if config.task.batch_tokens is None else {"batch_tokens": config.task.batch_tokens}),
             **({"select_on": config.data.select_on} if config.data.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
             **({"frozen_prefix": config.frozen_prefix_dtype} if self.caches_prefix else {}),

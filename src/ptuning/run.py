@@ -263,6 +263,7 @@ def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -
         source,
         warm.tokenizer(plan.backbone),
         batch_size=config.task.batch_size,
+        batch_tokens=config.task.batch_tokens,
         micro_batches=micro_batches,
         eval_batch_size=max(1, config.data.eval_batch_size // micro_batches),
         max_length=config.task.max_length,

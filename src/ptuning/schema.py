@@ -38,6 +38,8 @@ class TaskConfig:
     """The most epochs that are worth it on this task."""
     batch_size: int = 32
     """Rows per training batch."""
+    batch_tokens: int | None = None
+    """Tokens per training batch on average, in the place of ``batch_size`` rows; at least 4 times ``max_length``."""
     max_length: int = 128
     """Tokens kept per row, special tokens included; at least 8."""
 

@@ -11,6 +11,9 @@ from torch.utils.data import Sampler
 class LengthGroupedBatches(Sampler[list[int]]):
     """Batches for training: rows are shuffled, sorted by length inside windows, cut, and the batches shuffled.
 
+    They are cut by rows, or by tokens: then into so many batches of nearly equal tokens that the mean is at most
+    ``batch_tokens``. So their number, and with it the schedule of the learning rate, is the same in every epoch.
+
     The order is a function of ``(seed, epoch)`` alone. :meth:`start_at` lets an interrupted epoch go on where it
     stopped.
 
@@ -19,17 +22,30 @@ class LengthGroupedBatches(Sampler[list[int]]):
     lengths
         Tokens per row, [rows].
     batch_size
-        Rows per batch; the last batch of an epoch may be smaller.
+        Rows per batch; the last batch of an epoch may be smaller. Without meaning where ``batch_tokens`` is given.
     seed
         Seed of the order.
     window
         Batches per window. Within a window lengths are alike, so larger windows save more padding.
     parts
         Micro-batches that every batch comes in, one after the other.
+    batch_tokens
+        Tokens per batch, padding not counted; at least four times those of the longest row.
     """
 
-    def __init__(self, lengths: Tensor, batch_size: int, seed: int, window: int = 50, parts: int = 1) -> None:
+    def __init__(
+        self,
+        lengths: Tensor,
+        batch_size: int,
+        seed: int,
+        window: int = 50,
+        parts: int = 1,
+        batch_tokens: int | None = None,
+    ) -> None:
         self.lengths = lengths
+        self._token_batches = -(-int(lengths.sum()) // batch_tokens) if batch_tokens else None
+        if self._token_batches:
+            batch_size = -(-len(lengths) // self._token_batches)  # the mean
         self.batch_size = batch_size
         self.seed = seed
         self.window = window
@@ -38,6 +54,8 @@ class LengthGroupedBatches(Sampler[list[int]]):
         self._start = (0, 0)
 
     def __len__(self) -> int:
+        if self._token_batches:
+            return self._token_batches * self.parts
         whole, rest = divmod(len(self.lengths), self.batch_size)
         return whole * min(self.parts, self.batch_size) + min(self.parts, rest)
 
@@ -58,13 +76,23 @@ class LengthGroupedBatches(Sampler[list[int]]):
         """Return all (micro-)batches of an epoch, in order; one with fewer rows than parts comes last."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
-        batches: list[list[int]] = []
-        for part in torch.split(order, self.window * self.batch_size):
-            by_length = part[torch.argsort(self.lengths[part], descending=True, stable=True)]
-            batches += [rows.tolist() for rows in torch.split(by_length, self.batch_size)]
+        if self.window > 1:
+            order = torch.cat([self._by_length(part) for part in torch.split(order, self.window * self.batch_size)])
+        batches = [self._by_length(rows).tolist() for rows in torch.split(order, self._sizes(order))]
         shuffle = torch.randperm(len(batches), generator=generator).tolist()
         ordered = sorted((batches[number] for number in shuffle), key=lambda rows: len(rows) < self.parts)
         return [part for rows in ordered for part in _cut(rows, self.parts)]
+
+    def _by_length(self, rows: Tensor) -> Tensor:
+        return rows[torch.argsort(self.lengths[rows], descending=True, stable=True)]
+
+    def _sizes(self, order: Tensor) -> int | list[int]:
+        """Return the number of rows of each batch: equal ones, or what comes to equal tokens."""
+        if not self._token_batches:
+            return self.batch_size
+        ends = self.lengths[order].cumsum(0)
+        numbers = (ends - 1) * self._token_batches // ends[-1]
+        return torch.bincount(numbers, minlength=self._token_batches).tolist()
 
 
 def _cut(rows: list[int], parts: int) -> list[list[int]]:

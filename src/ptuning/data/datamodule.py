@@ -34,6 +34,8 @@ class GlueDataModule(pl.LightningDataModule):
     group_by_length
         Whether training batches hold rows of like length: fewest padding tokens, but batches are no longer random
         draws, and where length goes with the label (STS-B) short trainings suffer.
+    batch_tokens
+        Tokens per training batch on average, in the place of ``batch_size`` rows.
     micro_batches
         Parts that every training batch comes in, for gradients that are accumulated.
     select_on
@@ -52,6 +54,7 @@ class GlueDataModule(pl.LightningDataModule):
         max_length: int = 128,
         seed: int = 1,
         group_by_length: bool = False,
+        batch_tokens: int | None = None,
         micro_batches: int = 1,
         select_on: str = "dev",
         splits: dict[str, TokenTable] | None = None,
@@ -65,6 +68,7 @@ class GlueDataModule(pl.LightningDataModule):
         self.max_length = max_length
         self.seed = seed
         self.group_by_length = group_by_length
+        self.batch_tokens = batch_tokens
         self.micro_batches = micro_batches
         self.select_on = select_on
         self.splits = splits if splits is not None else {}
@@ -118,6 +122,7 @@ class GlueDataModule(pl.LightningDataModule):
                 self.seed,
                 window=50 if self.group_by_length else 1,
                 parts=self.micro_batches,
+                batch_tokens=self.batch_tokens,
             )
             for name in self.evaluated:
                 self.split(name)

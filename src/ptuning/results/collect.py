@@ -50,6 +50,7 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "warmup": ("optimisation", "warmup"),
     "max_epochs": ("max_epochs",),
     "batch_size": ("batch_size",),
+    "batch_tokens": ("recipe", "batch_tokens"),
     "max_length": ("recipe", "max_length"),
     "train_examples_per_second": ("train_examples_per_second",),
     "peak_memory_mb": ("peak_memory_mb",),

@@ -20,6 +20,7 @@ _SETTINGS: Mapping[str, str] = {
     "lr": "lr",
     "max_epochs": "epochs",
     "batch_size": "batch",
+    "batch_tokens": "tokens per batch",
     "max_length": "max length",
     "weight_decay": "weight decay",
     "warmup": "warmup",

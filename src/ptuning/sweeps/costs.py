@@ -8,7 +8,7 @@ from typing import Any
 
 from ptuning.records import RECORD
 
-_WORK = ("backbone", "data", "task", "max_length", "batch_size", "group_by_length", "frozen_prefix")
+_WORK = ("backbone", "data", "task", "max_length", "batch_size", "batch_tokens", "group_by_length", "frozen_prefix")
 """Parts of a recipe that, with the trainer's arguments, decide how much one epoch costs a given selection."""
 
 
