@@ -107,6 +107,19 @@ def test_real_runs_of_one_seed_are_compared_by_their_own_predictions(tmp_path: P
     assert row["difference"] == pytest.approx(difference, abs=1e-6)
 
 
+def test_runs_of_one_seed_on_own_data_are_compared_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("text,label\n" + "".join(f"word {n % 3} here,{n % 3 > 0}\n" for n in range(90)))
+    own = [word for word in TINY if not word.startswith("data")]
+    mine = (*own, "task=custom", f"data.train={tmp_path / 'mine.csv'}", "data.text=text")
+    runs = {module: run_in(tmp_path / "runs", *mine, f"module={module}") for module in ("full", "frozen")}
+    row = compared(tmp_path / "runs", module="frozen")
+    assert row["method"] == BOOTSTRAP
+    assert row["difference"] == pytest.approx(runs["frozen"].record["score"] - runs["full"].record["score"], abs=1e-6)
+    for module in ("full", "layernorm"):
+        run_in(tmp_path / "auroc", *mine, f"module={module}", "data.metric=auroc")
+    assert "auroc cannot be scored" in compared(tmp_path / "auroc", module="layernorm")["why"]
+
+
 def test_p_values_are_corrected_within_one_question(tmp_path: Path) -> None:
     seeds(tmp_path, *FULL, module="full")
     bare = {}

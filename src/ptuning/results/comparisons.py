@@ -1,5 +1,6 @@
 """Every cell against full fine-tuning, paired by seed or by dev example, with corrected p-values and a verdict."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from ptuning.records import RECORD
 from ptuning.results.collect import CELL
-from ptuning.results.resampling import Answers, paired_bootstrap, read_answers
+from ptuning.results.resampling import Answers, can_resample, paired_bootstrap, read_answers
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
 from ptuning.results.summary import recipe_keys, scores_by_recipe
-from ptuning.tasks import TASKS
+from ptuning.tasks import Task, described_task
 
 COLUMNS = (
     *CELL,
@@ -73,11 +75,12 @@ class Comparer:
         if len(seeds) > 1:
             scores = [[cell[seed][0] for seed in seeds] for cell in (mine, other)]
             return Compared(paired_t(scores[0], scores[1], self.margin))
-        task = TASKS.get(ours[CELL.index("task")])
+        folders = [cells[seeds[0]][1] for cells in (mine, other)]
         one = "one seed in common"
-        if task is None:
-            return Compared(None, f"{one}, and the task's metrics are not known here")
-        answers = [self._answers(cells[seeds[0]][1], task.name) for cells in (mine, other)]
+        task = self._task(folders[0])
+        if not can_resample(task):
+            return Compared(None, f"{one}, and {' and '.join(task.score_of)} cannot be scored on resampled examples")
+        answers = [self._answers(folder) for folder in folders]
         if answers[0] is None or answers[1] is None:
             return Compared(None, f"{one}, and not both runs' predictions can be read")
         found = paired_bootstrap(task, answers[0], answers[1], self.margin)
@@ -87,8 +90,12 @@ class Comparer:
         """Compare pairs that answer one question together: their p-values are corrected for their number."""
         return corrected([self.compare(ours, reference) for ours, reference in pairs])
 
-    def _read(self, folder: str, task: str) -> Mapping[str, Answers] | None:
-        return read_answers(self._runs_dir / folder, TASKS[task])
+    def _task(self, folder: str) -> Task:
+        """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
+        return described_task(json.loads((self._runs_dir / folder / RECORD).read_text()))
+
+    def _read(self, folder: str) -> Mapping[str, Answers] | None:
+        return read_answers(self._runs_dir / folder, self._task(folder))
 
 
 def corrected(family: Sequence[Compared]) -> list[Compared]:

@@ -46,6 +46,11 @@ def read_answers(folder: Path, task: Task) -> dict[str, Answers] | None:
     return found
 
 
+def can_resample(task: Task) -> bool:
+    """Return whether the metrics of a task's score are sums over examples that are known here; GLUE's all are."""
+    return set(task.score_of) <= set(_METRICS)
+
+
 def paired_bootstrap(
     task: Task,
     ours: Mapping[str, Answers],
@@ -61,10 +66,10 @@ def paired_bootstrap(
     Returns
     -------
     Difference or None
-        ``None`` if the two did not answer the same examples, or the score needs a metric that is not known here.
+        ``None`` if the two did not answer the same examples.
     """
     same = all(np.array_equal(ours[split].labels, reference[split].labels) for split in task.validation)
-    if not same or not set(task.score_of) <= set(_METRICS):
+    if not same:
         return None
     drawn, exact = np.zeros((2, resamples)), np.zeros(2)
     for number, split in enumerate(task.validation):
