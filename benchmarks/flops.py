@@ -13,8 +13,9 @@ s tokens (padding not counted), hidden size h and feed-forward size f:
     scores and weighted sum   2 · 2 s² h        feed-forward        2 · 2 s h f
     pooler                    2 h²              head                2 h · outputs
 
-Scores and weighted sum have two moving factors each, so their backward pass costs twice their forward pass. Dropout,
-LayerNorms, embeddings, the optimiser and what is computed again do not count.
+The last feed-forward half counts for one token per row: the head reads no other. Scores and weighted sum have two
+moving factors each, so their backward pass costs twice their forward pass. Dropout, LayerNorms, embeddings, the
+optimiser and what is computed again do not count.
 """
 
 import time
@@ -48,7 +49,8 @@ def training_flops(config: Any, lengths: Sequence[int], module: str, layers: Seq
         total += attention * (1 + 2 * moves_below)
         total += square * (1 + moves_below + full)
         moves_below = moves_below or norms  # the first LayerNorm lies below the feed-forward half
-        total += feed_forward * (1 + moves_below + full)
+        half = feed_forward if layer < config.num_hidden_layers - 1 else feed_forward // tokens * rows
+        total += half * (1 + moves_below + full)
     total += 2 * rows * hidden**2 * (1 + moves_below + full)
     return total + 2 * rows * hidden * config.num_labels * (2 + moves_below)
 

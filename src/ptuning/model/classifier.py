@@ -19,6 +19,7 @@ from ptuning.model.attention import use_batched_attention
 from ptuning.model.backbone import input_names
 from ptuning.model.casts import FrozenCasts
 from ptuning.model.dropout import use_lane_dropout
+from ptuning.model.first_token import skip_unread_tokens
 from ptuning.model.partial import MovingParts, compact_places, moving_values
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.selection import describe
@@ -110,6 +111,7 @@ class GlueClassifier(pl.LightningModule):
         self.inputs = input_names(model)
         use_lane_dropout(model)
         use_batched_attention(model)
+        skip_unread_tokens(model)
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
         self.optimisation = optimisation

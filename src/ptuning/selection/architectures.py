@@ -39,6 +39,8 @@ class Architecture:
         Module that other architectures have → why this one has not, and what to choose instead.
     block_returns_tuple
         Whether a block returns its hidden states as the first of a tuple, and not by themselves.
+    before_ffn
+        Elementary module whose LayerNorm hands hidden states to the feed-forward half of its block.
     """
 
     block: str
@@ -47,6 +49,7 @@ class Architecture:
     beside: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     block_returns_tuple: bool = False
+    before_ffn: str = "attention_layernorm"
 
     @property
     def elementary(self) -> tuple[str, ...]:
@@ -193,6 +196,7 @@ MODERNBERT = Architecture(
     ),
     outside=MappingProxyType({"embeddings": r"embeddings\.", "final_layernorm": r"final_norm\."}),
     beside=MappingProxyType({"prediction_head": r"head\."}),
+    before_ffn="output_layernorm",
     absent=MappingProxyType(
         {
             "query": _FUSED,

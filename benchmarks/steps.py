@@ -1,4 +1,7 @@
-"""Time LayerNorm training steps by how dropout is drawn: python benchmarks/dropout.py GLUE_FOLDER [--threads N]."""
+"""Time LayerNorm training steps by what ptuning computes in its own way on a CPU.
+
+python benchmarks/steps.py GLUE_FOLDER [--task TASK] [--layers LAYERS] [--threads N]
+"""
 
 import argparse
 import time
@@ -18,32 +21,37 @@ from ptuning.selection import select, set_trainable
 from ptuning.tasks import get_task
 
 BATCHES, ROUNDS = 2, 3
+DROPOUT, ATTENTION, TOKENS = "use_lane_dropout", "use_batched_attention", "skip_unread_tokens"
 KEPT = {
     # What stays torch's and transformers' own, and the rate of dropout in attention.
-    "torch's dropout": (("use_lane_dropout", "use_batched_attention"), None),
-    "lanes": (("use_batched_attention",), None),
-    "lanes, batched attention": ((), None),
-    "torch's dropout, none in attention": (("use_lane_dropout", "use_batched_attention"), 0.0),
-    "lanes, none in attention": ((), 0.0),
+    "torch's dropout": ((DROPOUT, ATTENTION, TOKENS), None),
+    "lanes": ((ATTENTION, TOKENS), None),
+    "lanes, batched attention": ((TOKENS,), None),
+    "lanes, batched attention, unread tokens skipped": ((), None),
+    "torch's dropout, none in attention": ((DROPOUT, ATTENTION, TOKENS), 0.0),
+    "lanes, none in attention": ((TOKENS,), 0.0),
+    "lanes, none in attention, unread tokens skipped": ((), 0.0),
 }
 
 
 def main() -> None:
     """Print examples per second, of the process's time and by the clock: best and middle of alternating rounds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("glue", type=Path)
+    parser.add_argument("--task", default="rte")
+    parser.add_argument("--layers", default="all")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     quiet()
     torch.set_num_threads(chosen.threads)
-    backbone, task = find_backbone("packaged:minilm"), get_task("rte")
+    backbone, task = find_backbone("packaged:minilm"), get_task(chosen.task)
     data = GlueDataModule(LocalSource(task, chosen.glue), load_tokenizer(backbone))
     data.setup("fit")
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(BATCHES), strict=False)]
     classifiers: dict[str, Any] = {}
     for name, (kept, rate) in KEPT.items():
         model = load_model(backbone, task, 1, rate)
-        set_trainable(model, select(model, "layernorm"))
+        set_trainable(model, select(model, "layernorm", chosen.layers))
         with ExitStack() as stack:
             for function in kept:
                 stack.enter_context(patch(f"ptuning.model.classifier.{function}", lambda model: None))
@@ -59,7 +67,7 @@ def main() -> None:
                 rates[name].append((32 * BATCHES / taken[0], 32 * BATCHES / taken[1]))
     for name, found in rates.items():
         process, clock = (sorted(column) for column in zip(*found, strict=True))
-        print(f"{name:36}  process {process[-1]:.1f} ({process[ROUNDS // 2]:.1f})  ", end="")
+        print(f"{name:48}  process {process[-1]:.1f} ({process[ROUNDS // 2]:.1f})  ", end="")
         print(f"clock {clock[-1]:.1f} ({clock[ROUNDS // 2]:.1f})  examples/s", flush=True)
 
 

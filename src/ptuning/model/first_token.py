@@ -1,0 +1,40 @@
+"""What a head that reads the first token alone does not need: the last feed-forward half at all other tokens."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ptuning.model.prefix import FrozenPrefix
+from ptuning.selection import count_layers, known_architecture
+
+
+class _FirstTokenInTraining:
+    """A hook before a LayerNorm: hands on [batch, 1, hidden] of [batch, seq, hidden] while its module trains."""
+
+    def __call__(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return (given[0][:, :1],) if module.training else None
+
+
+def skip_unread_tokens(model: Any) -> None:
+    """Let the last feed-forward half of a model compute the first token alone in training, if its head reads no other.
+
+    What is left out reaches neither the logits nor a gradient, so the mathematics is the same. Evaluation computes
+    everything, so that its logits stay bit for bit those of the model by itself.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face encoder with a classification head. One of a family that is not in the table, with one block
+        for all layers, or with a single layer stays as it is.
+    """
+    architecture = known_architecture(model)
+    if architecture is None or architecture.shares_layers:
+        return
+    last = count_layers(model) - 1
+    if last < 1 or not FrozenPrefix(model, last + 1).first_token_only:
+        return
+    for name, module in getattr(model, model.base_model_prefix).named_modules():
+        if architecture.locate(f"{name}.weight") == (architecture.before_ffn, last) and not any(
+            isinstance(hook, _FirstTokenInTraining) for hook in module._forward_pre_hooks.values()
+        ):
+            module.register_forward_pre_hook(_FirstTokenInTraining())
