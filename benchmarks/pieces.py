@@ -1,25 +1,36 @@
-"""Time LayerNorm training steps by rows per piece: python benchmarks/pieces.py GLUE_FOLDER [--threads N]."""
+"""Time LayerNorm training steps by how a batch is cut: python benchmarks/pieces.py GLUE_FOLDER [--threads N].
+
+"after another" takes pieces in turn, with all threads inside each operation; "side by side" takes one per thread.
+"""
 
 import argparse
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
-import ptuning.model.classifier as classifier
 from ptuning.console import quiet
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import LocalSource
 from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
-from ptuning.selection import select, set_trainable
+from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.selection import known_architecture, select, set_trainable
 from ptuning.tasks import get_task
 
-ROWS, BATCHES, ROUNDS = (32, 16, 8, 4), 6, 3
+BATCHES, ROUNDS = 4, 3
+CUTS = {
+    "whole": (1000, False),
+    "8 after another": (8, False),
+    "16 side by side": (16, True),
+    "8 side by side": (8, True),
+    "4 side by side": (4, True),
+}
 
 
 def main() -> None:
-    """Print examples per second for each task and number of rows, best of alternating rounds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print examples per second for each task, module and cut: best and middle of alternating rounds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("glue", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
@@ -27,23 +38,29 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     backbone = find_backbone("packaged:minilm")
     tokenizer = load_tokenizer(backbone)
-    for task in map(get_task, ("stsb", "rte", "mrpc")):
-        model = load_model(backbone, task, seed=1)
-        set_trainable(model, select(model, "layernorm"))
-        module = classifier.GlueClassifier(model, task, classifier.Optimisation(lr=1e-3, head_lr=1e-3))
-        data = GlueDataModule(LocalSource(task, chosen.glue), tokenizer)
+    for task, moving in (("stsb", "layernorm"), ("rte", "layernorm"), ("mrpc", "layernorm"), ("mrpc", "full")):
+        model = load_model(backbone, get_task(task), seed=1)
+        set_trainable(model, select(model, moving))
+        module = GlueClassifier(model, get_task(task), Optimisation(lr=1e-3, head_lr=1e-3))
+        data = GlueDataModule(LocalSource(get_task(task), chosen.glue), tokenizer)
         data.setup("fit")
         batches = [batch for batch, _ in zip(data.train_dataloader(), range(BATCHES), strict=False)]
-        seconds = dict.fromkeys(ROWS, float("inf"))
-        for _ in range(ROUNDS):
-            for rows in ROWS:
-                classifier._ROWS_PER_PIECE = rows
-                began = time.perf_counter()
-                for batch in batches:
-                    module.loss(module(batch), batch["labels"]).backward()
-                seconds[rows] = min(seconds[rows], time.perf_counter() - began)
-        rates = "  ".join(f"{rows}: {32 * BATCHES / taken:.1f}" for rows, taken in seconds.items())
-        print(f"{task.name}  {rates}  examples/s", flush=True)
+        rates: dict[str, list[float]] = {name: [] for name in CUTS}
+        for number in range(ROUNDS + 1):
+            for name, (rows, side_by_side) in CUTS.items():
+                known = known_architecture if side_by_side else lambda model: None
+                with (
+                    patch("ptuning.model.pieces._ROWS", rows),
+                    patch("ptuning.model.classifier.known_architecture", known),
+                ):
+                    began = time.perf_counter()
+                    for batch in batches:
+                        module.training_loss(batch).backward()
+                        module.zero_grad()
+                    if number:  # the first round warms up
+                        rates[name].append(32 * BATCHES / (time.perf_counter() - began))
+        found = "  ".join(f"{name}: {max(rate):.1f} ({sorted(rate)[ROUNDS // 2]:.1f})" for name, rate in rates.items())
+        print(f"{task} {moving}  {found}  examples/s", flush=True)
 
 
 if __name__ == "__main__":

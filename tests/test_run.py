@@ -16,8 +16,8 @@ from conftest import TINY, Run, Train, needs_minilm, run_in, stopped_at
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.errors import ConfigError, RunError
-from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.backbone import find_backbone, load_model
+from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
 from ptuning.selection import BERT, CROSS_CUTTING, GROUPS, select
 from ptuning.tasks import TASKS
@@ -81,29 +81,6 @@ def test_while_training_nothing_frozen_has_a_gradient_or_a_place_in_the_optimise
     moving = {*run.record["selection"], "classifier.weight", "classifier.bias"}
     assert seen
     assert all(with_gradient == moving and held == moving for with_gradient, held in seen)
-
-
-def test_a_batch_in_pieces_has_the_loss_and_gradients_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = TASKS["mrpc"]
-    source = SyntheticSource(task, {"train": 30, "validation": 10, "test": 10})
-    backbone = find_backbone(
-        "random:tiny", config={"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    )
-    data = GlueDataModule(source, load_tokenizer(backbone))
-    batch = data.split("train")[list(range(30))]
-    found = []
-    for rows in (8, 7, 1, 1000):
-        monkeypatch.setattr("ptuning.model.classifier._ROWS_PER_PIECE", rows)
-        module = GlueClassifier(load_model(backbone, task, seed=1), task, Optimisation(lr=1e-3, head_lr=1e-3))
-        for part in module.modules():
-            if isinstance(part, torch.nn.Dropout):
-                part.p = 0.0
-        loss = module.train().loss(module(batch), batch["labels"])
-        loss.backward()
-        found.append((loss.detach(), [p.grad for p in module.parameters()]))
-    for loss, gradients in found[:-1]:
-        torch.testing.assert_close(loss, found[-1][0])
-        torch.testing.assert_close(gradients, found[-1][1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_record_says_what_ran_how_well_and_how_fast(train: Train) -> None:

@@ -21,12 +21,10 @@ from ptuning.model.casts import FrozenCasts
 from ptuning.model.dropout import use_lane_dropout
 from ptuning.model.first_token import skip_unread_tokens
 from ptuning.model.partial import MovingParts, compact_places, moving_values
+from ptuning.model.pieces import loss_in_pieces
 from ptuning.model.prefix import FrozenPrefix
-from ptuning.selection import describe
+from ptuning.selection import describe, known_architecture
 from ptuning.tasks import Task
-
-_ROWS_PER_PIECE = 8
-"""Rows that a CPU computes together in training (benchmarks/README.md has the measurement)."""
 
 
 @dataclass(frozen=True)
@@ -128,27 +126,9 @@ class GlueClassifier(pl.LightningModule):
         self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits [batch, outputs] in fp32.
-
-        On a CPU a training batch is computed in pieces of rows of like length, each padded to its own longest row: the
-        same mathematics as the whole batch, without most of the arithmetic on padding. A GPU, which is bound by the
-        number of its launches at these sizes, takes the batch whole.
-        """
-        inputs = {name: batch[name] for name in (*self.inputs, *(("prefix",) if self.prefix else ()))}
-        whole = self.prefix is not None and self.prefix.first_token_only  # nothing is padded
-        if whole or not self.training or batch["input_ids"].device.type != "cpu":
-            return self._logits(inputs)
-        lengths = batch["attention_mask"].sum(1)
-        order = torch.argsort(lengths, descending=True, stable=True)
-        pieces = []
-        for rows in torch.split(order, _ROWS_PER_PIECE):
-            longest = int(lengths[rows[0]])
-            pieces.append(self._logits({name: value[rows, :longest] for name, value in inputs.items()}))
-        return torch.cat(pieces)[torch.argsort(order)]
-
-    def _logits(self, inputs: Batch) -> Tensor:
-        states = inputs.pop("prefix", None)
-        output = self.model(**inputs) if states is None or self.prefix is None else self.prefix(inputs, states)
+        """Return logits [batch, outputs] in fp32."""
+        inputs = {name: batch[name] for name in self.inputs}
+        output = self.prefix(inputs, batch["prefix"]) if self.prefix else self.model(**inputs)
         logits: Tensor = output.logits
         return logits.float()
 
@@ -157,6 +137,27 @@ class GlueClassifier(pl.LightningModule):
         if self.task.is_regression:
             return functional.mse_loss(logits[:, 0], labels)
         return functional.cross_entropy(logits, labels)
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a training batch.
+
+        A CPU takes it in pieces (:mod:`ptuning.model.pieces`). A GPU, which is bound by the number of its launches at
+        these sizes, takes it whole.
+        """
+        if batch["input_ids"].device.type != "cpu":
+            return self.loss(self(batch), batch["labels"])
+        total = len(batch["labels"])
+
+        def share(rows: Tensor, longest: int) -> Tensor:
+            padded = (*self.inputs, *(("prefix",) if self.prefix else ()))
+            piece = {name: batch[name][rows, :longest] for name in padded}
+            return self.loss(self(piece), batch["labels"][rows]) * (len(rows) / total)
+
+        moving = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # A family that is not in the table may draw from torch's own generator, which threads would share. And a head
+        # alone is no work.
+        threads = known_architecture(self.model) and not (self.prefix and self.prefix.first_token_only)
+        return loss_in_pieces(share, batch["attention_mask"].sum(1), moving, side_by_side=bool(threads))
 
     def on_fit_start(self) -> None:
         """Cast what is frozen once, if it is multiplied in mixed precision."""
@@ -176,7 +177,7 @@ class GlueClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        loss = self.loss(self(batch), batch["labels"])
+        loss = self.training_loss(batch)
         self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss

@@ -1,10 +1,26 @@
 """Dropout whose masks cost a CPU little: four 16-bit lanes from each random word of torch's generator."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 _LANES = 1 << 16
 """A rate is rounded to a multiple of 1/65536: 0.1 becomes 6554/65536 = 0.100006."""
+
+_source = threading.local()
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Within, masks of this thread are drawn from ``generator`` in the place of torch's own."""
+    _source.generator = generator
+    try:
+        yield
+    finally:
+        _source.generator = None
 
 
 def draw_mask(like: Tensor, p: float) -> Tensor:
@@ -22,7 +38,7 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
     """
     dropped = round(p * _LANES)
     words = torch.empty(-(-like.numel() // 4), dtype=torch.int64)
-    words.random_(-(2**63), None)
+    words.random_(-(2**63), None, generator=getattr(_source, "generator", None))
     lanes = words.view(torch.int16)[: like.numel()].view(like.shape)  # uniform over -32768 … 32767
     mask = (lanes >= dropped - _LANES // 2).to(like.dtype)
     return mask.mul_(_LANES / max(1, _LANES - dropped))

@@ -1,8 +1,9 @@
 """The frozen prefix: everything below the lowest block that moves, run once, then stood in for by what it gave."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +60,8 @@ class FrozenPrefix:
             for part in parts(architecture.outside[module])
         ]
         self._in_tuple = architecture.block_returns_tuple
+        self._given = threading.local()
+        self._lock, self._users, self._replaced = threading.Lock(), 0, ExitStack()
         self.first_token_only = not self._rest and self._reads_first_token_only()
 
     def __call__(self, inputs: Inputs, states: Tensor) -> Any:
@@ -97,10 +100,27 @@ class FrozenPrefix:
 
     @contextmanager
     def _standing_in(self, states: Tensor) -> Iterator[None]:
-        """Let the modules of the prefix hand out ``states`` for a time."""
-        given = (states, None) if self._in_tuple else states
-        with _forwards(self._others, lambda *_, **__: states), _forwards(self._blocks, lambda *_, **__: given):
+        """Let the modules of the prefix hand out ``states`` for a time; each of several threads gets its own."""
+        self._given.states = states
+        with self._lock:
+            if not self._users:
+                for modules, forward in ((self._others, self._states), (self._blocks, self._states_of_block)):
+                    self._replaced.enter_context(_forwards(modules, forward))
+            self._users += 1
+        try:
             yield
+        finally:
+            self._given.states = None
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._replaced.close()
+
+    def _states(self, *_: Any, **__: Any) -> Any:
+        return self._given.states
+
+    def _states_of_block(self, *_: Any, **__: Any) -> Any:
+        return self._pass_on(self._given.states)
 
     def _pass_on(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return (hidden_states, None) if self._in_tuple else hidden_states

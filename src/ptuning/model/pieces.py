@@ -1,0 +1,119 @@
+"""A training batch on a CPU in pieces of rows of like length: forward and backward of each at once, side by side.
+
+Pieces save the arithmetic on padding. A piece per core does without cores that wait inside each operation. And what the
+backward pass needs of a piece is gone before the next begins. Loss and gradients are those of the whole batch.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ptuning.model.dropout import drawing_from
+
+_ROWS = 8
+"""Rows of a piece (benchmarks/README.md has the measurement)."""
+
+Share = Callable[[Tensor, int], Tensor]
+"""Rows of a batch and the tokens of their longest → their share of the batch's loss, with its graph."""
+Gradients = list[Tensor | None]
+
+
+def loss_in_pieces(share: Share, lengths: Tensor, parameters: Sequence[nn.Parameter], side_by_side: bool) -> Tensor:
+    """Return the loss of a batch; its backward pass hands out gradients that are computed here already.
+
+    Parameters
+    ----------
+    share
+        What a piece adds to the loss. Called in several threads at once.
+    lengths
+        Tokens of each row, [rows].
+    parameters
+        Whose gradients are wanted.
+    side_by_side
+        Whether pieces may run in threads of their own, as many as torch may use.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    pieces = [(rows, int(lengths[rows[0]])) for rows in torch.split(order, _ROWS)]
+    seeds: list[int] = torch.randint(2**62, (len(pieces),)).tolist()  # so masks follow from torch's seed
+    jobs = [partial(_compute, share, rows, longest, seed) for (rows, longest), seed in zip(pieces, seeds, strict=True)]
+    return cast(Tensor, _InPieces.apply(jobs, side_by_side, *parameters))  # type: ignore[no-untyped-call]
+
+
+class _InPieces(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, jobs: Sequence[Any], side_by_side: bool, *parameters: Tensor) -> Tensor:
+        threads = torch.get_num_threads()
+        workers = min(threads, len(jobs)) if side_by_side else 1
+        # To and fro, so that every worker gets long rows and short ones, and the same ones each time.
+        shares = [[*jobs[n :: 2 * workers], *jobs[2 * workers - 1 - n :: 2 * workers]] for n in range(workers)]
+        state = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        work = partial(_work, parameters=parameters, autocast=state)
+        found = [work(shares[0])] if workers == 1 else list(_pool(workers, threads // workers).map(work, shares))
+        (loss, gradients), *others = found
+        for other_loss, other in others:
+            loss = loss + other_loss
+            _add(gradients, other)
+        ctx.gradients = gradients
+        return cast(Tensor, loss)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        gradients, ctx.gradients = ctx.gradients, None  # autograd may then keep them as they are
+        scale = upstream[0].item()
+        if scale != 1:
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(scale)
+        return (None, None, *gradients)
+
+
+def _work(jobs: Sequence[Any], parameters: Sequence[Tensor], autocast: tuple[bool, torch.dtype]) -> Any:
+    """Return (loss, gradients) of some pieces, one after the other."""
+    loss, gradients = torch.zeros(()), None
+    enabled, dtype = autocast  # which is known to the thread that switched it on alone, as is the next line
+    with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled, cache_enabled=False):
+        for job in jobs:
+            share, found = job(parameters)
+            loss = loss + share
+            gradients = found if gradients is None else _add(gradients, found)
+    return loss, gradients
+
+
+def _compute(share: Share, rows: Tensor, longest: int, seed: int, parameters: Sequence[Tensor]) -> Any:
+    with drawing_from(torch.Generator().manual_seed(seed)):
+        loss = share(rows, longest)
+    return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+
+def _add(gradients: Gradients, more: Gradients) -> Gradients:
+    for place, gradient in enumerate(more):
+        known = gradients[place]
+        if known is None or gradient is None:
+            gradients[place] = gradient if known is None else known
+        else:
+            known.add_(gradient)
+    return gradients
+
+
+@cache
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    """Return threads that live as long as the process, each with so many threads of torch's inside an operation."""
+    ready = threading.Barrier(workers + 1)
+    before = torch.get_num_threads()
+
+    def begin() -> None:
+        torch.set_num_threads(threads)  # of this thread, and of those that begin later
+        ready.wait()
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ptuning-piece", initializer=begin)
+    started = [pool.submit(bool) for _ in range(workers)]
+    ready.wait()
+    torch.set_num_threads(before)
+    for one in started:
+        one.result()
+    return pool

@@ -1,0 +1,72 @@
+"""A batch on a CPU in pieces, several side by side: what the whole gives, and the same bits every time."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from ptuning.data.datamodule import GlueDataModule
+from ptuning.data.sources import SyntheticSource
+from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
+from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.tasks import TASKS
+from test_architectures import SIZES, VARIANTS
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_batch_in_pieces_has_the_loss_and_gradients_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TASKS["mrpc"]
+    source = SyntheticSource(task, {"train": 30, "validation": 10, "test": 10})
+    backbone = find_backbone(
+        "random:tiny", config={"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    )
+    data = GlueDataModule(source, load_tokenizer(backbone))
+    batch = data.split("train")[list(range(30))]
+    found = []
+    for rows, threads in ((8, 1), (8, 2), (8, 3), (7, 8), (1, 2), (1000, 2)):
+        monkeypatch.setattr("ptuning.model.pieces._ROWS", rows)
+        torch.set_num_threads(threads)
+        module = GlueClassifier(load_model(backbone, task, seed=1), task, Optimisation(lr=1e-3, head_lr=1e-3))
+        for part in module.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        loss = module.train().training_loss(batch)
+        (3 * loss).backward()
+        assert torch.get_num_threads() == threads
+        found.append((loss.detach(), [p.grad for p in module.parameters()]))
+        module.zero_grad()
+    torch.set_num_threads(1)
+    module.loss(module(batch), batch["labels"]).backward()
+    whole = [3 * parameter.grad for parameter in module.parameters()]
+    for loss, gradients in found:
+        torch.testing.assert_close(loss, found[-1][0])
+        torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str) -> None:
+    task, backbone = TASKS["rte"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
+    data = GlueDataModule(SyntheticSource(task, {"train": 24}), load_tokenizer(backbone), max_length=40)
+    batch = data.split("train")[list(range(24))]
+    module = GlueClassifier(load_model(backbone, task, 1, attention_dropout=0.3), task, Optimisation(1e-3, 1e-3))
+
+    def step(threads: int, seed: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        module.zero_grad()
+        loss = module.training_loss(batch)
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in module.parameters() if p.grad is not None)]
+
+    first = step(2, 1)
+    for _ in range(3):
+        assert all(torch.equal(one, other) for one, other in zip(step(2, 1), first, strict=True))
+    torch.testing.assert_close(step(1, 1), first, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(step(2, 2)[0], first[0])
