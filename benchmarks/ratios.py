@@ -18,9 +18,10 @@ COMMON = (
 DIFFERENCES = {
     "ours": (
         "warm-up over round(6 %) = w steps with (n + 1)/(w + 1) of the rate in step n from 0. On a CPU a batch is "
-        "computed in pieces of eight rows of like length, one per thread, and without the last feed-forward half of "
-        "tokens that the head does not read (the same loss); dropout rates are rounded to 1/65536. A cached prefix has no dropout; its one pass counts as training. Keeps checkpoints, the best "
-        "weights and predictions."
+        "computed in pieces of eight rows of like length, one per thread (the same loss), and dropout rates are "
+        "rounded to 1/65536. In training the last feed-forward half leaves out tokens that the head does not read. "
+        "A cached prefix has no dropout; its one pass counts as training. Keeps checkpoints, the best weights and "
+        "predictions."
     ),
     "ours-live": ("as ours, with nothing cached, so with dropout everywhere."),
     "trainer": (
