@@ -125,6 +125,8 @@ class Recorder(pl.Callback):
         self._enter(None)
 
     def _enter(self, phase: str | None) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # what a GPU still has to do belongs to the phase that ends
         now = time.perf_counter()
         if self._phase is not None:
             self.seconds[self._phase] += now - self._since
