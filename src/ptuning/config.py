@@ -8,19 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ptuning import grids
 from ptuning.errors import ConfigError, nearest
 from ptuning.schema import Config
-
-
-def register() -> None:
-    """Make the schema known to Hydra, as the first entry of ``conf/config.yaml``'s defaults, and our resolvers."""
-    ConfigStore.instance().store(name="schema", node=Config)
-    grids.register()
 
 
 def config_folder() -> Path:
@@ -223,4 +216,4 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"{key}={value} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
 
 
-register()
+grids.register()
