@@ -66,7 +66,8 @@ def test_from_every_depth_on_the_logits_are_those_of_the_plain_forward(variant: 
                 torch.testing.assert_close(prefix(first, states[:, :1]).logits, plain)
             elif depth > 1:
                 earlier = FrozenPrefix(model, depth - 1).compute(inputs).masked_fill(padding, 0.0)
-                again = prefix.compute(inputs, depth - 1, earlier).masked_fill(padding, 0.0)
+                with prefix.computing(depth - 1) as states_of:
+                    again = states_of(inputs, earlier).masked_fill(padding, 0.0)
                 torch.testing.assert_close(again, states)
         torch.testing.assert_close(model(**inputs).logits, plain)  # and the model is left as it was
 
@@ -321,13 +322,13 @@ def test_a_deeper_prefix_goes_on_from_a_shallower_one(tmp_path: Path, monkeypatc
     straight = served(tmp_path / "straight", depth=2)[1]
     served(tmp_path / "steps", depth=1)
     used: list[int] = []
-    real = FrozenPrefix.compute
+    real = FrozenPrefix.computing
 
-    def note(self: FrozenPrefix, inputs: Any, start: int = 0, given: Tensor | None = None) -> Tensor:
+    def note(self: FrozenPrefix, start: int = 0) -> Any:
         used.append(start)
-        return real(self, inputs, start, given)
+        return real(self, start)
 
-    monkeypatch.setattr(FrozenPrefix, "compute", note)
+    monkeypatch.setattr(FrozenPrefix, "computing", note)
     stepped = served(tmp_path / "steps", depth=2)[1]
     assert 1 in used
     rows = list(range(16))

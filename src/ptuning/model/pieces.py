@@ -4,16 +4,15 @@ Pieces save the arithmetic on padding. A piece per core does without cores that 
 backward pass needs of a piece is gone before the next begins. Loss and gradients are those of the whole batch.
 """
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ptuning.model.dropout import drawing_from
+from ptuning.model.threads import side_by_side
 
 _ROWS = 8
 """Rows of a piece (benchmarks/README.md has the measurement)."""
@@ -23,7 +22,7 @@ Share = Callable[[Tensor, int], Tensor]
 Gradients = list[Tensor | None]
 
 
-def loss_in_pieces(share: Share, lengths: Tensor, parameters: Sequence[nn.Parameter], side_by_side: bool) -> Tensor:
+def loss_in_pieces(share: Share, lengths: Tensor, parameters: Sequence[nn.Parameter], in_threads: bool) -> Tensor:
     """Return the loss of a batch; its backward pass hands out gradients that are computed here already.
 
     Parameters
@@ -34,27 +33,25 @@ def loss_in_pieces(share: Share, lengths: Tensor, parameters: Sequence[nn.Parame
         Tokens of each row, [rows].
     parameters
         Whose gradients are wanted.
-    side_by_side
+    in_threads
         Whether pieces may run in threads of their own, as many as torch may use.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     pieces = [(rows, int(lengths[rows[0]])) for rows in torch.split(order, _ROWS)]
     seeds: list[int] = torch.randint(2**62, (len(pieces),)).tolist()  # so masks follow from torch's seed
     jobs = [partial(_compute, share, rows, longest, seed) for (rows, longest), seed in zip(pieces, seeds, strict=True)]
-    return cast(Tensor, _InPieces.apply(jobs, side_by_side, *parameters))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _InPieces.apply(jobs, in_threads, *parameters))  # type: ignore[no-untyped-call]
 
 
 class _InPieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, jobs: Sequence[Any], side_by_side: bool, *parameters: Tensor) -> Tensor:
-        threads = torch.get_num_threads()
-        workers = min(threads, len(jobs)) if side_by_side else 1
+    def forward(ctx: Any, jobs: Sequence[Any], in_threads: bool, *parameters: Tensor) -> Tensor:
+        workers = min(torch.get_num_threads(), len(jobs)) if in_threads else 1
         # To and fro, so that every worker gets long rows and short ones, and the same ones each time.
         shares = [[*jobs[n :: 2 * workers], *jobs[2 * workers - 1 - n :: 2 * workers]] for n in range(workers)]
         state = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
         work = partial(_work, parameters=parameters, autocast=state)
-        found = [work(shares[0])] if workers == 1 else list(_pool(workers, threads // workers).map(work, shares))
-        (loss, gradients), *others = found
+        (loss, gradients), *others = side_by_side(work, shares, workers)
         for other_loss, other in others:
             loss = loss + other_loss
             _add(gradients, other)
@@ -98,22 +95,3 @@ def _add(gradients: Gradients, more: Gradients) -> Gradients:
         else:
             known.add_(gradient)
     return gradients
-
-
-@cache
-def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
-    """Return threads that live as long as the process, each with so many threads of torch's inside an operation."""
-    ready = threading.Barrier(workers + 1)
-    before = torch.get_num_threads()
-
-    def begin() -> None:
-        torch.set_num_threads(threads)  # of this thread, and of those that begin later
-        ready.wait()
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ptuning-piece", initializer=begin)
-    started = [pool.submit(bool) for _ in range(workers)]
-    ready.wait()
-    torch.set_num_threads(before)
-    for one in started:
-        one.result()
-    return pool

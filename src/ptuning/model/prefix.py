@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -74,29 +74,39 @@ class FrozenPrefix:
         for module in (*self._others, *self._blocks):
             yield from module.parameters()
 
-    @torch.no_grad()
-    def compute(self, inputs: Inputs, start: int = 0, given: Tensor | None = None) -> Tensor:
-        """Return the hidden states behind the prefix, [batch, seq, hidden], computed without dropout.
+    def compute(self, inputs: Inputs) -> Tensor:
+        """Return the hidden states behind the prefix, [batch, seq, hidden], computed without dropout."""
+        with self.computing() as states_of:
+            return states_of(inputs)
 
-        Those behind its first ``start`` blocks may be ``given``, [batch, seq, hidden].
+    @contextmanager
+    def computing(self, start: int = 0) -> Iterator[Callable[..., Tensor]]:
+        """Within, ``states_of(inputs)`` is what :meth:`compute` returns, in several threads at once if need be.
+
+        With ``start`` above 0 it is ``states_of(inputs, given)``, from the states behind the first ``start`` blocks,
+        [batch, seq, hidden].
         """
-        if given is not None:
-            with FrozenPrefix(self.model, start)._standing_in(given):
-                return self.compute(inputs)
-        last: list[Any] = []
+        below = FrozenPrefix(self.model, start) if start else None
+        last = threading.local()
 
         def keep(module: nn.Module, given: Any, output: Any) -> None:
-            last[:] = [output]  # the last of the prefix to be called has the last word
+            last.output = output  # the last of the prefix to be called has the last word
+
+        @torch.no_grad()
+        def states_of(inputs: Inputs, given: Tensor | None = None) -> Tensor:
+            with below._standing_in(given) if below and given is not None else nullcontext():
+                self.model(**inputs)
+            output, last.output = last.output, None
+            states: Tensor = output[0] if isinstance(output, tuple) else output
+            return states
 
         hooks = [module.register_forward_hook(keep) for module in (*self._others, *self._blocks)]
         try:
             with _evaluating(self.model), _forwards(self._rest, self._pass_on):
-                self.model(**inputs)
+                yield states_of
         finally:
             for hook in hooks:
                 hook.remove()
-        states: Tensor = last[0][0] if isinstance(last[0], tuple) else last[0]
-        return states
 
     @contextmanager
     def _standing_in(self, states: Tensor) -> Iterator[None]:

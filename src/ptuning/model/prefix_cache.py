@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,6 +20,7 @@ from ptuning.data.tokens import Batch, TokenTable
 from ptuning.errors import RunError
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.states import DTYPES, HiddenStates, Pieces, StateStore, Wanted, check_stop
+from ptuning.model.threads import side_by_side
 
 _ROWS = 32
 """Rows that are computed together: of like length, so that little is padding."""
@@ -163,18 +164,27 @@ class PrefixCache(pl.Callback):
     def _compute(self, split: TokenTable, precision: str, context: Callable[[], AbstractContextManager[Any]]) -> Pieces:
         device = next(self.prefix.model.parameters()).device
         start, known = self._below(split, precision)
-        for rows in self.watch(list(SortedBatches(split.lengths, _ROWS))):
-            check_stop()
-            batch = split[rows]
-            inputs = {name: batch[name].to(device) for name in self.inputs}
-            given = known[batch["index"]].to(device) if known else None
-            with context():
-                states = self.prefix.compute(inputs, start, given).float().cpu()
-            offsets = self._offsets(split)
-            for row, values in zip(rows, states, strict=True):
-                begin, end = int(offsets[row]), int(offsets[row + 1])
-                yield begin, values[: end - begin]
-            self.computed += len(rows)
+        offsets = self._offsets(split)
+        batches = list(SortedBatches(split.lengths, _ROWS))
+        workers = torch.get_num_threads() if device.type == "cpu" else 1
+        with self.prefix.computing(start) as states_of:
+
+            def compute(rows: Sequence[int]) -> Tensor:
+                batch = split[rows]
+                inputs = {name: batch[name].to(device) for name in self.inputs}
+                given = known[batch["index"]].to(device) if known else None
+                with context():
+                    states: Tensor = states_of(inputs, given)
+                return states.float().cpu()
+
+            found = side_by_side(compute, batches, workers)
+            with closing(found):
+                for rows, states in zip(self.watch(batches), found, strict=True):
+                    check_stop()
+                    for row, values in zip(rows, states, strict=True):
+                        begin, end = int(offsets[row]), int(offsets[row + 1])
+                        yield begin, values[: end - begin]
+                    self.computed += len(rows)
 
     def _below(self, split: TokenTable, precision: str) -> tuple[int, HiddenStates | None]:
         """Return the deepest shorter prefix whose states are kept already, exactly, to go on from."""
