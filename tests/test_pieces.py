@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
+from ptuning.model import attention, dropout
 from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.pieces import loss_in_pieces
 from ptuning.tasks import TASKS
 from test_architectures import SIZES, VARIANTS
 
@@ -70,3 +72,33 @@ def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str)
         assert all(torch.equal(one, other) for one, other in zip(step(2, 1), first, strict=True))
     torch.testing.assert_close(step(1, 1), first, rtol=1e-4, atol=1e-6)
     assert not torch.equal(step(2, 2)[0], first[0])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_family_has_the_gradients_of_the_whole_batch(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (attention, dropout):
+        monkeypatch.setattr(module, "draw_mask", lambda like, p: torch.ones_like(like))  # no zeros, no scale
+    task, backbone = TASKS["stsb"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
+    data = GlueDataModule(SyntheticSource(task, {"train": 20}), load_tokenizer(backbone), max_length=40)
+    batch = data.split("train")[list(range(20))]
+    module = GlueClassifier(load_model(backbone, task, 1), task, Optimisation(1e-3, 1e-3))
+    torch.set_num_threads(2)
+    found = []
+    for loss in (module.training_loss(batch), module.loss(module(batch), batch["labels"])):
+        module.zero_grad()
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in module.parameters())])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_whose_gradients_share_memory_gets_each_of_them() -> None:
+    first, second = (torch.nn.Parameter(torch.full((3,), value)) for value in (1.0, 2.0))
+    lengths = torch.arange(20, 0, -1)
+
+    def share(rows: Tensor, longest: int) -> Tensor:
+        return len(rows) * (first + second).sum()
+
+    torch.set_num_threads(2)
+    loss_in_pieces(share, lengths, [first, second], in_threads=True).backward()
+    assert torch.equal(first.grad, torch.full((3,), 20.0))
+    assert torch.equal(second.grad, torch.full((3,), 20.0))

@@ -77,7 +77,7 @@ def _work(jobs: Sequence[Any], parameters: Sequence[Tensor], autocast: tuple[boo
         for job in jobs:
             share, found = job(parameters)
             loss = loss + share
-            gradients = found if gradients is None else _add(gradients, found)
+            gradients = _apart(found) if gradients is None else _add(gradients, found)
     return loss, gradients
 
 
@@ -85,6 +85,17 @@ def _compute(share: Share, rows: Tensor, longest: int, seed: int, parameters: Se
     with drawing_from(torch.Generator().manual_seed(seed)):
         loss = share(rows, longest)
     return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+
+def _apart(gradients: Gradients) -> Gradients:
+    """Copy what shares its memory, so that it can be added to: autograd may hand out one tensor for several."""
+    seen: set[int] = set()
+    for place, gradient in enumerate(gradients):
+        if gradient is not None and (gradient.data_ptr() in seen or 0 in gradient.stride()):
+            gradients[place] = gradient = gradient.clone(memory_format=torch.contiguous_format)
+        if gradient is not None:
+            seen.add(gradient.data_ptr())
+    return gradients
 
 
 def _add(gradients: Gradients, more: Gradients) -> Gradients:
