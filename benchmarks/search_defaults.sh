@@ -23,9 +23,11 @@ rates query,key,value,attention_output,embeddings 0.0003,0.003
 rates intermediate,output 0.00015,0.0015
 rates attention,ffn 0.0001,0.001
 rates frozen,pooler 0.003,0.03
+rates attention_layernorm,output_layernorm 0.01  # between two that are level
 # Full fine-tuning has one rate for backbone and head, as is customary.
-train task=stsb trainer.max_epochs=1 "runs_dir=$runs/rates" module=full optim.lr=0.00002,0.00005,0.00015
+train task=stsb trainer.max_epochs=1 "runs_dir=$runs/rates" module=full optim.lr=0.00005,0.00015,0.0005
 # Batch size: the same epoch in twice and in half as many steps.
 train task=stsb trainer.max_epochs=1 "runs_dir=$runs/rates" module=layernorm task.batch_size=16,64
 # Length: as many epochs as the defaults have, to see whether the last ones still help.
-train task=mrpc,cola,rte "runs_dir=$runs/lengths" module=layernorm
+train task=cola "runs_dir=$runs/lengths" module=layernorm optim.lr=0.005
+train task=rte "runs_dir=$runs/lengths" module=layernorm
