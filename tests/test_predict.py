@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -213,7 +214,7 @@ def start(run: Run, **options: object) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "ptuning.cli", "predict", str(run.path), "--chunk", "1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "HYDRA_FULL_ERROR": "0", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "HYDRA_FULL_ERROR": "0", "OMP_NUM_THREADS": "1", "TERM": "xterm"},  # no bar on a dumb one
         **options,  # type: ignore[call-overload]
     )
 
@@ -245,6 +246,7 @@ def test_progress_is_on_the_terminal_alone_and_ctrl_c_ends_it_quietly(runs: dict
     ask(process)
     shown = b""
     while b"2 rows" not in shown:  # the bar is drawn a few times a second
+        assert select.select([terminal], [], [], 60)[0], shown
         shown += os.read(terminal, 10_000)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
