@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+
+from ptuning.unlisted import UnlistedSource
 
 _GROUP = "backbone/"
 _SCHEME = "backbone"
@@ -28,7 +28,7 @@ class BackboneSearchPath(SearchPathPlugin):
         search_path.append("ptuning", f"{_SCHEME}://names")
 
 
-class BackboneConfigSource(ConfigSource):
+class BackboneConfigSource(UnlistedSource):
     """Answers for ``backbone/NAME`` with ``path: NAME``."""
 
     @staticmethod
@@ -38,8 +38,7 @@ class BackboneConfigSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the configuration of a backbone that has no file."""
-        content = OmegaConf.create({"path": config_path.removeprefix(_GROUP)})
-        return ConfigResult(self.provider, self.full_path(), content, header={"package": None})
+        return self.result({"path": config_path.removeprefix(_GROUP)})
 
     def is_config(self, config_path: str) -> bool:
         """Return whether a name is for this source: for names that are no path, whether there is such a model."""
@@ -49,18 +48,6 @@ class BackboneConfigSource(ConfigSource):
         if self.path == "paths":
             return _is_path(name)
         return "/" in name or Path(name).is_dir() or _on_hub(name)
-
-    def is_group(self, config_path: str) -> bool:
-        """Return false: the group is Hydra's own."""
-        return False
-
-    def available(self) -> bool:
-        """Return true: there is nothing that could be missing."""
-        return True
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return nothing: what there is cannot be listed."""
-        return []
 
 
 def _is_path(name: str) -> bool:

@@ -4,10 +4,11 @@ Hydra copies its ``ConfigStore`` for every look into a group; kept there, the sc
 """
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+
+from ptuning.unlisted import UnlistedSource
 
 NAME = "schema"
 
@@ -20,7 +21,7 @@ class SchemaSearchPath(SearchPathPlugin):
         search_path.append("ptuning", f"{NAME}://")
 
 
-class SchemaSource(ConfigSource):
+class SchemaSource(UnlistedSource):
     """Answers for ``schema``."""
 
     @staticmethod
@@ -32,20 +33,8 @@ class SchemaSource(ConfigSource):
         """Return the schema."""
         from ptuning.schema import Config
 
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.structured(Config), header={"package": None})
+        return self.result(OmegaConf.structured(Config))
 
     def is_config(self, config_path: str) -> bool:
         """Return whether a name is the schema's."""
         return config_path == NAME
-
-    def is_group(self, config_path: str) -> bool:
-        """Return false: it stands alone."""
-        return False
-
-    def available(self) -> bool:
-        """Return true: there is nothing that could be missing."""
-        return True
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return nothing: it is no choice of a group."""
-        return []
