@@ -176,3 +176,11 @@ def test_without_the_package_its_extra_is_named(tmp_path: Path) -> None:
     assert (
         done.stderr.strip() == "The dashboard needs a package that is not installed: pip install 'ptuning[dashboard]'"
     )
+
+
+def test_a_task_that_is_not_glues_is_said_to_be_taken_for_own_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command(capsys, "--entity", "me", "--tasks", "rte,mprc", "--out", str(tmp_path / "view.json"))
+    assert code == 0
+    assert said == "'mprc' is none of GLUE's tasks; its chart shows own data of that name. Did you mean 'mrpc'?"

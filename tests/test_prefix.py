@@ -49,6 +49,11 @@ def batch_for(model: Any) -> dict[str, Tensor]:
 # The model from the prefix on
 
 
+def states_behind(prefix: FrozenPrefix, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with prefix.computing() as states_of:
+        return states_of(inputs)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_from_every_depth_on_the_logits_are_those_of_the_plain_forward(variant: str) -> None:
     model: Any = tiny(variant).eval()
@@ -58,14 +63,14 @@ def test_from_every_depth_on_the_logits_are_those_of_the_plain_forward(variant: 
         for depth in [layers] if architecture_of(model).shares_layers else range(1, layers + 1):
             prefix = FrozenPrefix(model, depth)
             padding = (inputs["attention_mask"] == 0)[..., None]
-            states = prefix.compute(inputs).masked_fill(padding, 0.0)
+            states = states_behind(prefix, inputs).masked_fill(padding, 0.0)
             torch.testing.assert_close(prefix(inputs, states).logits, plain)
             assert prefix.first_token_only == (depth == layers)
             if prefix.first_token_only:
                 first = {name: value[:, :1] for name, value in inputs.items()}
                 torch.testing.assert_close(prefix(first, states[:, :1]).logits, plain)
             elif depth > 1:
-                earlier = FrozenPrefix(model, depth - 1).compute(inputs).masked_fill(padding, 0.0)
+                earlier = states_behind(FrozenPrefix(model, depth - 1), inputs).masked_fill(padding, 0.0)
                 with prefix.computing(depth - 1) as states_of:
                     again = states_of(inputs, earlier).masked_fill(padding, 0.0)
                 torch.testing.assert_close(again, states)
@@ -75,7 +80,7 @@ def test_from_every_depth_on_the_logits_are_those_of_the_plain_forward(variant: 
 def test_nothing_of_the_prefix_is_computed_again() -> None:
     model: Any = tiny("bert")
     inputs, prefix = batch_for(model), FrozenPrefix(model, 2)
-    states = prefix.compute(inputs)
+    states = states_behind(prefix, inputs)
     with torch.no_grad():
         for parameter in prefix.parameters():
             parameter.fill_(torch.nan)
@@ -88,14 +93,14 @@ def test_a_head_that_takes_a_mean_needs_every_token() -> None:
     model.config.classifier_pooling = "mean"
     prefix, inputs = FrozenPrefix(model.eval(), 3), batch_for(model)
     assert not prefix.first_token_only
-    torch.testing.assert_close(prefix(inputs, prefix.compute(inputs)).logits, model(**inputs).logits)
+    torch.testing.assert_close(prefix(inputs, states_behind(prefix, inputs)).logits, model(**inputs).logits)
 
 
 def test_computing_leaves_dropout_on_where_it_was() -> None:
     model: Any = tiny("bert").train()
     model.classifier.eval()
     inputs, prefix = batch_for(model), FrozenPrefix(model, 2)
-    assert torch.equal(prefix.compute(inputs), prefix.compute(inputs))
+    assert torch.equal(states_behind(prefix, inputs), states_behind(prefix, inputs))
     assert model.bert.encoder.layer[0].training
     assert not model.classifier.training
 

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from ptuning.errors import nearest
 from ptuning.tasks import TASKS
 
 HELP = "write charts of the runs as a W&B workspace: by module, by layer, against parameters, curves, cost"
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         default=",".join(TASKS),
         metavar="TASK[,TASK]",
-        help="tasks that get a heat map over layers (GLUE's)",
+        help="tasks that get a heat map over layers, own ones too (GLUE's)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write what would be sent as JSON, and send nothing")
 
@@ -29,6 +30,11 @@ def run(chosen: argparse.Namespace) -> None:
     from ptuning import dashboard
 
     tasks = [task.strip() for task in chosen.tasks.split(",") if task.strip()]
+    for task in tasks:
+        if task not in TASKS:
+            sys.stderr.write(
+                f"'{task}' is none of GLUE's tasks; its chart shows own data of that name.{nearest(task, TASKS)}\n"
+            )
     # Asking W&B whose project it is takes a network: a file says ENTITY instead.
     entity = chosen.entity or os.environ.get("WANDB_ENTITY") or ("ENTITY" if chosen.out else dashboard.own_entity())
     workspace = dashboard.make_workspace(entity, chosen.project, tasks, chosen.name)

@@ -74,17 +74,12 @@ class FrozenPrefix:
         for module in (*self._others, *self._blocks):
             yield from module.parameters()
 
-    def compute(self, inputs: Inputs) -> Tensor:
-        """Return the hidden states behind the prefix, [batch, seq, hidden], computed without dropout."""
-        with self.computing() as states_of:
-            return states_of(inputs)
-
     @contextmanager
     def computing(self, start: int = 0) -> Iterator[Callable[..., Tensor]]:
-        """Within, ``states_of(inputs)`` is what :meth:`compute` returns, in several threads at once if need be.
+        """Within, ``states_of(inputs)`` returns the hidden states behind the prefix, [batch, seq, hidden].
 
-        With ``start`` above 0 it is ``states_of(inputs, given)``, from the states behind the first ``start`` blocks,
-        [batch, seq, hidden].
+        They are computed without dropout, in several threads at once if need be. With ``start`` above 0 it is
+        ``states_of(inputs, given)``, from the states behind the first ``start`` blocks, [batch, seq, hidden].
         """
         below = FrozenPrefix(self.model, start) if start else None
         last = threading.local()
