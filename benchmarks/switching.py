@@ -15,8 +15,9 @@ import torch
 
 import ptuning
 from ptuning.console import quiet
-from ptuning.model.backbone import backbone_hash, find_backbone, load_model
+from ptuning.model.backbone import backbone_hash, load_model
 from ptuning.model.delta import apply_delta, describe_backbone, save_delta
+from ptuning.model.source import find_backbone
 from ptuning.selection import select
 from ptuning.tasks import get_task
 

@@ -19,9 +19,7 @@ from ptuning.data.vocabulary import synthetic_tokenizer
 from ptuning.entry import explain
 from ptuning.errors import BackboneError, ConfigError, Interrupted, SelectionError
 from ptuning.model.backbone import (
-    BackboneSource,
     backbone_hash,
-    find_backbone,
     input_names,
     load_config,
     load_model,
@@ -31,6 +29,7 @@ from ptuning.model.backbone import (
 )
 from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.delta import read_delta
+from ptuning.model.source import BackboneSource, find_backbone
 from ptuning.plan import make_plan
 from ptuning.selection import ARCHITECTURES, GROUPS, architecture_of, count_modules, list_modules, select
 from ptuning.tasks import TASKS, Task

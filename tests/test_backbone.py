@@ -13,15 +13,8 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel
 
 from ptuning.errors import BackboneError
-from ptuning.model.backbone import (
-    BackboneSource,
-    backbone_hash,
-    find_backbone,
-    load_config,
-    load_model,
-    load_skeleton,
-    load_tokenizer,
-)
+from ptuning.model.backbone import backbone_hash, load_config, load_model, load_skeleton, load_tokenizer
+from ptuning.model.source import BackboneSource, find_backbone
 from ptuning.tasks import TASKS
 
 VALUES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

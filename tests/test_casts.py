@@ -9,8 +9,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import ptuning.model.classifier
 from conftest import Train
-from ptuning.model.backbone import find_backbone
 from ptuning.model.casts import FrozenCasts
+from ptuning.model.source import find_backbone
 from ptuning.selection import ARCHITECTURES, select, set_trainable
 from ptuning.tasks import TASKS
 from ptuning.warm import Warm

@@ -27,8 +27,9 @@ from conftest import TINY, run_in
 from ptuning import cli
 from ptuning.config import check, compose
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import find_backbone, load_model, load_skeleton, load_tokenizer
+from ptuning.model.backbone import load_model, load_skeleton, load_tokenizer
 from ptuning.model.delta import load_run
+from ptuning.model.source import find_backbone
 from ptuning.selection import parse_layers, parse_subset, select
 from ptuning.sharing.export import export
 from ptuning.tasks import TASKS

@@ -14,9 +14,10 @@ from ptuning.config import compose
 from ptuning.errors import BackboneError, ConfigError
 from ptuning.model import attention, dropout
 from ptuning.model.attention import batched_attention
-from ptuning.model.backbone import find_backbone, input_names, load_model
+from ptuning.model.backbone import input_names, load_model
 from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.dropout import LaneDropout, draw_mask
+from ptuning.model.source import find_backbone
 from ptuning.plan import make_plan
 from ptuning.tasks import TASKS
 from test_architectures import SIZES, VARIANTS, tiny

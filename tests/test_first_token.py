@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 import ptuning.model.classifier
 from ptuning.model import attention, dropout
-from ptuning.model.backbone import find_backbone, load_model
+from ptuning.model.backbone import load_model
 from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.source import find_backbone
 from ptuning.selection import ARCHITECTURES, architecture_of
 from ptuning.tasks import TASKS
 from test_architectures import SIZES, VARIANTS

@@ -9,9 +9,10 @@ from torch import Tensor
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.model import attention, dropout
-from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
+from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.pieces import loss_in_pieces
+from ptuning.model.source import find_backbone
 from ptuning.tasks import TASKS
 from test_architectures import SIZES, VARIANTS
 

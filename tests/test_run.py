@@ -16,9 +16,10 @@ from conftest import TINY, Run, Train, needs_minilm, run_in, stopped_at
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.errors import ConfigError, RunError
-from ptuning.model.backbone import find_backbone, load_model
+from ptuning.model.backbone import load_model
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
+from ptuning.model.source import find_backbone
 from ptuning.selection import BERT, CROSS_CUTTING, GROUPS, select
 from ptuning.tasks import TASKS
 

@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from conftest import run_in
 from ptuning.errors import BackboneError
-from ptuning.model.backbone import find_backbone, load_tokenizer
+from ptuning.model.backbone import load_tokenizer
+from ptuning.model.source import find_backbone
 
 LINES = ["The cat sat on the mat.", "A dog ran through the park!", "Who is there?", "It snows on Friday."]
 

@@ -21,8 +21,9 @@ import ptuning
 from conftest import TINY, Run, run_in
 from ptuning import cli
 from ptuning.errors import BackboneError, RunError
-from ptuning.model.backbone import backbone_hash, find_backbone, input_names, load_model, load_tokenizer
+from ptuning.model.backbone import backbone_hash, input_names, load_model, load_tokenizer
 from ptuning.model.delta import describe_backbone, load_run, read_delta, save_delta
+from ptuning.model.source import find_backbone
 from ptuning.selection import select
 from ptuning.sharing.export import export
 from ptuning.sharing.facts import public_base

@@ -22,11 +22,12 @@ from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.entry import explain
 from ptuning.errors import SelectionError, UserError
-from ptuning.model.backbone import find_backbone, load_model, load_tokenizer
+from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
 from ptuning.model.fisher import EXAMPLES, fisher_information, sample_rows
 from ptuning.model.partial import MovingParts
+from ptuning.model.source import find_backbone
 from ptuning.plan import Plan, make_plan
 from ptuning.records import RunFolder, find_run
 from ptuning.results import collect, summarise

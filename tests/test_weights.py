@@ -13,8 +13,9 @@ from scipy import stats
 import ptuning
 from conftest import TINY, Run, run_in
 from ptuning.cli import main
-from ptuning.model.backbone import find_backbone, load_model
+from ptuning.model.backbone import load_model
 from ptuning.model.reference import count_layernorms_of_one_block
+from ptuning.model.source import find_backbone
 from ptuning.selection import ARCHITECTURES, count_modules
 from ptuning.tasks import TASKS
 from ptuning.weights import describe_moves, describe_weights

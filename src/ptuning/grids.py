@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from ptuning.model.backbone import BackboneSource
+    from ptuning.model.source import BackboneSource
 
 _FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
 """What every table compares with, then the groups; elementary modules follow in the order of a block."""
@@ -51,6 +51,6 @@ def _find(backbone: DictConfig) -> "BackboneSource":
     from ptuning.hub import use_cache_if_unreachable
 
     use_cache_if_unreachable(str(backbone.path))
-    from ptuning.model.backbone import find_backbone
+    from ptuning.model.source import find_backbone
 
     return find_backbone(backbone.path, backbone.revision, dict(backbone.config))

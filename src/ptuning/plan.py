@@ -14,14 +14,9 @@ from ptuning.data.own import own_source
 from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import (
-    BackboneSource,
-    attention_dropout_key,
-    find_backbone,
-    load_skeleton,
-    usable_positions,
-)
+from ptuning.model.backbone import attention_dropout_key, load_skeleton, usable_positions
 from ptuning.model.classifier import Optimisation
+from ptuning.model.source import BackboneSource, find_backbone
 from ptuning.schema import Config, TrainerConfig
 from ptuning.selection import (
     ARCHITECTURES,

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ptuning.data.sources import cache_folder
 from ptuning.data.tokens import TokenTable
-from ptuning.model.backbone import BackboneSource, backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.model.backbone import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.model.source import BackboneSource
 from ptuning.model.states import StateStore
 from ptuning.tasks import Task
 

@@ -27,7 +27,8 @@ def run(chosen: argparse.Namespace) -> None:
 
     from ptuning.console import console, quiet
     from ptuning.listing import modules_table
-    from ptuning.model.backbone import find_backbone, load_skeleton
+    from ptuning.model.backbone import load_skeleton
+    from ptuning.model.source import find_backbone
 
     quiet()
     model = load_skeleton(find_backbone(backbone.path, backbone.revision, backbone.config))

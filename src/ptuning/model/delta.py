@@ -12,15 +12,8 @@ from torch import Tensor, nn
 from ptuning.errors import BackboneError, RunError
 from ptuning.files import write_json, write_whole
 from ptuning.hub import hub_answers, looks_like_hub_id, use_cache_if_unreachable
-from ptuning.model.backbone import (
-    PACKAGED,
-    BackboneSource,
-    backbone_hash,
-    find_backbone,
-    is_packaged,
-    load_model,
-    load_tokenizer,
-)
+from ptuning.model.backbone import backbone_hash, load_model, load_tokenizer
+from ptuning.model.source import PACKAGED, BackboneSource, find_backbone, is_packaged
 from ptuning.tasks import Task, described_task
 
 if TYPE_CHECKING:

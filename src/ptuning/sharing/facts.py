@@ -10,8 +10,8 @@ from typing import Any
 
 from ptuning.errors import RunError
 from ptuning.hub import hub_answers
-from ptuning.model.backbone import PACKAGED, BackboneSource
 from ptuning.model.delta import Loaded, count_moved, moved_names
+from ptuning.model.source import PACKAGED, BackboneSource
 from ptuning.records import RECORD, RunFolder
 from ptuning.selection import describe
 

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from ptuning.errors import RunError
 from ptuning.files import check_place
-from ptuning.model.backbone import find_backbone, load_model
+from ptuning.model.backbone import load_model
 from ptuning.model.delta import load, read_delta
+from ptuning.model.source import find_backbone
 from ptuning.numbers import format_percent
 from ptuning.records import RECORD
 from ptuning.results.summary import TABLE_SUFFIXES, write_table

@@ -68,7 +68,8 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
     use_cache_if_unreachable(backbone.path)
 
     from ptuning.console import quiet, show_table
-    from ptuning.model.backbone import find_backbone, load_model
+    from ptuning.model.backbone import load_model
+    from ptuning.model.source import find_backbone
     from ptuning.tasks import get_task
 
     quiet()
