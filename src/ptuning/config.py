@@ -71,6 +71,12 @@ def check(cfg: DictConfig) -> Config:
             f"task.batch_tokens={config.task.batch_tokens} is too small: at least 4 times task.max_length, "
             f"{4 * config.task.max_length}."
         )
+    if config.trainer.compile is True and (config.frozen_prefix == "cache" or config.task.batch_tokens is not None):
+        other = "frozen_prefix=cache" if config.frozen_prefix == "cache" else "task.batch_tokens"
+        raise ConfigError(
+            f"trainer.compile=true does not go with {other}: it compiles whole models for batches of one size. "
+            "Leave one of the two out."
+        )
     for pattern, words in _CHOICES.items():
         for key, value in _values(config, pattern):
             _one_of(key, value, words)
@@ -171,6 +177,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.log_every_n_steps": (_whole_from(0), "a whole number from 0"),
     "trainer.accumulate_grad_batches": _COUNT,
     "trainer.gradient_clip_val": (lambda value: 0 <= value < math.inf, "a number from 0"),
+    "trainer.compile": (lambda value: value in (True, False, "auto"), "auto, true or false"),
     "trainer.deterministic": (lambda value: value in (True, False, "warn"), "true, false or warn"),
 }
 """Key → whether a value fits, and what to say if it does not. What Lightning would refuse, it would refuse later."""

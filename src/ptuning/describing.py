@@ -135,7 +135,7 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
         "moves": describe_selection(selection),
         "backbone": plan.backbone.label,
         **_describe_prefix(plan.config, record.get("frozen_prefix")),
-        "on": f"{record['device']}, {plan.trainer['precision']}",
+        "on": f"{record['device']}, {plan.trainer['precision']}{', compiled' if record['compiled'] else ''}",
         "training": f"{epochs} epochs, batch {size}, seed {plan.config.seed}",
         "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }

@@ -36,6 +36,9 @@ from ptuning.tasks import OWN, Task, get_task
 _HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
 """Trainer arguments that cannot change a result, so that they stay out of a run's hash."""
 
+_COMPILING_PAYS = 5000
+"""Training batches ahead from which a run on a GPU is compiled. An estimate: no GPU has been measured yet."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -246,12 +249,32 @@ def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any
         raise ConfigError(
             f"trainer.accelerator={trainer.accelerator}, but PyTorch finds no GPU here: trainer.accelerator=auto."
         )
-    arguments = {name: value for name, value in asdict(trainer).items() if value is not None}
+    arguments = {name: value for name, value in asdict(trainer).items() if value is not None and name != "compile"}
     arguments |= {
         "max_epochs": max_epochs,
         "precision": choose_precision(trainer.precision, trainer.accelerator),
     }
     return arguments
+
+
+def compiles(plan: Plan, batches: int) -> bool:
+    """Say whether the training forward pass is compiled; by itself on a GPU alone, where compiling pays.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    batches
+        Training batches of an epoch.
+    """
+    config = plan.config
+    if config.trainer.compile != "auto":
+        return bool(config.trainer.compile)
+    ahead = plan.trainer["max_epochs"] * batches
+    if config.trainer.max_steps != -1:
+        ahead = min(ahead, config.trainer.max_steps * config.trainer.accumulate_grad_batches)
+    fits = not plan.caches_prefix and config.task.batch_tokens is None
+    return fits and _on_cuda(config.trainer.accelerator) and ahead >= _COMPILING_PAYS
 
 
 def in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
@@ -289,9 +312,13 @@ def choose_precision(asked: Any, accelerator: str = "auto") -> str:
     if str(asked) != "auto":
         names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
         return names.get(str(asked), str(asked))
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if _on_cuda(accelerator):
         return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
     if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return "bf16-mixed" if fast else "32-true"
     return "32-true"
+
+
+def _on_cuda(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()

@@ -23,11 +23,12 @@ from ptuning.data.sources import Source
 from ptuning.errors import RunError
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
+from ptuning.model.compiled import CompiledForward
 from ptuning.model.delta import load
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
-from ptuning.plan import Plan, in_micro_batches, make_plan
+from ptuning.plan import Plan, compiles, in_micro_batches, make_plan
 from ptuning.progress import TrainingProgress
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
@@ -176,9 +177,11 @@ def _train(
             holdout=config.data.select_on == HOLDOUT,
             prefix=cache.prefix if cache else None,
         )
+        if compiles(plan, len(data.order)):
+            classifier.compiled = _compile(plan, classifier, record, micro_batches)
         model_seconds = time.perf_counter() - began - data_seconds
         record.add(**describing.counts(selection), selection=list(selection.names), backbone_hash=digest)
-        record.add(train_examples=len(data.split("train")))
+        record.add(train_examples=len(data.split("train")), compiled=classifier.compiled is not None)
 
         recorder = Recorder(folder.path, describing.delta_description(plan, digest))
         phases = {"data": data_seconds, "model": model_seconds}
@@ -319,6 +322,21 @@ def _make_prefix_cache(
         config.frozen_prefix_disk_mb,
         tell=console.print,
         watch=partial(follow, "frozen prefix") if config.trainer.enable_progress_bar else lambda batches: batches,
+    )
+
+
+def _compile(plan: Plan, classifier: GlueClassifier, record: Record, micro_batches: int) -> CompiledForward:
+    def give_up(reason: str) -> None:
+        record.values["compiled"] = False
+        console.print(f"torch.compile does not work here, training goes on without it ({reason}).")
+
+    task = plan.config.task
+    return CompiledForward(
+        classifier.forward,
+        task.batch_size // micro_batches,
+        task.max_length,
+        pad_token_id=getattr(classifier.model.config, "pad_token_id", None) or 0,
+        give_up=give_up if plan.config.trainer.compile == "auto" else None,
     )
 
 

@@ -102,7 +102,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    """Arguments of Lightning's ``Trainer`` by their own names; ``None`` leaves Lightning's default."""
+    """Arguments of Lightning's ``Trainer`` by their own names, and ``compile``; ``None`` leaves Lightning's default."""
 
     accelerator: str = "auto"
     """``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``."""
@@ -146,6 +146,8 @@ class TrainerConfig:
     """``norm`` or ``value``; null is ``norm``."""
     deterministic: Any = None
     """``true``, ``false`` or ``warn``: use deterministic algorithms alone."""
+    compile: Any = "auto"
+    """``auto`` (on a GPU, where enough batches lie ahead), ``true`` or ``false``: train through ``torch.compile``."""
     benchmark: bool | None = None
     """Let cuDNN time its kernels and choose."""
     inference_mode: bool = True

@@ -27,9 +27,9 @@ def batched_attention(
 ) -> tuple[Tensor, None]:
     """Return (attention output [batch, seq, heads, width], ``None``), as transformers wants it.
 
-    Without dropout, so in evaluation too, and on other devices it is torch's ``scaled_dot_product_attention``, the
-    default of transformers, bit for bit. With dropout, for which torch has no fused kernel on a CPU, it is the same
-    mathematics with a mask from :func:`ptuning.model.dropout.draw_mask`.
+    Without dropout, so in evaluation too, on other devices and where it is compiled, it is torch's
+    ``scaled_dot_product_attention``, the default of transformers, bit for bit. With dropout, for which torch has no
+    fused kernel on a CPU, it is the same mathematics with a mask from :func:`ptuning.model.dropout.draw_mask`.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def batched_attention(
     scaling
         Factor of the products of queries and keys, by default 1/√width.
     """
-    if not dropout or query.device.type != "cpu" or kwargs.get("position_bias") is not None:
+    ours = query.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not dropout or not ours or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -56,8 +57,20 @@ def batched_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
+def padding_mask(
+    *, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **kwargs: Any
+) -> Tensor | None:
+    """Return the mask of transformers' ``sdpa_mask``: on a GPU always, on a CPU only where something is padded.
+
+    To ask a GPU whether anything is would wait for it in every step.
+    """
+    skip = allow_is_bidirectional_skip and (attention_mask is None or attention_mask.device.type == "cpu")
+    mask: Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=skip, **kwargs)
+    return mask
+
+
 AttentionInterface.register(NAME, batched_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, padding_mask)
 
 
 def use_batched_attention(model: Any) -> None:

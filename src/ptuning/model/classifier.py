@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,12 @@ class GlueClassifier(pl.LightningModule):
     indices
         Parameters of which only some weights move → their places in the flattened parameter
         (:attr:`ptuning.Selection.indices`).
+
+    Attributes
+    ----------
+    compiled
+        What takes the place of :meth:`forward` in training, if anything
+        (:class:`ptuning.model.compiled.CompiledForward`).
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class GlueClassifier(pl.LightningModule):
         self._parts = MovingParts(model, {})
         self._casts: FrozenCasts | None = None
         self.strict_loading = False
+        self.compiled: Callable[[Batch], Tensor] | None = None
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
         self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
@@ -142,8 +149,10 @@ class GlueClassifier(pl.LightningModule):
         """Return the loss of a training batch.
 
         A CPU takes it in pieces (:mod:`ptuning.model.pieces`). A GPU, which is bound by the number of its launches at
-        these sizes, takes it whole.
+        these sizes, takes it whole, and so does what is compiled.
         """
+        if self.compiled:
+            return self.loss(self.compiled({name: batch[name] for name in self.inputs}), batch["labels"])
         if batch["input_ids"].device.type != "cpu":
             return self.loss(self(batch), batch["labels"])
         total = len(batch["labels"])
