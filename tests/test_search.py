@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import TINY, TypeIt
-from test_sweeps import again, start, sweep
+from test_sweeps import start, sweep, typed
 
 pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
 
@@ -28,7 +28,7 @@ def records(runs_dir: Path) -> list[dict[str, Any]]:
 
 
 def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path, type_it: TypeIt) -> None:
-    out = sweep(tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=4")
+    out = typed(type_it, tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=4")
     found = records(tmp_path)
     short = [record for record in found if record["max_epochs"] == 1]
     long = [record for record in found if record["max_epochs"] == 3]
@@ -38,7 +38,7 @@ def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path, typ
     assert f"4 trials: {len(short)} complete, {len(long)} pruned; 0 of them from earlier calls" in out
     assert "best: trainer.max_epochs=1 optim.lr=" in out
     assert f"score {100 * max(record['score'] for record in short):.1f}" in out
-    out = again(type_it, tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=5")
+    out = typed(type_it, tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=5")
     assert "4 of them from earlier calls" in out
     assert {record["ended"] for record in found} <= {record["ended"] for record in records(tmp_path)}
     assert len(records(tmp_path)) == 5

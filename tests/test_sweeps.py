@@ -43,8 +43,8 @@ def sweep(runs_dir: Path, *overrides: str, code: int = 0, **environment: str) ->
     return out
 
 
-def again(type_it: TypeIt, runs_dir: Path, *overrides: str) -> str:
-    """Type a sweep's command once more, in this process."""
+def typed(type_it: TypeIt, runs_dir: Path, *overrides: str) -> str:
+    """Type a sweep's command in this process; return what was said, and its exit code."""
     told = type_it("-m", *TINY, *overrides, f"runs_dir={runs_dir}")
     return f"{told.out}{told.err}exit {told.code}"
 
@@ -102,23 +102,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
 ) -> None:
-    out = sweep(tmp_path, *GRID, "workers=2")
+    out = typed(type_it, tmp_path, *GRID, "workers=2")
     assert "8 done" in out
+    assert out.endswith("exit 0")
     assert results(tmp_path) == undisturbed
     stamps = {name: record["ended"] for name, record in records(tmp_path).items()}
 
-    out = again(type_it, tmp_path, *GRID, "workers=2")
+    out = typed(type_it, tmp_path, *GRID, "workers=2")
     assert "8 skipped" in out
     assert "skipped module" not in out
     assert {name: record["ended"] for name, record in records(tmp_path).items()} == stamps
 
 
 def test_failures_are_told_in_one_table_and_tried_again(tmp_path: Path, type_it: TypeIt) -> None:
-    out = sweep(tmp_path, "module=query", "layers=0,9", "seed=1", code=1)
+    out = typed(type_it, tmp_path, "module=query", "layers=0,9", "seed=1")
     assert "1 done, 1 failed" in out
+    assert out.endswith("exit 1")
     assert "names layer 9" in out
     assert "Traceback" not in out
-    out = again(type_it, tmp_path, "module=query", "layers=0,9", "seed=1")
+    out = typed(type_it, tmp_path, "module=query", "layers=0,9", "seed=1")
     assert "1 skipped, 1 failed" in out
     assert out.endswith("exit 1")
 
@@ -147,7 +149,7 @@ def test_a_killed_worker_costs_one_job_which_the_next_call_finishes(
     assert "7 done, 1 failed" in out
     assert "killed (SIGKILL)" in out
     assert [r["status"] for r in _readable(tmp_path)].count("failed") == 1
-    assert "1 done, 7 skipped" in again(type_it, tmp_path, *GRID)
+    assert "1 done, 7 skipped" in typed(type_it, tmp_path, *GRID)
     assert results(tmp_path) == undisturbed
 
 
@@ -155,6 +157,7 @@ def _readable(runs_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
     tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
 ) -> None:
@@ -168,7 +171,7 @@ def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
     assert "The same command goes on" in out
     assert "Traceback" not in out
     assert not [r for r in _readable(tmp_path) if r["status"] in ("running", "failed")]
-    assert again(type_it, tmp_path, *GRID).endswith("exit 0")
+    assert typed(type_it, tmp_path, *GRID).endswith("exit 0")
     assert results(tmp_path) == undisturbed
 
 
