@@ -124,6 +124,8 @@ def test_auto_compiles_on_a_gpu_where_the_work_ahead_pays(monkeypatch: pytest.Mo
 def test_what_it_does_not_go_with_is_said(other: str) -> None:
     with pytest.raises(ConfigError, match=f"does not go with {other.partition('=')[0]}"):
         compose(("trainer.compile=true", other))
+    with pytest.raises(ConfigError, match=f"does not go with {other.partition('=')[0]}"):
+        compose(("trainer.compile=1", other))
 
 
 @pytest.mark.slow

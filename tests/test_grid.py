@@ -45,8 +45,8 @@ def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) ->
 
 def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt) -> None:
     tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
-    out = type_it("experiment=modules", *tiny, "task=rte,cola", "seed=1").out
-    assert "32 jobs: 0 done, 32 to run" in out  # 16 modules × 2 tasks
+    out = type_it("experiment=modules", *tiny, "task=rte,cola").out
+    assert "96 jobs: 0 done, 96 to run" in out  # 16 modules × 2 tasks × 3 seeds
     out = type_it("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm").out
     assert "6 jobs: 0 done, 6 to run" in out  # the two single layers of this backbone, and all
     assert "module=query layers=1" in out

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -99,7 +100,7 @@ def test_a_record_says_what_ran_how_well_and_how_fast(train: Train) -> None:
     assert record["train_examples_per_second"] > 0
     assert set(record["seconds"]) == {"data", "model", "train", "validate", "total"}
     assert record["peak_memory_mb"] > 50
-    assert torch.__version__.partition("+")[0] == record["versions"]["torch"].partition("+")[0]
+    assert record["versions"]["torch"] == version("torch")  # of the package, which a CUDA build gives no suffix
     assert len(record["backbone_hash"]) == 64
     assert record["source"] == "synthetic"
 

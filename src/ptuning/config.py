@@ -71,7 +71,7 @@ def check(cfg: DictConfig) -> Config:
             f"task.batch_tokens={config.task.batch_tokens} is too small: at least 4 times task.max_length, "
             f"{4 * config.task.max_length}."
         )
-    if config.trainer.compile is True and (config.frozen_prefix == "cache" or config.task.batch_tokens is not None):
+    if config.trainer.compile in (True,) and (config.frozen_prefix == "cache" or config.task.batch_tokens is not None):
         other = "frozen_prefix=cache" if config.frozen_prefix == "cache" else "task.batch_tokens"
         raise ConfigError(
             f"trainer.compile=true does not go with {other}: it compiles whole models for batches of one size. "
