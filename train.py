@@ -1,9 +1,11 @@
 """Train one module of a pretrained encoder on one task: ``python train.py module=layernorm task=rte``."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
-from ptuning.entry import explain_errors, run_job
+from ptuning.entry import explain_errors, run_job, show_manual
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -14,4 +16,5 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with explain_errors():
-        main()
+        if not show_manual(sys.argv[1:]):
+            main()

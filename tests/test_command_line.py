@@ -45,6 +45,8 @@ def test_help_is_the_manual_page_and_loads_nothing_heavy(tmp_path: Path) -> None
     for heading in ("SYNOPSIS", "GROUPS", "VALUES", "EXAMPLES"):
         assert f"\n{heading}" in manual
     assert not list(tmp_path.iterdir())
+    assert start(tmp_path, str(TRAIN), "module=layernorm", "-h").stdout == manual
+    assert "Powered by Hydra" in start(tmp_path, str(TRAIN), "--help", "hydra/help=default").stdout
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

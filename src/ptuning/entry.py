@@ -7,11 +7,11 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import ptuning.config
 from ptuning.errors import Interrupted, SweepError, UserError, nearest
@@ -42,6 +42,18 @@ def explain_errors() -> Iterator[None]:
         _leave(sentence, _code(error))
     finally:
         os.environ[_FULL] = "1" if wants_traceback else "0"
+
+
+def show_manual(arguments: Sequence[str]) -> bool:
+    """Print the manual page if ``--help`` is among the arguments, and say whether it was.
+
+    Hydra prints the same page, after it has listed every choice of every group twice for it, which takes a second.
+    """
+    if not {"--help", "-h"} & set(arguments) or any(word.startswith("hydra/help=") for word in arguments):
+        return False
+    manual = OmegaConf.load(ptuning.config.config_folder() / "hydra" / "help" / "manual.yaml")
+    sys.stdout.write(f"{manual.template}\n")
+    return True
 
 
 def run_job(cfg: DictConfig) -> float | None:
