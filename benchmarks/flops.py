@@ -13,9 +13,9 @@ s tokens (padding not counted), hidden size h and feed-forward size f:
     scores and weighted sum   2 · 2 s² h        feed-forward        2 · 2 s h f
     pooler                    2 h²              head                2 h · outputs
 
-The last feed-forward half counts for one token per row: the head reads no other. Scores and weighted sum have two
-moving factors each, so their backward pass costs twice their forward pass. Dropout, LayerNorms, embeddings, the
-optimiser and what is computed again do not count.
+Of the last block only keys and values count for all tokens: the head reads one token per row, which has one query.
+Scores and weighted sum have two moving factors each, so their backward pass costs twice their forward pass. Dropout,
+LayerNorms, embeddings, the optimiser and what is computed again do not count.
 """
 
 import time
@@ -39,18 +39,17 @@ def training_flops(config: Any, lengths: Sequence[int], module: str, layers: Seq
     """
     rows, tokens, squares = len(lengths), sum(lengths), sum(length**2 for length in lengths)
     hidden, full = config.hidden_size, module == "full"
-    square = 2 * tokens * hidden**2
-    attention = 4 * squares * hidden
-    feed_forward = 4 * tokens * hidden * config.intermediate_size
     total, moves_below = 0, full
     for layer in range(config.num_hidden_layers):
+        last = layer == config.num_hidden_layers - 1
         norms = full or (module == "layernorm" and layer in layers)
-        total += 3 * square * (1 + moves_below + full)
-        total += attention * (1 + 2 * moves_below)
-        total += square * (1 + moves_below + full)
+        read = rows if last else tokens
+        square = 2 * hidden**2
+        total += (2 * tokens + read) * square * (1 + moves_below + full)
+        total += 4 * (tokens if last else squares) * hidden * (1 + 2 * moves_below)
+        total += read * square * (1 + moves_below + full)
         moves_below = moves_below or norms  # the first LayerNorm lies below the feed-forward half
-        half = feed_forward if layer < config.num_hidden_layers - 1 else feed_forward // tokens * rows
-        total += half * (1 + moves_below + full)
+        total += 4 * read * hidden * config.intermediate_size * (1 + moves_below + full)
     total += 2 * rows * hidden**2 * (1 + moves_below + full)
     return total + 2 * rows * hidden * config.num_labels * (2 + moves_below)
 

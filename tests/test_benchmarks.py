@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
 from ptuning.data.vocabulary import synthetic_tokenizer
+from ptuning.model.attention import use_batched_attention
 from ptuning.model.first_token import skip_unread_tokens
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -99,6 +100,8 @@ def test_needed_operations_are_those_that_torch_counts(module: str, layers: tupl
 
     model, config, rows, tokens = BertForSequenceClassification(_config()), _config(), 3, 11
     freeze(model, module, layers[0] if len(layers) == 1 else None)
+    model.set_attn_implementation("sdpa")
+    use_batched_attention(model)
     skip_unread_tokens(model)
     batch = {"input_ids": torch.randint(5, 50, (rows, tokens)), "labels": torch.zeros(rows, dtype=torch.long)}
     with FlopCounterMode(display=False) as counter:

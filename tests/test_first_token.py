@@ -1,4 +1,4 @@
-"""The last feed-forward half runs for the first token alone where the head reads no other: nothing else changes."""
+"""The last block runs for the first token alone where the head reads no other: nothing else changes."""
 
 from typing import Any
 
@@ -25,15 +25,13 @@ def made(variant: str, **config: Any) -> Any:
     return model
 
 
-def tokens_of_the_last_feed_forward_half(model: Any) -> list[int]:
-    """Keep how many tokens of a row each call of the last block's first dense layer sees."""
+def tokens_in_the_last_block(model: Any) -> list[int]:
+    """Keep how many tokens of a row the dense layers behind the last block's attention see."""
     seen: list[int] = []
     architecture, last = architecture_of(model), SIZES["num_hidden_layers"] - 1
+    behind = [(part, layer) for part in ("attention_output", "intermediate") for layer in (last, None)]
     for name, module in getattr(model, model.base_model_prefix).named_modules():
-        if type(module) is nn.Linear and architecture.locate(f"{name}.weight") in (
-            ("intermediate", last),
-            ("intermediate", None),
-        ):
+        if type(module) is nn.Linear and architecture.locate(f"{name}.weight") in behind:
             module.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-2]))
     return seen
 
@@ -49,7 +47,7 @@ def test_logits_and_gradients_are_those_of_all_tokens(variant: str, monkeypatch:
     for module in (attention, dropout):
         monkeypatch.setattr(module, "draw_mask", lambda like, p: torch.ones_like(like))  # no zeros, no scale
     model = made(variant)
-    seen = tokens_of_the_last_feed_forward_half(model)
+    seen = tokens_in_the_last_block(model)
     found = answers(model)
     shared = architecture_of(model).shares_layers
     assert set(seen) == ({9} if shared else {1})
@@ -65,9 +63,9 @@ def test_logits_and_gradients_are_those_of_all_tokens(variant: str, monkeypatch:
 
 def test_a_head_that_takes_a_mean_gets_all_tokens() -> None:
     model = made("modernbert", classifier_pooling="mean")
-    seen = tokens_of_the_last_feed_forward_half(model)
+    seen = tokens_in_the_last_block(model)
     answers(model)
-    assert seen == [9]
+    assert seen == [9, 9]
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -76,4 +74,4 @@ def test_a_model_used_again_and_again_skips_them_once(family: str) -> None:
     hooks = sum(len(module._forward_pre_hooks) for module in model.modules())
     for _ in range(3):
         GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3))
-    assert sum(len(module._forward_pre_hooks) for module in model.modules()) == hooks <= 1
+    assert sum(len(module._forward_pre_hooks) for module in model.modules()) == hooks <= 2

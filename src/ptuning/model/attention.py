@@ -44,17 +44,29 @@ def batched_attention(
     scaling
         Factor of the products of queries and keys, by default 1/√width.
     """
+    tokens = query.shape[2]
+    if query.stride(2) == 0:  # one query stands for all (ptuning.model.first_token)
+        query = query[:, :, :1]
+        attention_mask = None if attention_mask is None else attention_mask[..., :1, :]
     ours = query.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not dropout or not ours or kwargs.get("position_bias") is not None:
-        return sdpa_attention_forward(
+    if dropout and ours and kwargs.get("position_bias") is None:
+        output = _attend(query, key, value, attention_mask, dropout, scaling)
+    else:
+        output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    return output.expand(-1, tokens, -1, -1), None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float, scaling: float | None
+) -> Tensor:
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(2, 3))
     if attention_mask is not None:
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
     output = torch.matmul(weights * draw_mask(weights, dropout), value)
-    return output.transpose(1, 2).contiguous(), None
+    return output.transpose(1, 2).contiguous()
 
 
 def padding_mask(

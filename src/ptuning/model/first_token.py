@@ -1,4 +1,4 @@
-"""What a head that reads the first token alone does not need: the last feed-forward half at all other tokens."""
+"""What a head that reads the first token alone does not need: most of the last block at all other tokens."""
 
 from typing import Any
 
@@ -9,17 +9,34 @@ from ptuning.selection import count_layers, known_architecture
 
 
 class _FirstTokenInTraining:
-    """A hook before a LayerNorm: hands on [batch, 1, hidden] of [batch, seq, hidden] while its module trains."""
+    """A hook before a module: hands on [batch, 1, hidden] of [batch, seq, hidden] while the module trains."""
 
     def __call__(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         return (given[0][:, :1],) if module.training else None
 
 
-def skip_unread_tokens(model: Any) -> None:
-    """Let the last feed-forward half of a model compute the first token alone in training, if its head reads no other.
+class _FirstQuery:
+    """Takes the place of a query's forward: while it trains, the first token's query stands for those of all tokens.
 
-    What is left out reaches neither the logits nor a gradient, so the mathematics is the same. Evaluation computes
-    everything, so that its logits stay bit for bit those of the model by itself.
+    They share its memory, which :func:`ptuning.model.attention.batched_attention` knows them by.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, states: Tensor) -> Tensor:
+        compute = type(self.module).forward
+        training, tokens = self.module.training, states.shape[1]
+        query: Tensor = compute(self.module, states[:, :1] if training else states)
+        return query.expand(-1, tokens, -1) if training else query
+
+
+def skip_unread_tokens(model: Any) -> None:
+    """Let the last block of a model compute the first token alone in training, if the head reads no other.
+
+    Only keys and values are needed of the others. What is left out reaches neither the logits nor a gradient, so the
+    mathematics is the same. Evaluation computes everything, so that its logits stay bit for bit those of the model by
+    itself.
 
     Parameters
     ----------
@@ -34,7 +51,10 @@ def skip_unread_tokens(model: Any) -> None:
     if last < 1 or not FrozenPrefix(model, last + 1).first_token_only:
         return
     for name, module in getattr(model, model.base_model_prefix).named_modules():
-        if architecture.locate(f"{name}.weight") == (architecture.before_ffn, last) and not any(
+        place = architecture.locate(f"{name}.weight")
+        if place == ("query", last):
+            vars(module)["forward"] = _FirstQuery(module)
+        elif place in (("attention_output", last), (architecture.before_ffn, last)) and not any(
             isinstance(hook, _FirstTokenInTraining) for hook in module._forward_pre_hooks.values()
         ):
             module.register_forward_pre_hook(_FirstTokenInTraining())
