@@ -44,10 +44,8 @@ def training_flops(config: Any, lengths: Sequence[int], module: str, layers: Seq
         last = layer == config.num_hidden_layers - 1
         norms = full or (module == "layernorm" and layer in layers)
         read = rows if last else tokens
-        square = 2 * hidden**2
-        total += (2 * tokens + read) * square * (1 + moves_below + full)
+        total += 4 * (tokens + read) * hidden**2 * (1 + moves_below + full)
         total += 4 * (tokens if last else squares) * hidden * (1 + 2 * moves_below)
-        total += read * square * (1 + moves_below + full)
         moves_below = moves_below or norms  # the first LayerNorm lies below the feed-forward half
         total += 4 * read * hidden * config.intermediate_size * (1 + moves_below + full)
     total += 2 * rows * hidden**2 * (1 + moves_below + full)

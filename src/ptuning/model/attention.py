@@ -36,7 +36,7 @@ def batched_attention(
     module
         The attention module that calls.
     query, key, value
-        [batch, heads, seq, width].
+        [batch, heads, seq, width]. Of a query that is expanded over seq, one is computed and its output expanded.
     attention_mask
         True where a key takes part, broadcastable to [batch, heads, seq, seq]; ``None`` for everywhere.
     dropout
