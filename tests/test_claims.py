@@ -291,15 +291,41 @@ def test_claim_two_asks_single_layers_too(tmp_path: Path, points: tuple[float, .
 def test_claim_three_compares_subsets_of_equal_size(
     tmp_path: Path, top: float, bottom: float, random: float | None, expected: str
 ) -> None:
-    for kind, points in (("top", top), ("bottom", bottom), ("random", random)):
-        if points is not None:
-            seeds(tmp_path, *near(points), subset=f"{kind}:1%", trainable_parameters=92)
+    by_magnitude(tmp_path, top, bottom, random)
+    seeds(tmp_path, *near(-15), module="frozen", trainable_parameters=0)
     seeds(tmp_path, *near(0), subset="outlier:3", trainable_parameters=70)
     claim = claims(tmp_path)[2]
     assert verdict(claim) == expected
     (row,) = claim.table.rows
     assert row[2] == "layernorm, all, 1% (92 weights)"
     assert "bottom less top" in row[3]
+
+
+def by_magnitude(runs: Path, top: float, bottom: float, random: float | None) -> None:
+    for kind, points in (("top", top), ("bottom", bottom), ("random", random)):
+        if points is not None:
+            seeds(runs, *near(points), subset=f"{kind}:1%", trainable_parameters=92)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected", "why"),
+    [
+        (-1.2, "does not hold", "bottom and random do as well as top"),
+        (-1, "not enough runs", "none of them is surely better than the head alone"),
+        (0, "not enough runs", "none of them is surely better than the head alone"),
+        (None, "not enough runs", "the head alone (frozen): no finished run"),
+    ],
+)
+def test_subsets_that_teach_the_model_nothing_say_nothing(
+    tmp_path: Path, head: float | None, expected: str, why: str
+) -> None:
+    by_magnitude(tmp_path, -1, -1, -1)
+    if head is not None:
+        seeds(tmp_path, *near(head), module="frozen", trainable_parameters=0)
+    claim = claims(tmp_path)[2]
+    (row,) = claim.table.rows
+    assert (row[4], row[5].split(",")[0]) == (expected, why)
+    assert verdict(claim) == expected
 
 
 def test_subsets_of_other_sizes_or_modules_are_not_compared(tmp_path: Path) -> None:

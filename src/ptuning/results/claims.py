@@ -122,8 +122,10 @@ def check_claims(
             "",
             "Asked of runs in which equally many weights of one module moved, chosen by their pretrained magnitude: it "
             f"holds where the bottom ones and random ones are surely worse than the top ones by more than {margin}. It "
-            f"does not hold where either is surely within {margin} of the top ones, or above them. p-values are "
-            "corrected by Holm over the comparisons of one backbone and task.",
+            f"does not hold where either is surely within {margin} of the top ones, or above them, provided that one "
+            "of the three is surely better than the head alone: where none is, it cannot matter which weights moved. "
+            "p-values are corrected by Holm over the comparisons of one backbone and task, and over those with the "
+            "head alone.",
             magnitudes(comparer, summary),
             summary,
         ),

@@ -142,17 +142,22 @@ def _head_alone(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
     if verdict in _GOOD:
         return FAILS, "the head alone does as well: nothing has to move"
     if verdict != WORSE:
-        return NOT_ENOUGH, f"the head alone (frozen): {verdict or 'no finished run'}"
+        return NOT_ENOUGH, f"the head alone (frozen): {verdict}" if verdict else _NO_HEAD
     return None
 
 
+_NO_HEAD = "the head alone (frozen): no finished run"
+_NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights moved cannot matter"
 _BY_MAGNITUDE = re.compile(r"(top|bottom|random):(.+)")
 
 
 def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
-    """Compare top with bottom and random subsets of equal size of one module."""
+    """Compare top with bottom and random subsets of equal size of one module, and each with the head alone."""
+    heads: dict[tuple[str, ...], tuple[str, ...]] = {}
     sets: dict[tuple[Any, ...], dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {}
     for row, key in zip(summary.to_dict("records"), recipe_keys(summary), strict=True):
+        if row["module"] == "frozen":
+            heads[row["backbone"], row["task"], row["source"], row["select_on"]] = key
         if match := _BY_MAGNITUDE.fullmatch(row["subset"]):
             same = (*(row[name] for name in ("backbone", "task", "source", "module", "layers", "select_on")), match[2])
             sets.setdefault((*same, _size(row)), {})[match[1]] = row, key
@@ -166,8 +171,13 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
         compared |= dict(zip(members, comparer.compare_all(pairs), strict=True))
     findings = []
     for same, kinds in sets.items():
-        backbone, task, source, module, layers, _, amount, size = same
+        backbone, task, source, module, layers, select_on, amount, size = same
         verdict, why = _judge_magnitude({kind: compared.get((same, kind)) for kind in ("bottom", "random")})
+        if verdict == FAILS:
+            head = heads.get((backbone, task, source, select_on))
+            beside = comparer.compare_all((key, head) for _, key in kinds.values()) if head else []
+            if all(one.verdict != BETTER for one in beside):
+                verdict, why = NOT_ENOUGH, _NOTHING_LEARNT if head else _NO_HEAD
         means = {kind: row["mean"] for kind, (row, _) in sorted(kinds.items(), reverse=True)}
         scores = ", ".join(f"{kind} {format_points(mean)}" for kind, mean in means.items())
         differences = "\n".join(
