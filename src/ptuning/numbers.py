@@ -1,19 +1,20 @@
 """How numbers are written for people; knows no torch."""
 
 import math
+from decimal import Decimal
 
 
 def format_percent(percent: float) -> str:
     """Return a percentage with two significant digits below one, and one decimal above; a dash for a missing one.
 
-    >>> format_percent(0.0336), format_percent(42.123), format_percent(0.0)
-    ('0.034', '42.1', '0')
+    >>> format_percent(0.0336), format_percent(0.0000703), format_percent(42.123), format_percent(0.0)
+    ('0.034', '0.00007', '42.1', '0')
     """
     if math.isnan(percent):
         return "–"
     if percent == 0:
         return "0"
-    return f"{percent:.1f}" if percent >= 1 else f"{percent:.2g}"
+    return f"{percent:.1f}" if percent >= 1 else f"{Decimal(f'{percent:.2g}'):f}"
 
 
 def format_seconds(seconds: float) -> str:
