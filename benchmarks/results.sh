@@ -17,13 +17,13 @@ stsb() {
 # Each module as long as its default says (eight epochs; full fine-tuning four, the head alone ten), three seeds.
 mrpc module=full,layernorm,attention,ffn,bias seed=1,2,3
 mrpc module=frozen frozen_prefix=cache seed=1,2,3
-# LayerNorms of one layer at a time.
+# LayerNorms of one layer at a time; value matrices of the last.
 mrpc module=layernorm layers=0,1,2,3,4,5 frozen_prefix=cache seed=1
+mrpc module=value layers=5 frozen_prefix=cache seed=1
 # The largest, the smallest and as many random weights of each tensor: of the last layer, and of all layers.
 mrpc experiment=magnitude module=layernorm layers=5 frozen_prefix=cache
 stsb module=layernorm subset=all,top:10%,bottom:10%,random:10% seed=1,2
 stsb module=frozen frozen_prefix=cache seed=1,2,3
-mrpc module=value layers=5 frozen_prefix=cache seed=1
 for task in mrpc stsb; do
   ptuning report "$runs/$task" --out "$runs/$task-report"
 done
