@@ -1,7 +1,9 @@
 """Backbones are found, named by their weights, and get a head that follows from the seed alone."""
 
+import hashlib
 import importlib.machinery
 import importlib.util
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,6 +121,26 @@ def test_backbones_are_told_apart_before_anything_is_loaded(saved: Path, tmp_pat
     content[-1] ^= 1
     weights.write_bytes(content)
     assert find_backbone(str(moved)).identity != before
+
+
+def test_large_files_are_read_once_and_a_change_is_noticed_whatever_their_size_and_date_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(2 << 20))
+    (tmp_path / "config.json").write_text("{}")
+    before, date = find_backbone(str(tmp_path)).identity, weights.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", lambda stream, name: hashlib.sha256(stream.read(1 << 20)))
+        assert find_backbone(str(tmp_path)).identity == before  # the small file is read to its end all the same
+    weights.write_bytes(bytes((2 << 20) - 1) + b"1")
+    os.utime(weights, ns=(date, date))
+    after = find_backbone(str(tmp_path)).identity
+    assert after != before
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    monkeypatch.setenv("PTUNING_CACHE", str(nowhere))
+    assert find_backbone(str(tmp_path)).identity == after
 
 
 def test_values_that_bert_does_not_have_or_that_do_not_fit_are_sentences() -> None:

@@ -11,7 +11,7 @@ from ptuning.data.sources import SyntheticSource
 from ptuning.model import attention, dropout
 from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Optimisation
-from ptuning.model.pieces import loss_in_pieces
+from ptuning.model.pieces import loss_in_pieces, rows_of_a_piece
 from ptuning.model.source import find_backbone
 from ptuning.tasks import TASKS
 from test_architectures import SIZES, VARIANTS
@@ -100,6 +100,10 @@ def test_a_model_whose_gradients_share_memory_gets_each_of_them() -> None:
         return len(rows) * (first + second).sum()
 
     torch.set_num_threads(2)
-    loss_in_pieces(share, lengths, [first, second], in_threads=True).backward()
+    loss_in_pieces(share, lengths, [first, second], width=384, in_threads=True).backward()
     assert torch.equal(first.grad, torch.full((3,), 20.0))
     assert torch.equal(second.grad, torch.full((3,), 20.0))
+
+
+def test_pieces_of_wide_models_have_fewer_rows_and_so_take_no_more_memory() -> None:
+    assert [rows_of_a_piece(width) for width in (32, 384, 768, 1024, 4096)] == [8, 8, 4, 3, 1]

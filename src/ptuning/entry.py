@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import ptuning.config
 from ptuning.errors import Interrupted, SweepError, UserError, nearest
 from ptuning.hub import use_cache_if_unreachable
+from ptuning.imports import large_imports
 
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
 """Configurations that come with optional packages, and the extra of ptuning that brings them."""
@@ -72,7 +73,8 @@ def run_job(cfg: DictConfig) -> float | None:
             show_run(cfg)
             return None
         use_cache_if_unreachable(str(cfg.backbone.path), str(cfg.data.source), cfg.data.path)
-        from ptuning.run import run
+        with large_imports():
+            from ptuning.run import run
 
         return run(cfg)
     except Exception as error:

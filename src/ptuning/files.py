@@ -79,3 +79,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def cache_folder() -> Path:
+    """Return where ptuning keeps what can be made again: ``$PTUNING_CACHE``, or ``~/.cache/ptuning``."""
+    if chosen := os.environ.get("PTUNING_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ptuning"

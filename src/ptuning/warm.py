@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptuning.data.sources import cache_folder
 from ptuning.data.tokens import TokenTable
+from ptuning.files import cache_folder
 from ptuning.model.backbone import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
 from ptuning.model.source import BackboneSource
 from ptuning.model.states import StateStore

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptuning.hub import use_cache_if_unreachable
+from ptuning.imports import large_imports
 
 if TYPE_CHECKING:
     from ptuning.model.delta import Loaded
@@ -18,8 +19,9 @@ def load_quietly(run: str, backbone: str | None = None, data: Sequence[str] | No
     """
     mind_the_hub(run, backbone, data)
 
-    from ptuning.console import quiet
-    from ptuning.model.delta import load_run
+    with large_imports():
+        from ptuning.console import quiet
+        from ptuning.model.delta import load_run
 
     quiet()
     return load_run(run, backbone)

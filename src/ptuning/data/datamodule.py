@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ptuning.data.batching import LengthGroupedBatches, SortedBatches
-from ptuning.data.sources import Source, cache_folder
+from ptuning.data.sources import Source
 from ptuning.data.tokens import Batch, TokenTable, tokenise
 from ptuning.errors import DataError
+from ptuning.files import cache_folder
 
 HOLDOUT = "holdout"
 """The split of ``select_on=holdout``: a tenth of train, for choosing the best evaluation."""

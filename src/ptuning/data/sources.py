@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -272,10 +271,3 @@ def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
     where = [f"{origin}, row {number}" for number in range(1, len(table) + 1)]
     check_texts(table, task, where)
     return replace(table, labels=parse_labels(data["label"][:], task, where)) if labelled else table
-
-
-def cache_folder() -> Path:
-    """Return where ptuning keeps what can be made again: ``$PTUNING_CACHE``, or ``~/.cache/ptuning``."""
-    if chosen := os.environ.get("PTUNING_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ptuning"

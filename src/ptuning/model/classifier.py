@@ -166,7 +166,9 @@ class GlueClassifier(pl.LightningModule):
         # A family that is not in the table may draw from torch's own generator, which threads would share. And a head
         # alone is no work.
         threads = known_architecture(self.model) and not (self.prefix and self.prefix.first_token_only)
-        return loss_in_pieces(share, batch["attention_mask"].sum(1), moving, in_threads=bool(threads))
+        config: Any = self.model.config
+        lengths, width = batch["attention_mask"].sum(1), int(config.hidden_size)
+        return loss_in_pieces(share, lengths, moving, width, in_threads=bool(threads))
 
     def on_fit_start(self) -> None:
         """Cast what is frozen once, if it is multiplied in mixed precision."""

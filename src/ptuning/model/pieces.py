@@ -14,15 +14,22 @@ from torch import Tensor, nn
 from ptuning.model.dropout import drawing_from
 from ptuning.model.threads import side_by_side
 
-_ROWS = 8
-"""Rows of a piece (benchmarks/README.md has the measurement)."""
+_ROWS, _WIDTH = 8, 384
+"""Rows of a piece, where hidden states are up to so wide (benchmarks/README.md has the measurement)."""
 
 Share = Callable[[Tensor, int], Tensor]
 """Rows of a batch and the tokens of their longest → their share of the batch's loss, with its graph."""
 Gradients = list[Tensor | None]
 
 
-def loss_in_pieces(share: Share, lengths: Tensor, parameters: Sequence[nn.Parameter], in_threads: bool) -> Tensor:
+def rows_of_a_piece(width: int) -> int:
+    """Return how many rows a piece has: fewer, the wider hidden states are, as a piece's take the most memory."""
+    return max(1, min(_ROWS, _ROWS * _WIDTH // width))
+
+
+def loss_in_pieces(
+    share: Share, lengths: Tensor, parameters: Sequence[nn.Parameter], width: int, in_threads: bool
+) -> Tensor:
     """Return the loss of a batch; its backward pass hands out gradients that are computed here already.
 
     Parameters
@@ -33,11 +40,13 @@ def loss_in_pieces(share: Share, lengths: Tensor, parameters: Sequence[nn.Parame
         Tokens of each row, [rows].
     parameters
         Whose gradients are wanted.
+    width
+        Of the hidden states.
     in_threads
         Whether pieces may run in threads of their own, as many as torch may use.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
-    pieces = [(rows, int(lengths[rows[0]])) for rows in torch.split(order, _ROWS)]
+    pieces = [(rows, int(lengths[rows[0]])) for rows in torch.split(order, rows_of_a_piece(width))]
     seeds: list[int] = torch.randint(2**62, (len(pieces),)).tolist()  # so masks follow from torch's seed
     jobs = [partial(_compute, share, rows, longest, seed) for (rows, longest), seed in zip(pieces, seeds, strict=True)]
     return cast(Tensor, _InPieces.apply(jobs, in_threads, *parameters))  # type: ignore[no-untyped-call]

@@ -5,12 +5,14 @@ import importlib.util
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ptuning.errors import BackboneError
+from ptuning.files import cache_folder, write_whole
 from ptuning.model.random_weights import check_model_type
 
 PACKAGED: Mapping[str, str] = MappingProxyType({"packaged:minilm": "sentence-transformers/all-MiniLM-L6-v2"})
@@ -18,6 +20,9 @@ PACKAGED: Mapping[str, str] = MappingProxyType({"packaged:minilm": "sentence-tra
 
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2 on the Hub."""
+
+_LARGE = 1 << 20
+"""Bytes from which on a file takes longer to read than to look its digest up."""
 
 OTHER_WAYS = (
     "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged "
@@ -122,14 +127,18 @@ def _digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-_digests: dict[tuple[str, int, int], str] = {}
-
-
 def _sha256(file: Path) -> str:
-    """Digest of a file, remembered for as long as its size and time of change stay the same."""
+    """Digest of a file; that of a large one is kept for as long as its size and times of change stay the same."""
     status = file.stat()
-    key = (str(file.resolve()), status.st_size, status.st_mtime_ns)
-    if key not in _digests:
-        with file.open("rb") as stream:
-            _digests[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _digests[key]
+    state = f"{file.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    kept = cache_folder() / "digests" / hashlib.sha256(state.encode()).hexdigest()[:32]
+    large = status.st_size > _LARGE
+    with suppress(OSError):
+        if large and len(known := kept.read_text()) == 64:
+            return known
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if large:
+        with suppress(OSError):  # a folder that cannot be written, or a full disk: it is read again the next time
+            write_whole(kept, digest.encode())
+    return digest

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.data.batching import SortedBatches
-from ptuning.data.sources import Source, cache_folder
+from ptuning.data.sources import Source
 from ptuning.data.table import Table
 from ptuning.data.tokens import TokenTable, tokenise
+from ptuning.files import cache_folder
 from ptuning.model.backbone import input_names
 from ptuning.model.delta import Loaded
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.files import write_json
+from ptuning.imports import large_imports
 from ptuning.records import RECORD
 from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
 
@@ -39,8 +40,9 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
 
 def warm_up() -> None:
     """Import what every job needs, while the sweep still looks at its grid."""
-    import ptuning.run
-    import ptuning.warm  # noqa: F401
+    with large_imports():
+        import ptuning.run
+        import ptuning.warm  # noqa: F401
 
 
 def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:

@@ -1,0 +1,24 @@
+"""Importing what is large without Python's collector, which would take a seventh of the time (benchmarks/README.md)."""
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def large_imports() -> Iterator[None]:
+    """Within, garbage is not looked for; what was imported is left out of every later search too.
+
+    torch, transformers and Lightning make a million objects that stay, and the collector would walk over them again and
+    again. Where torch is there already, nothing is changed: what else lives by then may yet become garbage.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
