@@ -1,5 +1,6 @@
 """What the tests share: the real run, in this process, on the tiny random BERT and synthetic data."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -59,6 +60,11 @@ def run_in(runs_dir: Path, *overrides: str) -> Run:
     touched = [path for path in after if before.get(path) != path.stat().st_mtime_ns]
     path = touched[0] if touched else after[0]
     return Run(path.parent, json.loads(path.read_text()))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the million objects that imports have made out of every search for garbage: a tenth of the suite's time."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
