@@ -1,4 +1,4 @@
-"""Importing what is large without Python's collector, which would take a seventh of the time (benchmarks/README.md)."""
+"""Importing what is large without Python's collector, which would take a sixth of the time (benchmarks/README.md)."""
 
 import gc
 import sys

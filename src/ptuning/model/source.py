@@ -133,7 +133,7 @@ def _sha256(file: Path) -> str:
     state = f"{file.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     kept = cache_folder() / "digests" / hashlib.sha256(state.encode()).hexdigest()[:32]
     large = status.st_size > _LARGE
-    with suppress(OSError):
+    with suppress(OSError, UnicodeDecodeError):
         if large and len(known := kept.read_text()) == 64:
             return known
     with file.open("rb") as stream:
