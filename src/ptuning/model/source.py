@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -128,11 +129,17 @@ def _digest(folder: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
-    """Digest of a file; that of a large one is kept for as long as its size and times of change stay the same."""
+    """Digest of a file, remembered for as long as its size and times of change stay the same."""
     status = file.stat()
-    state = f"{file.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-    kept = cache_folder() / "digests" / hashlib.sha256(state.encode()).hexdigest()[:32]
-    large = status.st_size > _LARGE
+    return _remembered(file.resolve(), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@cache
+def _remembered(file: Path, size: int, *state: int) -> str:
+    """Digest of a file in this state: known to this process, for a large file to later ones too, or computed."""
+    name = hashlib.sha256(" ".join(map(str, (file, size, *state))).encode()).hexdigest()[:32]
+    kept = cache_folder() / "digests" / name
+    large = size > _LARGE
     with suppress(OSError, UnicodeDecodeError):
         if large and len(known := kept.read_text()) == 64:
             return known
