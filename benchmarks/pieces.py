@@ -21,11 +21,12 @@ from ptuning.tasks import get_task
 
 BATCHES, ROUNDS = 4, 3
 CUTS = {
-    "whole": (1000, False),
-    "8 after another": (8, False),
-    "16 side by side": (16, True),
-    "8 side by side": (8, True),
-    "4 side by side": (4, True),
+    # Tokens of a piece, at most in the mean; two pieces is the least that there are.
+    "500 after another": (500, False),
+    "4000 side by side": (4000, True),
+    "1000 side by side": (1000, True),
+    "500 side by side": (500, True),
+    "250 side by side": (250, True),
 }
 
 
@@ -48,10 +49,10 @@ def main() -> None:
         batches = [batch for batch, _ in zip(data.train_dataloader(), range(BATCHES), strict=False)]
         rates: dict[str, list[float]] = {name: [] for name in CUTS}
         for number in range(ROUNDS + 1):
-            for name, (rows, side_by_side) in CUTS.items():
+            for name, (tokens, side_by_side) in CUTS.items():
                 known = known_architecture if side_by_side else lambda model: None
                 with (
-                    patch("ptuning.model.pieces._ROWS", rows),
+                    patch("ptuning.model.pieces._TOKENS", tokens),
                     patch("ptuning.model.classifier.known_architecture", known),
                 ):
                     began = time.perf_counter()

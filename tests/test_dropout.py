@@ -42,6 +42,14 @@ def test_the_rate_is_the_one_asked_for_and_the_mean_stays(p: float) -> None:
     assert set(mask.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - rate)))}
 
 
+def test_a_rate_next_to_one_still_keeps_the_mean() -> None:
+    torch.manual_seed(1)
+    mask = draw_mask(torch.empty(MANY), 0.9999999)
+    assert set(mask.unique().tolist()) == {0.0, 65536.0}
+    kept = int((mask > 0).sum())
+    assert within(kept, MANY / 65536, math.sqrt(MANY / 65536))
+
+
 def test_a_tenth_is_6554_of_65536() -> None:
     mask = draw_mask(torch.empty(8, dtype=torch.float64), 0.1)
     assert mask.max().item() == 65536 / (65536 - 6554)

@@ -1,9 +1,12 @@
 """A batch on a CPU in pieces, several side by side: what the whole gives, and the same bits every time."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from ptuning.data.datamodule import GlueDataModule
@@ -11,7 +14,7 @@ from ptuning.data.sources import SyntheticSource
 from ptuning.model import attention, dropout
 from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Optimisation
-from ptuning.model.pieces import loss_in_pieces, rows_of_a_piece
+from ptuning.model.pieces import even_pieces, loss_in_pieces, tokens_of_a_piece
 from ptuning.model.source import find_backbone
 from ptuning.tasks import TASKS
 from test_architectures import SIZES, VARIANTS
@@ -33,8 +36,8 @@ def test_a_batch_in_pieces_has_the_loss_and_gradients_of_the_whole(monkeypatch: 
     data = GlueDataModule(source, load_tokenizer(backbone))
     batch = data.split("train")[list(range(30))]
     found = []
-    for rows, threads in ((8, 1), (8, 2), (8, 3), (7, 8), (1, 2), (1000, 2)):
-        monkeypatch.setattr("ptuning.model.pieces._ROWS", rows)
+    for tokens, threads in ((100, 1), (100, 2), (100, 3), (70, 8), (1, 2), (10_000, 2)):
+        monkeypatch.setattr("ptuning.model.pieces._TOKENS", tokens)
         torch.set_num_threads(threads)
         module = GlueClassifier(load_model(backbone, task, seed=1), task, Optimisation(lr=1e-3, head_lr=1e-3))
         for part in module.modules():
@@ -105,5 +108,26 @@ def test_a_model_whose_gradients_share_memory_gets_each_of_them() -> None:
     assert torch.equal(second.grad, torch.full((3,), 20.0))
 
 
-def test_pieces_of_wide_models_have_fewer_rows_and_so_take_no_more_memory() -> None:
-    assert [rows_of_a_piece(width) for width in (32, 384, 768, 1024, 4096)] == [8, 8, 4, 3, 1]
+def test_pieces_of_wide_models_have_fewer_tokens_and_so_take_no_more_memory() -> None:
+    assert [tokens_of_a_piece(width) for width in (32, 384, 768, 1024, 4096)] == [1000, 1000, 500, 375, 93]
+
+
+@given(st.lists(st.integers(1, 128), min_size=1, max_size=70), st.integers(1, 2000))
+def test_pieces_hold_every_row_once_and_none_could_be_made_smaller(lengths: list[int], tokens: int) -> None:
+    lengths.sort(reverse=True)
+    pieces = [lengths[rows] for rows in even_pieces(lengths, tokens)]
+    assert [length for piece in pieces for length in piece] == lengths
+    allowed = min(len(lengths), 2 * math.ceil(sum(lengths) / (2 * tokens)))
+    assert len(pieces) <= allowed
+    largest = max(len(piece) * piece[0] for piece in pieces)  # with padding, and so its time
+
+    def needed(most: int) -> float:
+        """Return how few pieces of less than ``most`` tokens there can be, as each begins with the longest row left."""
+        count, begin = 0, 0
+        while begin < len(lengths):
+            if lengths[begin] >= most:
+                return math.inf
+            count, begin = count + 1, begin + (most - 1) // lengths[begin]
+        return count
+
+    assert needed(largest) > allowed

@@ -9,6 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ptuning.model.dropout import draw_mask
+from ptuning.model.unpadded import find_tokens, is_joined, join, part
 from ptuning.selection import known_architecture
 
 NAME = "ptuning"
@@ -36,7 +37,8 @@ def batched_attention(
     module
         The attention module that calls.
     query, key, value
-        [batch, heads, seq, width]. Of a query that is expanded over seq, one is computed and its output expanded.
+        [batch, heads, seq, width]. Of a query that is expanded over seq, one is computed and its output expanded. Rows
+        may come joined to one without padding (:mod:`ptuning.model.unpadded`); then so does the output.
     attention_mask
         True where a key takes part, broadcastable to [batch, heads, seq, seq]; ``None`` for everywhere.
     dropout
@@ -44,7 +46,10 @@ def batched_attention(
     scaling
         Factor of the products of queries and keys, by default 1/√width.
     """
-    tokens = query.shape[2]
+    tokens, places = query.shape[2], None
+    if attention_mask is not None and is_joined(len(query), tokens, attention_mask):
+        places = find_tokens(attention_mask)
+        query, key, value = (part(x.transpose(1, 2), places).transpose(1, 2) for x in (query, key, value))
     if query.stride(2) == 0:  # one query stands for all (ptuning.model.first_token)
         query = query[:, :, :1]
         attention_mask = None if attention_mask is None else attention_mask[..., :1, :]
@@ -55,7 +60,7 @@ def batched_attention(
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    return output.expand(-1, tokens, -1, -1), None
+    return output.expand(-1, tokens, -1, -1) if places is None else join(output, places), None
 
 
 def _attend(
@@ -66,7 +71,7 @@ def _attend(
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
     output = torch.matmul(weights * draw_mask(weights, dropout), value)
-    return output.transpose(1, 2).contiguous()
+    return output.transpose(1, 2)
 
 
 def padding_mask(
@@ -85,10 +90,12 @@ AttentionInterface.register(NAME, batched_attention)
 AttentionMaskInterface.register(NAME, padding_mask)
 
 
-def use_batched_attention(model: Any) -> None:
+def use_batched_attention(model: Any) -> bool:
     """Let a model attend by :func:`batched_attention`, if it would by ``scaled_dot_product_attention`` otherwise.
 
-    Only families of the table are changed: they attend in both directions, and the tests run over all of them.
+    Only families of the table are changed: they attend in both directions, and the tests run over all of them. Returns
+    whether the model attends so now.
     """
     if known_architecture(model) is not None and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
+    return bool(model.config._attn_implementation == NAME)

@@ -21,8 +21,9 @@ from ptuning.model.casts import FrozenCasts
 from ptuning.model.dropout import use_lane_dropout
 from ptuning.model.first_token import skip_unread_tokens
 from ptuning.model.partial import MovingParts, compact_places, moving_values
-from ptuning.model.pieces import loss_in_pieces
+from ptuning.model.pieces import loss_in_pieces, sparse_embeddings
 from ptuning.model.prefix import FrozenPrefix
+from ptuning.model.unpadded import skip_padding
 from ptuning.selection import describe, known_architecture
 from ptuning.tasks import Task
 
@@ -114,7 +115,8 @@ class GlueClassifier(pl.LightningModule):
         super().__init__()
         self.inputs = input_names(model)
         use_lane_dropout(model)
-        use_batched_attention(model)
+        if use_batched_attention(model):
+            skip_padding(model)
         skip_unread_tokens(model)
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
@@ -168,7 +170,8 @@ class GlueClassifier(pl.LightningModule):
         threads = known_architecture(self.model) and not (self.prefix and self.prefix.first_token_only)
         config: Any = self.model.config
         lengths, width = batch["attention_mask"].sum(1), int(config.hidden_size)
-        return loss_in_pieces(share, lengths, moving, width, in_threads=bool(threads))
+        with sparse_embeddings(self.model):
+            return loss_in_pieces(share, lengths, moving, width, in_threads=bool(threads))
 
     def on_fit_start(self) -> None:
         """Cast what is frozen once, if it is multiplied in mixed precision."""

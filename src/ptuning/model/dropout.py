@@ -1,10 +1,12 @@
-"""Dropout whose masks cost a CPU little: four 16-bit lanes from each random word of torch's generator."""
+"""Dropout whose masks cost a CPU little: four 16-bit lanes from each word of a fast random generator."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.random import SFC64
 from torch import Tensor, nn
 
 _LANES = 1 << 16
@@ -14,9 +16,9 @@ _source = threading.local()
 
 
 @contextmanager
-def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Within, masks of this thread are drawn from ``generator`` in the place of torch's own."""
-    _source.generator = generator
+def masks_from(seed: int) -> Iterator[None]:
+    """Within, this thread draws its masks one after the other from ``seed`` >= 0."""
+    _source.generator = SFC64(seed)
     try:
         yield
     finally:
@@ -26,22 +28,23 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 def draw_mask(like: Tensor, p: float) -> Tensor:
     """Return a dropout mask in the shape and type of ``like``: 0 at the rate ``p``, else what keeps the mean.
 
-    Elements are independent of each other. ``torch.nn.functional.dropout`` draws a 53-bit number for each; 16 bits of a
-    64-bit word do as well, in less time (benchmarks/README.md).
+    Elements are independent of each other. ``torch.nn.functional.dropout`` draws a 53-bit number for each from a slower
+    generator; 16 bits of a 64-bit word do as well (benchmarks/README.md). Outside of :func:`masks_from` a mask follows
+    from torch's seed.
 
     Parameters
     ----------
     like
         Any floating-point tensor on the CPU.
     p
-        Rate of zeros, 0 <= p < 1, rounded to a multiple of 1/65536.
+        Rate of zeros, 0 <= p < 1, rounded to a multiple of 1/65536 below 1.
     """
-    dropped = round(p * _LANES)
-    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64)
-    words.random_(-(2**63), None, generator=getattr(_source, "generator", None))
-    lanes = words.view(torch.int16)[: like.numel()].view(like.shape)  # uniform over -32768 … 32767
-    mask = (lanes >= dropped - _LANES // 2).to(like.dtype)
-    return mask.mul_(_LANES / max(1, _LANES - dropped))
+    dropped = min(round(p * _LANES), _LANES - 1)
+    generator = getattr(_source, "generator", None) or SFC64(int(torch.randint(2**62, ())))
+    words = torch.from_numpy(generator.random_raw(-(-like.numel() // 4)).view(np.int16))
+    lanes = words[: like.numel()].view(like.shape)  # uniform over -32768 … 32767
+    mask = lanes.ge_(dropped - _LANES // 2).to(like.dtype)  # in place, as it is the least that passes over memory
+    return mask.mul_(_LANES / (_LANES - dropped))
 
 
 class LaneDropout(nn.Dropout):

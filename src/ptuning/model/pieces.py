@@ -4,27 +4,66 @@ Pieces save the arithmetic on padding. A piece per core does without cores that 
 backward pass needs of a piece is gone before the next begins. Loss and gradients are those of the whole batch.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ptuning.model.dropout import drawing_from
+from ptuning.model.dropout import masks_from
 from ptuning.model.threads import side_by_side
 
-_ROWS, _WIDTH = 8, 384
-"""Rows of a piece, where hidden states are up to so wide (benchmarks/README.md has the measurement)."""
+_TOKENS, _WIDTH = 1000, 384
+"""Tokens of a piece, where hidden states are up to so wide (benchmarks/README.md has the measurement)."""
 
 Share = Callable[[Tensor, int], Tensor]
 """Rows of a batch and the tokens of their longest → their share of the batch's loss, with its graph."""
 Gradients = list[Tensor | None]
 
 
-def rows_of_a_piece(width: int) -> int:
-    """Return how many rows a piece has: fewer, the wider hidden states are, as a piece's take the most memory."""
-    return max(1, min(_ROWS, _ROWS * _WIDTH // width))
+def tokens_of_a_piece(width: int) -> int:
+    """Return how many tokens a piece has at most, in the mean: fewer, the wider the states are that it keeps."""
+    return max(1, min(_TOKENS, _TOKENS * _WIDTH // width))
+
+
+def even_pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
+    """Cut a batch into pieces that take as long as each other, so that no core waits for another's.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of each row, the longest first.
+    tokens
+        How many tokens a piece has in the mean, at most. The number of pieces is even, of a single row 1.
+    """
+    pieces = min(len(lengths), 2 * -(-sum(lengths) // (2 * tokens)))
+
+    def cut(most: int) -> list[slice]:
+        """Return pieces of up to ``most`` tokens each, padding included."""
+        found, begin = [], 0
+        while begin < len(lengths):
+            end = begin + max(1, most // lengths[begin])
+            found.append(slice(begin, end))
+            begin = end
+        return found
+
+    return cut(bisect_left(range(lengths[0] * len(lengths)), -pieces, key=lambda most: -len(cut(most))))
+
+
+@contextmanager
+def sparse_embeddings(model: nn.Module) -> Iterator[None]:
+    """Within, gradients of an embedding are those of the rows that were looked up, not a whole table for each piece."""
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and not module.sparse]
+    for table in tables:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.sparse = False
 
 
 def loss_in_pieces(
@@ -46,7 +85,8 @@ def loss_in_pieces(
         Whether pieces may run in threads of their own, as many as torch may use.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
-    pieces = [(rows, int(lengths[rows[0]])) for rows in torch.split(order, rows_of_a_piece(width))]
+    tokens: list[int] = lengths[order].clamp(min=1).tolist()
+    pieces = [(order[rows], tokens[rows.start]) for rows in even_pieces(tokens, tokens_of_a_piece(width))]
     seeds: list[int] = torch.randint(2**62, (len(pieces),)).tolist()  # so masks follow from torch's seed
     jobs = [partial(_compute, share, rows, longest, seed) for (rows, longest), seed in zip(pieces, seeds, strict=True)]
     return cast(Tensor, _InPieces.apply(jobs, in_threads, *parameters))  # type: ignore[no-untyped-call]
@@ -64,7 +104,7 @@ class _InPieces(torch.autograd.Function):
         for other_loss, other in others:
             loss = loss + other_loss
             _add(gradients, other)
-        ctx.gradients = gradients
+        ctx.gradients = [found.to_dense() if found is not None and found.is_sparse else found for found in gradients]
         return cast(Tensor, loss)
 
     @staticmethod
@@ -91,7 +131,7 @@ def _work(jobs: Sequence[Any], parameters: Sequence[Tensor], autocast: tuple[boo
 
 
 def _compute(share: Share, rows: Tensor, longest: int, seed: int, parameters: Sequence[Tensor]) -> Any:
-    with drawing_from(torch.Generator().manual_seed(seed)):
+    with masks_from(seed):
         loss = share(rows, longest)
     return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
@@ -100,10 +140,11 @@ def _apart(gradients: Gradients) -> Gradients:
     """Copy what shares its memory, so that it can be added to: autograd may hand out one tensor for several."""
     seen: set[int] = set()
     for place, gradient in enumerate(gradients):
-        if gradient is not None and (gradient.data_ptr() in seen or 0 in gradient.stride()):
+        if gradient is None or gradient.is_sparse:
+            continue
+        if gradient.data_ptr() in seen or 0 in gradient.stride():
             gradients[place] = gradient = gradient.clone(memory_format=torch.contiguous_format)
-        if gradient is not None:
-            seen.add(gradient.data_ptr())
+        seen.add(gradient.data_ptr())
     return gradients
 
 

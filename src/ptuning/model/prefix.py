@@ -49,7 +49,7 @@ class FrozenPrefix:
         def parts(pattern: str) -> list[nn.Module]:
             return [module for name, module in base.named_modules() if re.fullmatch(pattern, f"{name}.")]
 
-        blocks = parts(architecture.block)
+        blocks = architecture.blocks(base)
         if architecture.shares_layers:  # then the blocks are all in the prefix, or there is none
             depth = len(blocks)
         self._blocks, self._rest = blocks[:depth], blocks[depth:]
@@ -62,10 +62,16 @@ class FrozenPrefix:
         self._in_tuple = architecture.block_returns_tuple
         self._given = threading.local()
         self._lock, self._users, self._replaced = threading.Lock(), 0, ExitStack()
+        self.first_token_only = False
         self.first_token_only = not self._rest and self._reads_first_token_only()
 
     def __call__(self, inputs: Inputs, states: Tensor) -> Any:
-        """Return the model's output for rows whose hidden states behind the prefix, [batch, seq, hidden], are known."""
+        """Return the model's output for rows whose hidden states behind the prefix, [batch, seq, hidden], are known.
+
+        With :attr:`first_token_only` they are [batch, 1, hidden].
+        """
+        if self.first_token_only:
+            inputs = {name: value[:, :1] for name, value in inputs.items()}
         with self._standing_in(states):
             return self.model(**inputs)
 

@@ -25,27 +25,22 @@ from ptuning.model.threads import side_by_side
 _ROWS = 32
 """Rows that are computed together: of like length, so that little is padding."""
 
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-
 
 @dataclass(frozen=True)
 class WithStates(Dataset[Batch]):
     """A split whose batches bring the hidden states behind the prefix: ``prefix`` [batch, seq, hidden], fp32.
 
-    Where the head looks at the first token alone, ``seq`` is 1 throughout.
+    Where the head looks at the first token alone, the hidden states are those of one token.
     """
 
     tokens: TokenTable
     states: HiddenStates
-    first_token_only: bool
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         batch = self.tokens[rows]
-        if self.first_token_only:
-            batch |= {name: batch[name][:, :1] for name in _INPUTS}
         return batch | {"prefix": self.states[batch["index"]]}
 
 
@@ -129,9 +124,7 @@ class PrefixCache(pl.Callback):
         for name, split, values in zip(
             names, splits, self.store.take(wanted, self.memory, self.disk, self.tell), strict=True
         ):
-            data.served[name] = WithStates(
-                split, HiddenStates(values, self._offsets(split)), self.prefix.first_token_only
-            )
+            data.served[name] = WithStates(split, HiddenStates(values, self._offsets(split)))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse to go on where something has begun to move that the kept states take for frozen.

@@ -44,6 +44,7 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     before = torch.get_num_threads()
 
     def begin() -> None:
+        torch.get_num_threads()  # what a thread's first operation does: it takes the number set anywhere last
         torch.set_num_threads(threads)  # of this thread, and of those that begin later
         ready.wait()
 

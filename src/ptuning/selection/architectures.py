@@ -41,6 +41,8 @@ class Architecture:
         Whether a block returns its hidden states as the first of a tuple, and not by themselves.
     before_ffn
         Elementary module whose LayerNorm hands hidden states to the feed-forward half of its block.
+    positions_in_blocks
+        Whether blocks know where in its row a token stands, by relative positions or rotations.
     """
 
     block: str
@@ -50,6 +52,7 @@ class Architecture:
     absent: Mapping[str, str] = field(default_factory=dict)
     block_returns_tuple: bool = False
     before_ffn: str = "attention_layernorm"
+    positions_in_blocks: bool = False
 
     @property
     def elementary(self) -> tuple[str, ...]:
@@ -60,6 +63,10 @@ class Architecture:
     def shares_layers(self) -> bool:
         """Whether all layers share the weights of one block."""
         return re.compile(self.block).groups == 0
+
+    def blocks(self, base: nn.Module) -> list[nn.Module]:
+        """Return the blocks of a base model, the lowest first."""
+        return [module for name, module in base.named_modules() if re.fullmatch(self.block, f"{name}.")]
 
     def locate(self, name: str) -> tuple[str, int | None] | None:
         """Return (elementary module, layer or ``None``) of a backbone parameter, or ``None`` if nothing matches.
@@ -144,6 +151,7 @@ MPNET = Architecture(
     ),
     absent=_DENSE_IN_HEAD,
     block_returns_tuple=True,
+    positions_in_blocks=True,
 )
 
 DEBERTA_V2 = Architecture(
@@ -178,6 +186,7 @@ DEBERTA_V2 = Architecture(
         }
     ),
     block_returns_tuple=True,
+    positions_in_blocks=True,
 )
 
 _FUSED = "its query, key and value projections are one matrix, Wqkv: module=query_key_value"
@@ -197,6 +206,7 @@ MODERNBERT = Architecture(
     outside=MappingProxyType({"embeddings": r"embeddings\.", "final_layernorm": r"final_norm\."}),
     beside=MappingProxyType({"prediction_head": r"head\."}),
     before_ffn="output_layernorm",
+    positions_in_blocks=True,
     absent=MappingProxyType(
         {
             "query": _FUSED,
