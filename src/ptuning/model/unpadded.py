@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ptuning.selection import architecture_of
 
 
-def is_joined(rows: int, tokens: int, mask: Tensor | None) -> bool:
+def is_joined(rows: int, tokens: int, mask: Tensor) -> bool:
     """Say whether what has so many rows and tokens is joined, if it meets a ``mask`` [rows, 1, seq, seq]."""
-    return mask is not None and rows == 1 and (len(mask) > 1 or mask.shape[-1] != tokens)
+    return rows == 1 and (len(mask) > 1 or mask.shape[-1] != tokens)
 
 
 class Places(NamedTuple):
