@@ -3,7 +3,7 @@
 All of a block but its attention computes each token by itself. So before the first block the tokens of all rows are
 joined to one row, [1, tokens, hidden], and before the last one, most of which is computed for the first token only
 (:mod:`ptuning.model.first_token`), they are put back. The mask stays that of the rows: by the difference
-:func:`ptuning.model.attention.batched_attention` knows what it has been given, and attends row by row.
+:func:`ptuning.model.attention.batched_attention` knows what it has been given, and parts the rows again.
 """
 
 from typing import Any, NamedTuple, cast
