@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.model import attention, dropout
+from ptuning.model import dropout
 from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.pieces import even_pieces, loss_in_pieces, tokens_of_a_piece
@@ -80,8 +80,7 @@ def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str)
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_has_the_gradients_of_the_whole_batch(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (attention, dropout):
-        monkeypatch.setattr(module, "draw_mask", lambda like, p: torch.ones_like(like))  # no zeros, no scale
+    monkeypatch.setattr(dropout, "draw_mask", lambda like, p: torch.ones_like(like))  # no zeros, no scale
     task, backbone = TASKS["stsb"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
     data = GlueDataModule(SyntheticSource(task, {"train": 20}), load_tokenizer(backbone), max_length=40)
     batch = data.split("train")[list(range(20))]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import ptuning
 from conftest import TINY, Train, run_in
@@ -21,7 +21,7 @@ from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.errors import ConfigError, Interrupted, RunError
 from ptuning.model.backbone import backbone_hash, input_names
-from ptuning.model.classifier import GlueClassifier
+from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.delta import read_delta
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
@@ -220,6 +220,31 @@ def test_a_cached_run_goes_on_exactly_predicts_and_gives_its_model_back(
         for batch in data.eval_dataloader("validation"):
             found = model(**{name: batch[name] for name in input_names(model)}).logits
             torch.testing.assert_close(found, logits[batch["index"]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_evaluation_behind_a_prefix_leaves_out_what_training_does(variant: str) -> None:
+    model: Any = tiny(variant)
+    if architecture_of(model).shares_layers:
+        return  # its whole encoder is the prefix, or there is none
+    prefix = FrozenPrefix(model, 1)
+    classifier = GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3), prefix=prefix).eval()
+    inputs = batch_for(model)
+    batch = {**inputs, "prefix": states_behind(prefix, inputs), "index": torch.arange(4), "labels": torch.zeros(4)}
+    last, name = count_layers(model) - 1, "output"
+    met: list[int] = []
+    for path, module in model.base_model.named_modules():
+        if type(module) is nn.Linear and architecture_of(model).locate(f"{path}.weight") == (name, last):
+            module.register_forward_pre_hook(lambda _, given: met.append(given[0].shape[:-1].numel()))
+    classifier.on_validation_epoch_start()
+    classifier.validation_step(batch, 0)
+    assert sum(met) == 4, "the last block is computed for the first token of each row alone"
+    met.clear()
+    expected = model(**inputs).logits
+    assert sum(met) == inputs["input_ids"].numel()
+    found = classifier._answers(0)
+    assert torch.equal(found.index, torch.arange(4))
+    torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_below_the_blocks_to_cache_is_the_live_run(train: Train, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ptuning.model import attention, dropout
+from ptuning.model import dropout
 from ptuning.model.backbone import input_names, load_model
 from ptuning.model.classifier import GlueClassifier, Optimisation
 from ptuning.model.prefix import FrozenPrefix
@@ -61,8 +61,7 @@ def test_joined_rows_are_known_by_their_mask(
 
 def made(family: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, GlueClassifier, dict[str, Tensor]]:
     """Return (model, its classifier, four rows), with masks of dropout that drop nothing."""
-    for module in (attention, dropout):
-        monkeypatch.setattr(module, "draw_mask", lambda like, p: torch.ones_like(like))
+    monkeypatch.setattr(dropout, "draw_mask", lambda like, p: torch.ones_like(like))
     source = find_backbone("random:tiny", config={**SIZES, "model_type": family})
     model: Any = load_model(source, RTE, 1, attention_dropout=0.1)
     classifier = GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3))

@@ -8,7 +8,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ptuning.model.dropout import draw_mask
+from ptuning.model.absorbed import absorbed_projections, attend_to_states
+from ptuning.model.dropout import drop
 from ptuning.model.unpadded import find_tokens, is_joined, join, part
 from ptuning.selection import known_architecture
 
@@ -30,15 +31,16 @@ def batched_attention(
 
     Without dropout, so in evaluation too, on other devices and where it is compiled, it is torch's
     ``scaled_dot_product_attention``, the default of transformers, bit for bit. With dropout, for which torch has no
-    fused kernel on a CPU, it is the same mathematics with a mask from :func:`ptuning.model.dropout.draw_mask`.
+    fused kernel on a CPU, it is the same mathematics with cheap masks, by :func:`ptuning.model.dropout.drop`.
 
     Parameters
     ----------
     module
         The attention module that calls.
     query, key, value
-        [batch, heads, seq, width]. Of a query that is expanded over seq, one is computed and its output expanded. Rows
-        may come joined to one without padding (:mod:`ptuning.model.unpadded`); then so does the output.
+        [batch, heads, seq, width]. Of a query that is expanded over seq, one is computed and its output expanded; keys
+        and values may then be hidden states (:mod:`ptuning.model.absorbed`). Rows may come joined to one without
+        padding (:mod:`ptuning.model.unpadded`); then so does the output.
     attention_mask
         True where a key takes part, broadcastable to [batch, heads, seq, seq]; ``None`` for everywhere.
     dropout
@@ -50,6 +52,10 @@ def batched_attention(
     if attention_mask is not None and is_joined(len(query), tokens, attention_mask):
         places = find_tokens(attention_mask)
         query, key, value = (part(x.transpose(1, 2), places).transpose(1, 2) for x in (query, key, value))
+    if absorbed := absorbed_projections(module, query):
+        states, mask = value.transpose(1, 2).flatten(2), None if attention_mask is None else attention_mask[..., :1, :]
+        output = attend_to_states(absorbed, query[:, :, :1], states, mask, dropout, scaling)
+        return output.expand(-1, tokens, -1, -1), None
     if query.stride(2) == 0:  # one query stands for all (ptuning.model.first_token)
         query = query[:, :, :1]
         attention_mask = None if attention_mask is None else attention_mask[..., :1, :]
@@ -70,7 +76,7 @@ def _attend(
     if attention_mask is not None:
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
-    output = torch.matmul(weights * draw_mask(weights, dropout), value)
+    output = torch.matmul(drop(weights, dropout), value)
     return output.transpose(1, 2)
 
 

@@ -21,8 +21,9 @@ from ptuning.model.casts import FrozenCasts
 from ptuning.model.dropout import use_lane_dropout
 from ptuning.model.first_token import skip_unread_tokens
 from ptuning.model.partial import MovingParts, compact_places, moving_values
-from ptuning.model.pieces import loss_in_pieces, sparse_embeddings
+from ptuning.model.pieces import logits_in_pieces, loss_in_pieces, sparse_embeddings
 from ptuning.model.prefix import FrozenPrefix
+from ptuning.model.shortcuts import in_evaluation
 from ptuning.model.unpadded import skip_padding
 from ptuning.selection import describe, known_architecture
 from ptuning.tasks import Task
@@ -160,9 +161,8 @@ class GlueClassifier(pl.LightningModule):
         total = len(batch["labels"])
 
         def share(rows: Tensor, longest: int) -> Tensor:
-            padded = (*self.inputs, *(("prefix",) if self.prefix else ()))
-            piece = {name: batch[name][rows, :longest] for name in padded}
-            return self.loss(self(piece), batch["labels"][rows]) * (len(rows) / total)
+            logits = self(self._piece(batch, rows, longest))
+            return self.loss(logits, batch["labels"][rows]) * (len(rows) / total)
 
         moving = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         # A family that is not in the table may draw from torch's own generator, which threads would share. And a head
@@ -172,6 +172,10 @@ class GlueClassifier(pl.LightningModule):
         lengths, width = batch["attention_mask"].sum(1), int(config.hidden_size)
         with sparse_embeddings(self.model):
             return loss_in_pieces(share, lengths, moving, width, in_threads=bool(threads))
+
+    def _piece(self, batch: Batch, rows: Tensor, longest: int) -> Batch:
+        padded = (*self.inputs, *(("prefix",) if self.prefix else ()))
+        return {name: batch[name][rows, :longest] for name in padded}
 
     def on_fit_start(self) -> None:
         """Cast what is frozen once, if it is multiplied in mixed precision."""
@@ -207,7 +211,19 @@ class GlueClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect the answers of one batch."""
-        self._collected[dataloader_idx].append((batch["index"], self(batch), batch["labels"]))
+        self._collected[dataloader_idx].append((batch["index"], self._evaluated(batch), batch["labels"]))
+
+    def _evaluated(self, batch: Batch) -> Tensor:
+        """Return logits [batch, outputs]: the model's bit for bit, behind a cached prefix to rounding, and faster."""
+        if self.prefix is None or self.prefix.first_token_only or batch["input_ids"].device.type != "cpu":
+            return self(batch)  # type: ignore[no-any-return]
+
+        def logits(rows: Tensor, longest: int) -> Tensor:
+            with in_evaluation():
+                return self(self._piece(batch, rows, longest))  # type: ignore[no-any-return]
+
+        config: Any = self.model.config
+        return logits_in_pieces(logits, batch["attention_mask"].sum(1), int(config.hidden_size))
 
     def on_validation_epoch_end(self) -> None:
         """Score every dev set as a whole, in the data's own order."""

@@ -47,6 +47,11 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
     return mask.mul_(_LANES / (_LANES - dropped))
 
 
+def drop(input: Tensor, p: float) -> Tensor:
+    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, by :func:`draw_mask`."""
+    return input * draw_mask(input, p)
+
+
 class LaneDropout(nn.Dropout):
     """``nn.Dropout`` that draws its masks by :func:`draw_mask` where it trains on a CPU and is not compiled."""
 
@@ -55,7 +60,7 @@ class LaneDropout(nn.Dropout):
         cheap = input.device.type == "cpu" and not torch.compiler.is_compiling()  # which fuses torch's own
         if not self.training or self.p == 0 or self.p == 1 or not cheap:
             return super().forward(input)
-        return input * draw_mask(input, self.p)
+        return drop(input, self.p)
 
 
 def use_lane_dropout(model: nn.Module) -> None:

@@ -19,8 +19,8 @@ from ptuning.model.threads import side_by_side
 _TOKENS, _WIDTH = 1000, 384
 """Tokens of a piece, where hidden states are up to so wide (benchmarks/README.md has the measurement)."""
 
-Share = Callable[[Tensor, int], Tensor]
-"""Rows of a batch and the tokens of their longest → their share of the batch's loss, with its graph."""
+OfPiece = Callable[[Tensor, int], Tensor]
+"""Rows of a batch and the tokens of their longest → what is computed of them."""
 Gradients = list[Tensor | None]
 
 
@@ -67,14 +67,14 @@ def sparse_embeddings(model: nn.Module) -> Iterator[None]:
 
 
 def loss_in_pieces(
-    share: Share, lengths: Tensor, parameters: Sequence[nn.Parameter], width: int, in_threads: bool
+    share: OfPiece, lengths: Tensor, parameters: Sequence[nn.Parameter], width: int, in_threads: bool
 ) -> Tensor:
     """Return the loss of a batch; its backward pass hands out gradients that are computed here already.
 
     Parameters
     ----------
     share
-        What a piece adds to the loss. Called in several threads at once.
+        What a piece adds to the loss, with its graph. Called in several threads at once.
     lengths
         Tokens of each row, [rows].
     parameters
@@ -84,12 +84,44 @@ def loss_in_pieces(
     in_threads
         Whether pieces may run in threads of their own, as many as torch may use.
     """
-    order = torch.argsort(lengths, descending=True, stable=True)
-    tokens: list[int] = lengths[order].clamp(min=1).tolist()
-    pieces = [(order[rows], tokens[rows.start]) for rows in even_pieces(tokens, tokens_of_a_piece(width))]
+    pieces = _cut(lengths, width)
     seeds: list[int] = torch.randint(2**62, (len(pieces),)).tolist()  # so masks follow from torch's seed
     jobs = [partial(_compute, share, rows, longest, seed) for (rows, longest), seed in zip(pieces, seeds, strict=True)]
     return cast(Tensor, _InPieces.apply(jobs, in_threads, *parameters))  # type: ignore[no-untyped-call]
+
+
+def logits_in_pieces(logits: OfPiece, lengths: Tensor, width: int) -> Tensor:
+    """Return the logits of a batch, [rows, outputs], without a graph, computed by as many threads as torch may use.
+
+    Parameters
+    ----------
+    logits
+        Those of a piece.
+    lengths, width
+        As for :func:`loss_in_pieces`.
+    """
+    pieces = _cut(lengths, width)
+    autocast = _autocast_of_this_thread()
+
+    def work(piece: tuple[Tensor, int]) -> Tensor:
+        with torch.inference_mode(), autocast():
+            return logits(*piece)
+
+    found = torch.cat(list(side_by_side(work, pieces, min(torch.get_num_threads(), len(pieces)))))
+    return found[torch.argsort(torch.cat([rows for rows, _ in pieces]))]
+
+
+def _cut(lengths: Tensor, width: int) -> list[tuple[Tensor, int]]:
+    """Return (its rows, the tokens of its longest) of each piece."""
+    order = torch.argsort(lengths, descending=True, stable=True)
+    tokens: list[int] = lengths[order].clamp(min=1).tolist()
+    return [(order[rows], tokens[rows.start]) for rows in even_pieces(tokens, tokens_of_a_piece(width))]
+
+
+def _autocast_of_this_thread() -> Callable[[], torch.autocast]:
+    """Return what gives another thread the autocast of this one, which is known to it alone."""
+    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    return lambda: torch.autocast("cpu", dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 class _InPieces(torch.autograd.Function):
@@ -98,8 +130,7 @@ class _InPieces(torch.autograd.Function):
         workers = min(torch.get_num_threads(), len(jobs)) if in_threads else 1
         # To and fro, so that every worker gets long rows and short ones, and the same ones each time.
         shares = [[*jobs[n :: 2 * workers], *jobs[2 * workers - 1 - n :: 2 * workers]] for n in range(workers)]
-        state = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-        work = partial(_work, parameters=parameters, autocast=state)
+        work = partial(_work, parameters=parameters, autocast=_autocast_of_this_thread())
         (loss, gradients), *others = side_by_side(work, shares, workers)
         for other_loss, other in others:
             loss = loss + other_loss
@@ -118,11 +149,10 @@ class _InPieces(torch.autograd.Function):
         return (None, None, *gradients)
 
 
-def _work(jobs: Sequence[Any], parameters: Sequence[Tensor], autocast: tuple[bool, torch.dtype]) -> Any:
+def _work(jobs: Sequence[Any], parameters: Sequence[Tensor], autocast: Callable[[], torch.autocast]) -> Any:
     """Return (loss, gradients) of some pieces, one after the other."""
     loss, gradients = torch.zeros(()), None
-    enabled, dtype = autocast  # which is known to the thread that switched it on alone, as is the next line
-    with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled, cache_enabled=False):
+    with torch.enable_grad(), autocast():  # which is each thread's own too
         for job in jobs:
             share, found = job(parameters)
             loss = loss + share
@@ -130,7 +160,7 @@ def _work(jobs: Sequence[Any], parameters: Sequence[Tensor], autocast: tuple[boo
     return loss, gradients
 
 
-def _compute(share: Share, rows: Tensor, longest: int, seed: int, parameters: Sequence[Tensor]) -> Any:
+def _compute(share: OfPiece, rows: Tensor, longest: int, seed: int, parameters: Sequence[Tensor]) -> Any:
     with masks_from(seed):
         loss = share(rows, longest)
     return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))

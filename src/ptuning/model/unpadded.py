@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from ptuning.model.shortcuts import shortened_on_cpu
 from ptuning.selection import architecture_of
 
 
@@ -98,8 +99,11 @@ class _HandOn:
     def __call__(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         states, *others = given
         mask = named["attention_mask"] if "attention_mask" in named else others[0]
-        plain = not module.training or states.device.type != "cpu" or torch.compiler.is_compiling()
-        if plain or mask is None or is_joined(len(states), states.shape[1], mask) == self.joined:
+        if (
+            not shortened_on_cpu(module, states)
+            or mask is None
+            or is_joined(len(states), states.shape[1], mask) == self.joined
+        ):
             return None
         return ((join if self.joined else part)(states, find_tokens(mask)), *others), named
 
