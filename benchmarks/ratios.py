@@ -19,9 +19,9 @@ DIFFERENCES = {
     "ours": (
         "warm-up over round(6 %) = w steps with (n + 1)/(w + 1) of the rate in step n from 0. On a CPU a batch is "
         "computed in pieces of like length, one per thread, without padding (the same loss), and dropout rates are "
-        "rounded to 1/65536. In training the last block leaves out all but keys and values of tokens that the head "
-        "does not read. A cached prefix has no dropout; its one pass counts as training. Keeps checkpoints, the best "
-        "weights and predictions."
+        "rounded to 1/65536. In training the last block leaves out of other tokens that the head does not read all but "
+        "their part in its attention, and with a cached prefix in evaluation too. A cached prefix has no dropout; its "
+        "one pass counts as training. Keeps checkpoints, the best weights and predictions."
     ),
     "ours-live": ("as ours, with nothing cached, so with dropout everywhere."),
     "trainer": (
