@@ -14,7 +14,8 @@ from ptuning.console import quiet
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import LocalSource
 from ptuning.model.backbone import load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
 from ptuning.selection import known_architecture, select, set_trainable
 from ptuning.tasks import get_task

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ptuning.model import dropout
 from ptuning.model.absorbed import Projections, absorb_projections, absorbed_projections, attend_to_states
 from ptuning.model.backbone import load_model
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
 from ptuning.model.dropout import masks_from
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.shortcuts import in_evaluation
 from ptuning.model.source import find_backbone
 from ptuning.tasks import TASKS

@@ -27,8 +27,9 @@ from ptuning.model.backbone import (
     load_tokenizer,
     usable_positions,
 )
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import BackboneSource, find_backbone
 from ptuning.plan import make_plan
 from ptuning.selection import ARCHITECTURES, GROUPS, architecture_of, count_modules, list_modules, select

@@ -12,8 +12,9 @@ from conftest import Train
 from ptuning.config import compose
 from ptuning.errors import ConfigError, RunError
 from ptuning.model.backbone import load_model
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
 from ptuning.model.compiled import CompiledForward
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
 from ptuning.plan import compiles, make_plan
 from ptuning.selection import select, set_trainable

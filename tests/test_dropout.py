@@ -15,8 +15,9 @@ from ptuning.errors import BackboneError, ConfigError
 from ptuning.model import dropout
 from ptuning.model.attention import batched_attention
 from ptuning.model.backbone import input_names, load_model
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
 from ptuning.model.dropout import LaneDropout, draw_mask
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
 from ptuning.plan import make_plan
 from ptuning.tasks import TASKS

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import ptuning.model.classifier
 from ptuning.model import dropout
 from ptuning.model.backbone import load_model
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
 from ptuning.selection import ARCHITECTURES, architecture_of
 from ptuning.tasks import TASKS

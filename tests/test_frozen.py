@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Train
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
+from ptuning.model.optimisation import Optimisation
 from ptuning.selection import ARCHITECTURES, architecture_of, select, set_trainable
 from ptuning.tasks import TASKS
 from test_architectures import tiny

@@ -13,7 +13,8 @@ from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.model import dropout
 from ptuning.model.backbone import load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.pieces import even_pieces, loss_in_pieces, tokens_of_a_piece
 from ptuning.model.source import find_backbone
 from ptuning.tasks import TASKS

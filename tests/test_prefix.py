@@ -21,8 +21,9 @@ from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.errors import ConfigError, Interrupted, RunError
 from ptuning.model.backbone import backbone_hash, input_names
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
 from ptuning.model.delta import read_delta
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.model.states import DTYPES, HiddenStates, StateStore, Wanted

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ptuning.model import dropout
 from ptuning.model.backbone import input_names, load_model
-from ptuning.model.classifier import GlueClassifier, Optimisation
+from ptuning.model.classifier import GlueClassifier
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.source import find_backbone
 from ptuning.model.unpadded import find_tokens, is_joined, join, part

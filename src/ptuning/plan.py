@@ -15,7 +15,7 @@ from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, Synthetic
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
 from ptuning.model.backbone import attention_dropout_key, load_skeleton, usable_positions
-from ptuning.model.classifier import Optimisation
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import BackboneSource, find_backbone
 from ptuning.schema import Config, TrainerConfig
 from ptuning.selection import (

@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 
 from ptuning import metrics
 from ptuning.data.tokens import Batch
@@ -20,42 +19,14 @@ from ptuning.model.backbone import input_names
 from ptuning.model.casts import FrozenCasts
 from ptuning.model.dropout import use_lane_dropout
 from ptuning.model.first_token import skip_unread_tokens
+from ptuning.model.optimisation import Optimisation
 from ptuning.model.partial import MovingParts, compact_places, moving_values
 from ptuning.model.pieces import logits_in_pieces, loss_in_pieces, sparse_embeddings
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.shortcuts import in_evaluation
 from ptuning.model.unpadded import skip_padding
-from ptuning.selection import describe, known_architecture
+from ptuning.selection import known_architecture
 from ptuning.tasks import Task
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How the moving weights are trained.
-
-    Attributes
-    ----------
-    lr
-        Peak learning rate.
-    head_lr
-        Peak learning rate of the head.
-    weight_decay
-        Decoupled weight decay of matrices; LayerNorm weights and biases have none.
-    warmup
-        Share of the optimiser steps in which the learning rate rises from 0.
-    schedule
-        ``linear`` (falls to 0 at the last step) or ``constant`` after the warm-up.
-    betas, eps
-        AdamW's.
-    """
-
-    lr: float
-    head_lr: float
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    schedule: str = "linear"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
 
 
 @dataclass(frozen=True)
@@ -257,35 +228,13 @@ class GlueClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over what moves, with warm-up and decay counted in optimiser steps."""
-        chosen = self.optimisation
-        head = set(describe(self.model, ()).head_names)
-        parts = self._parts = MovingParts(self.model, self.indices)
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [
-                    parts.parameter(name, parameter)
-                    for name, parameter in self.model.named_parameters()
-                    if parameter.requires_grad and (name in head) == in_head and (parameter.dim() >= 2) == decays
-                ],
-                "lr": chosen.head_lr if in_head else chosen.lr,
-                # What has fewer than two dimensions is a bias or a LayerNorm weight.
-                "weight_decay": chosen.weight_decay if decays else 0.0,
-            }
-            for in_head in (False, True)
-            for decays in (True, False)
-        ]
-        optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=chosen.lr,
-            betas=chosen.betas,
-            eps=chosen.eps,
-            fused=str(self.trainer.precision) != "16-mixed",  # a loss scaler and clipping need it in two steps
-        )
-        parts.join(optimizer)
+        self._parts = MovingParts(self.model, self.indices)
+        fused = str(self.trainer.precision) != "16-mixed"  # a loss scaler and clipping need it in two steps
+        optimizer = self.optimisation.optimizer(self.model, self._parts, fused)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             steps = int(self.trainer.estimated_stepping_batches)
-        schedule = LambdaLR(optimizer, _factors(steps, round(chosen.warmup * steps), chosen.schedule))
+        schedule = self.optimisation.scheduler(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -349,15 +298,3 @@ class GlueClassifier(pl.LightningModule):
             whole = parameters[name].detach().cpu().clone()
             whole.view(-1)[index] = checkpoint["state_dict"][f"model.{name}"].cpu()
             checkpoint["state_dict"][f"model.{name}"] = whole
-
-
-class _factors:
-    def __init__(self, steps: int, warmup: int, schedule: str) -> None:
-        self.steps, self.warmup, self.schedule = steps, warmup, schedule
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        if self.schedule == "constant":
-            return 1.0
-        return max(0.0, (self.steps - step) / max(1, self.steps - self.warmup))
