@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ptuning.model import dropout
 from ptuning.model.absorbed import Projections, absorb_projections, absorbed_projections, attend_to_states
+from ptuning.model.attention import NAME
 from ptuning.model.backbone import load_model
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.dropout import masks_from
@@ -48,7 +49,7 @@ def test_it_is_attention_with_keys_and_values(
         weights = dropout.drop(weights, rate)
     expected = (weights @ apart(value)).transpose(1, 2)
     with masks_from(seed):
-        found = attend_to_states(Projections(key, value), query, states, mask, rate, 0.3)
+        found = attend_to_states(Projections(key, value, NAME), query, states, mask, rate, 0.3)
     assert found.shape == (rows, 1, heads, width)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(
@@ -68,7 +69,7 @@ def attention_of(family: str) -> tuple[Any, nn.Module]:
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
 def test_it_is_used_in_training_and_in_evaluation_where_asked(family: str) -> None:
-    _, attention = attention_of(family)
+    model, attention = attention_of(family)
     states = torch.zeros(1, 2, SIZES["hidden_size"])
     key = next(module for name, module in attention.named_modules() if name in ("key", "k_lin"))
     assert absorbed_projections(attention, states)
@@ -79,6 +80,10 @@ def test_it_is_used_in_training_and_in_evaluation_where_asked(family: str) -> No
     with in_evaluation():
         assert absorbed_projections(attention, states)
         assert key(states) is states
+    attention.train()
+    model.set_attn_implementation("eager")  # which knows nothing of it
+    assert absorbed_projections(attention, states) is None
+    assert key(states) is not states
 
 
 @pytest.mark.parametrize("family", ["mpnet", "deberta-v2", "modernbert", "albert"])

@@ -6,7 +6,7 @@ instead of W·x once for a token; and a mean of values W·x + b is W times the m
 (:mod:`ptuning.model.first_token`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,14 @@ _PLACE = "absorbed_projections"
 
 
 class Projections(NamedTuple):
-    """The linear layers of an attention module that makes keys and values of hidden states, both [hidden, hidden]."""
+    """The linear layers of an attention module that makes keys and values of hidden states, both [hidden, hidden].
+
+    ``function`` is the name of the attention function that can do without them.
+    """
 
     key: nn.Linear
     value: nn.Linear
+    function: str
 
 
 def attend_to_states(
@@ -73,36 +77,37 @@ def _by_head(layer: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
 class _HandOn:
     """Takes the place of a key's or a value's forward: hands its input on where the attention does without it."""
 
-    def __init__(self, layer: nn.Linear, attention: nn.Module) -> None:
+    def __init__(self, layer: nn.Linear, attention: Any) -> None:
         self.layer = layer
         self.attention = attention
 
     def __call__(self, states: Tensor) -> Tensor:
-        if shortened_on_cpu(self.attention, states):
+        if absorbed_projections(self.attention, states):
             return states
         keys_or_values: Tensor = type(self.layer).forward(self.layer, states)
         return keys_or_values
 
 
-def absorb_projections(attention: nn.Module, key: nn.Module, value: nn.Module) -> None:
-    """Let an attention module call its attention function with hidden states for keys and values.
+def absorb_projections(attention: Any, key: nn.Module, value: nn.Module) -> None:
+    """Let an attention module call the attention function that it has now with hidden states for keys and values.
 
     So it does in training on a CPU. It stays as it is if its keys and values are not plain projections of the width of
     its hidden states.
     """
-    plain = [
-        layer
-        for layer in (key, value)
-        if type(layer) is nn.Linear and layer.in_features == layer.out_features and layer.bias is not None
-    ]
-    if len(plain) < 2:
+    if not (_is_plain(key) and _is_plain(value)):
         return
-    for layer in plain:
+    for layer in (key, value):
         vars(layer)["forward"] = _HandOn(layer, attention)
-    vars(attention)[_PLACE] = Projections(*plain)
+    vars(attention)[_PLACE] = Projections(key, value, attention.config._attn_implementation)
 
 
-def absorbed_projections(attention: nn.Module, states: Tensor) -> Projections | None:
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    return type(layer) is nn.Linear and layer.in_features == layer.out_features and layer.bias is not None
+
+
+def absorbed_projections(attention: Any, states: Tensor) -> Projections | None:
     """Return the projections of an attention module that now hands on hidden states for keys and values."""
     found: Projections | None = vars(attention).get(_PLACE)
-    return found if found and shortened_on_cpu(attention, states) else None
+    if found is None or not shortened_on_cpu(attention, states):
+        return None
+    return found if attention.config._attn_implementation == found.function else None
