@@ -53,9 +53,9 @@ def attend_to_states(
     scaling
         Factor of the products of queries and keys, by default 1/√width.
     """
-    heads, width = query.shape[1], query.shape[3]
-    key, key_bias = _by_head(projections.key, heads)
-    value, value_bias = _by_head(projections.value, heads)
+    width = query.shape[3]
+    key, key_bias = _by_head(projections.key, query)
+    value, value_bias = _by_head(projections.value, query)
     asking = query[:, :, 0].transpose(0, 1) * (width**-0.5 if scaling is None else scaling)  # [heads, batch, width]
     asked = torch.bmm(asking, key).transpose(0, 1)  # [batch, heads, hidden]
     scores = torch.bmm(asked, states.transpose(1, 2)) + (asking * key_bias).sum(-1).t()[:, :, None]
@@ -69,9 +69,10 @@ def attend_to_states(
     return output.transpose(0, 1)[:, None]
 
 
-def _by_head(layer: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
-    """Return (weight [heads, width, hidden], bias [heads, 1, width])."""
-    return layer.weight.unflatten(0, (heads, -1)), layer.bias.unflatten(0, (heads, 1, -1))
+def _by_head(layer: nn.Linear, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (weight [heads, width, hidden], bias [heads, 1, width] in the query's type, as autocast has it)."""
+    heads = query.shape[1]
+    return layer.weight.unflatten(0, (heads, -1)), layer.bias.unflatten(0, (heads, 1, -1)).to(query.dtype)
 
 
 class _HandOn:
