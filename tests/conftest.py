@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 import ptuning.run
 from ptuning.config import config_folder
 from ptuning.errors import Interrupted
+from ptuning.model import dropout, joined_attention
 from ptuning.model.classifier import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +76,21 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+
+
+@pytest.fixture
+def nothing_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let dropout in training drop nothing and scale nothing."""
+    monkeypatch.setattr(dropout, "dropped_lanes", lambda p: 0)
+
+
+@pytest.fixture(params=["in C", "by torch"])
+def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attention in training be computed in either way."""
+    if request.param == "by torch":
+        monkeypatch.setattr(joined_attention, "library", lambda: None)
+    elif joined_attention.library() is None:
+        pytest.skip("there is no compiler here")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from test_architectures import SIZES, VARIANTS, tiny
 
 RTE = TASKS["rte"]
 MANY = 1 << 20
+ATTENTION_RATE = 0.25
 
 
 def within(seen: float, expected: float, deviation: float) -> bool:
@@ -125,29 +126,24 @@ def rows(model: Any) -> dict[str, Tensor]:
     return {name: inputs[name] for name in input_names(model)}
 
 
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_evaluation_keeps_its_bits_and_training_without_its_zeros_is_evaluation(
     variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
-    plain: Any = load_model(source, RTE, 1, attention_dropout=0.1).eval()
+    plain: Any = load_model(source, RTE, 1, attention_dropout=ATTENTION_RATE).eval()
     inputs = rows(plain)
     expected = plain(**inputs).logits
-    model: Any = load_model(source, RTE, 1, attention_dropout=0.1)
+    model: Any = load_model(source, RTE, 1, attention_dropout=ATTENTION_RATE)
     GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3))
     assert torch.equal(model.eval()(**inputs).logits, expected)
 
-    drawn: list[Tensor] = []
-
-    def ones(like: Tensor, p: float) -> Tensor:
-        drawn.append(like)
-        return torch.ones_like(like)
-
-    monkeypatch.setattr(dropout, "draw_mask", ones)
+    rates: list[float] = []
+    monkeypatch.setattr(dropout, "dropped_lanes", lambda p: rates.append(p) or 0)
     logits = model.train()(**inputs).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
-    tokens = inputs["input_ids"].shape[1]
-    assert sum(like.shape[-1] == tokens for like in drawn) >= 3  # the weights of every block's attention
+    assert rates.count(ATTENTION_RATE) >= 3  # the weights of every block's attention
     names = [name for name, p in model.named_parameters()]
     one = torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)
     two = torch.autograd.grad(expected.square().sum(), list(plain.parameters()), allow_unused=True)

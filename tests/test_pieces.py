@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.model import dropout
 from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.optimisation import Optimisation
@@ -57,6 +56,7 @@ def test_a_batch_in_pieces_has_the_loss_and_gradients_of_the_whole(monkeypatch: 
         torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str) -> None:
     task, backbone = TASKS["rte"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
@@ -79,9 +79,9 @@ def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str)
     assert not torch.equal(step(2, 2)[0], first[0])
 
 
+@pytest.mark.usefixtures("nothing_dropped", "attention")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_family_has_the_gradients_of_the_whole_batch(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dropout, "draw_mask", lambda like, p: torch.ones_like(like))  # no zeros, no scale
+def test_every_family_has_the_gradients_of_the_whole_batch(variant: str) -> None:
     task, backbone = TASKS["stsb"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
     data = GlueDataModule(SyntheticSource(task, {"train": 20}), load_tokenizer(backbone), max_length=40)
     batch = data.split("train")[list(range(20))]

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ptuning.model import dropout
 from ptuning.model.backbone import input_names, load_model
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.optimisation import Optimisation
@@ -60,9 +59,8 @@ def test_joined_rows_are_known_by_their_mask(
     assert is_joined(rows, tokens, mask_of(lengths, seq)) == joined
 
 
-def made(family: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, GlueClassifier, dict[str, Tensor]]:
-    """Return (model, its classifier, four rows), with masks of dropout that drop nothing."""
-    monkeypatch.setattr(dropout, "draw_mask", lambda like, p: torch.ones_like(like))
+def made(family: str) -> tuple[Any, GlueClassifier, dict[str, Tensor]]:
+    """Return (model, its classifier, four rows)."""
     source = find_backbone("random:tiny", config={**SIZES, "model_type": family})
     model: Any = load_model(source, RTE, 1, attention_dropout=0.1)
     classifier = GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3))
@@ -86,8 +84,8 @@ def tokens_met(model: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
-def test_padding_is_skipped_in_training_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _, inputs = made(family, monkeypatch)
+def test_padding_is_skipped_in_training_alone(family: str) -> None:
+    model, _, inputs = made(family)
     met, architecture = tokens_met(model), architecture_of(model)
     model(**inputs)
     places, tokens, rows = len(LENGTHS) * max(LENGTHS), sum(LENGTHS), len(LENGTHS)
@@ -100,11 +98,10 @@ def test_padding_is_skipped_in_training_alone(family: str, monkeypatch: pytest.M
     assert met == 3 * [places]
 
 
+@pytest.mark.usefixtures("nothing_dropped", "attention")
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
-def test_rows_know_nothing_of_each_other_and_are_what_they_are_alone(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, _, inputs = made(family, monkeypatch)
+def test_rows_know_nothing_of_each_other_and_are_what_they_are_alone(family: str) -> None:
+    model, _, inputs = made(family)
     together = model(**inputs).logits
     moving = list(model.parameters())
     gradients = torch.autograd.grad(together.square().sum(), moving, allow_unused=True)
@@ -114,14 +111,16 @@ def test_rows_know_nothing_of_each_other_and_are_what_they_are_alone(
     torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_one_row_may_be_padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _, inputs = made("bert", monkeypatch)
+@pytest.mark.usefixtures("nothing_dropped", "attention")
+def test_one_row_may_be_padded() -> None:
+    model, _, inputs = made("bert")
     one = model(**{name: x[1:2] for name, x in inputs.items()}).logits
     torch.testing.assert_close(one, model(**inputs).logits[1:2], rtol=1e-4, atol=1e-6)
 
 
-def test_blocks_above_a_cached_prefix_skip_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _, inputs = made("bert", monkeypatch)
+@pytest.mark.usefixtures("nothing_dropped", "attention")
+def test_blocks_above_a_cached_prefix_skip_it_too() -> None:
+    model, _, inputs = made("bert")
     prefix = FrozenPrefix(model, 1)
     with prefix.computing() as states_of:
         states = states_of(inputs)
@@ -131,9 +130,10 @@ def test_blocks_above_a_cached_prefix_skip_it_too(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(logits, model.eval()(**inputs).logits, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("nothing_dropped", "attention")
 def test_attention_of_ones_own_is_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptuning.model.classifier.use_batched_attention", lambda model: False)
-    model, _, inputs = made("bert", monkeypatch)
+    model, _, inputs = made("bert")
     met = tokens_met(model)
     model(**inputs)
     assert met == [*2 * [len(LENGTHS) * max(LENGTHS)], len(LENGTHS)]

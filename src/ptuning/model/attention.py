@@ -1,15 +1,18 @@
-"""Attention for training on a CPU: plain batched products, a softmax and a cheap dropout mask."""
+"""Attention for training on a CPU: in C over joined rows, or plain batched products with a cheap dropout mask."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ptuning.model.absorbed import absorbed_projections, attend_to_states
 from ptuning.model.dropout import drop
+from ptuning.model.joined_attention import attend, can_attend, library
+from ptuning.model.shortcuts import shortened
 from ptuning.model.unpadded import find_tokens, is_joined, join, part
 from ptuning.selection import known_architecture
 
@@ -29,9 +32,10 @@ def batched_attention(
 ) -> tuple[Tensor, None]:
     """Return (attention output [batch, seq, heads, width], ``None``), as transformers wants it.
 
-    Without dropout, so in evaluation too, on other devices and where it is compiled, it is torch's
-    ``scaled_dot_product_attention``, the default of transformers, bit for bit. With dropout, for which torch has no
-    fused kernel on a CPU, it is the same mathematics with cheap masks, by :func:`ptuning.model.dropout.drop`.
+    In evaluation, on other devices and where the model is compiled, it is torch's ``scaled_dot_product_attention``, the
+    default of transformers, bit for bit. In training on a CPU it is the same mathematics in C
+    (:mod:`ptuning.model.joined_attention`), and where that cannot be had, in batched products with cheap masks by
+    :func:`ptuning.model.dropout.drop`, as torch has no fused kernel with dropout on a CPU.
 
     Parameters
     ----------
@@ -49,9 +53,7 @@ def batched_attention(
         Factor of the products of queries and keys, by default 1/√width.
     """
     tokens, places = query.shape[2], None
-    if attention_mask is not None and is_joined(len(query), tokens, attention_mask):
-        places = find_tokens(attention_mask)
-        query, key, value = (part(x.transpose(1, 2), places).transpose(1, 2) for x in (query, key, value))
+    plain = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
     if absorbed := absorbed_projections(module, query):
         states, mask = value.transpose(1, 2).flatten(2), None if attention_mask is None else attention_mask[..., :1, :]
         output = attend_to_states(absorbed, query[:, :, :1], states, mask, dropout, scaling)
@@ -59,14 +61,31 @@ def batched_attention(
     if query.stride(2) == 0:  # one query stands for all (ptuning.model.first_token)
         query = query[:, :, :1]
         attention_mask = None if attention_mask is None else attention_mask[..., :1, :]
-    ours = query.device.type == "cpu" and not torch.compiler.is_compiling()
-    if dropout and ours and kwargs.get("position_bias") is None:
+    elif attention_mask is None or is_joined(len(query), tokens, attention_mask):
+        if plain and shortened(module) and can_attend(query):
+            return _attend_in_c(query, key, value, attention_mask, dropout, scaling), None
+        if attention_mask is not None:
+            places = find_tokens(attention_mask)
+            query, key, value = (part(x.transpose(1, 2), places).transpose(1, 2) for x in (query, key, value))
+    if dropout and plain:
         output = _attend(query, key, value, attention_mask, dropout, scaling)
     else:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     return output.expand(-1, tokens, -1, -1) if places is None else join(output, places), None
+
+
+def _attend_in_c(
+    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float, scaling: float | None
+) -> Tensor:
+    rows, heads, tokens, width = query.shape
+    if attention_mask is None:
+        starts = torch.arange(0, rows * tokens + 1, tokens)
+    else:
+        starts = functional.pad(attention_mask[:, 0, 0].sum(1).cumsum(0), (1, 0))
+    query, key, value = (states.transpose(1, 2).reshape(-1, heads, width) for states in (query, key, value))
+    return attend(query, key, value, starts, dropout, scaling).view(rows, tokens, heads, width)
 
 
 def _attend(
@@ -104,4 +123,5 @@ def use_batched_attention(model: Any) -> bool:
     """
     if known_architecture(model) is not None and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
+        library()  # before threads ask for it
     return bool(model.config._attn_implementation == NAME)

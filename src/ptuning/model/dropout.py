@@ -25,6 +25,20 @@ def masks_from(seed: int) -> Iterator[None]:
         _source.generator = None
 
 
+def dropped_lanes(p: float) -> int:
+    """Return of how many in 65536 the rate ``p``, 0 <= p < 1, drops an element; below 65536."""
+    return min(round(p * _LANES), _LANES - 1)
+
+
+def draw_word() -> int:
+    """Return 64 random bits, from :func:`masks_from` or torch's seed as masks are."""
+    return int(_generator().random_raw())
+
+
+def _generator() -> SFC64:
+    return getattr(_source, "generator", None) or SFC64(int(torch.randint(2**62, ())))
+
+
 def draw_mask(like: Tensor, p: float) -> Tensor:
     """Return a dropout mask in the shape and type of ``like``: 0 at the rate ``p``, else what keeps the mean.
 
@@ -39,9 +53,8 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
     p
         Rate of zeros, 0 <= p < 1, rounded to a multiple of 1/65536 below 1.
     """
-    dropped = min(round(p * _LANES), _LANES - 1)
-    generator = getattr(_source, "generator", None) or SFC64(int(torch.randint(2**62, ())))
-    words = torch.from_numpy(generator.random_raw(-(-like.numel() // 4)).view(np.int16))
+    dropped = dropped_lanes(p)
+    words = torch.from_numpy(_generator().random_raw(-(-like.numel() // 4)).view(np.int16))
     lanes = words[: like.numel()].view(like.shape)  # uniform over -32768 … 32767
     mask = lanes.ge_(dropped - _LANES // 2).to(like.dtype)  # in place, as it is the least that passes over memory
     return mask.mul_(_LANES / (_LANES - dropped))

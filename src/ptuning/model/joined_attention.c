@@ -1,0 +1,332 @@
+/* Attention, forward and backward, for rows of tokens that are joined without padding; see joined_attention.py.
+ *
+ * One head of one row at a time, so that all it needs stays in a core's own cache. Of its weights nothing is kept for the
+ * backward pass but their normalisers: they are computed again from these (Dao et al. 2022, FlashAttention), and masks of
+ * dropout are drawn again from the same seed. The vectors are those of GCC and Clang, which fit them to the processor.
+ */
+
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Floats of a vector, and queries at once: what the processor's registers hold. */
+#if defined(__AVX512F__)
+#define W 16
+#define R 8
+#elif defined(__AVX__)
+#define W 8
+#define R 4
+#else
+#define W 4
+#define R 8
+#endif
+#define PAD 16 /* a multiple of both */
+
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef vf unaligned __attribute__((aligned(4)));
+
+/* [tokens][heads][width], the last contiguous */
+typedef struct {
+    float *data;
+    int64_t token, head; /* floats from one to the next */
+} states;
+
+typedef struct {
+    int64_t rows, heads, width;
+    const int64_t *starts; /* of each row its first token, and one past the last row's last */
+    float scale;
+    uint32_t dropped; /* of 65536 weights */
+    uint64_t seed;
+    int64_t threads;
+} shape;
+
+typedef struct {
+    const shape *of;
+    states query, key, value, output;
+    float *normaliser; /* [heads][tokens], the logarithms of sums */
+    states to_output, to_query, to_key, to_value; /* gradients */
+    int64_t first_head;
+    int failed;
+} task;
+
+static inline vf all(float x) { return (vf){0} + x; }
+
+static inline vf choose(vi where, vf x, vf y) { return (vf)(((vi)x & where) | ((vi)y & ~where)); }
+
+/* exp(x) for x <= 0 to within 2 units in the last place, by the polynomial of Cephes' expf; below -87 that of -87. */
+static inline vf exp_of(vf x) {
+    x = choose(x < all(-87.f), all(-87.f), x);
+    vf shifted = x * 1.44269504f + 12582912.f; /* + 1.5 * 2^23: rounds, and leaves the whole number in the last bits */
+    vf n = shifted - 12582912.f;
+    vf r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vf p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.f;
+    return p * (vf)(((vi)shifted << 23) + (127 << 23));
+}
+
+static inline float sum_of(vf x) {
+    float sums[4] = {x[0], x[1], x[2], x[3]};
+    for (int i = 4; i < W; i++) sums[i % 4] += x[i];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+static inline float largest_of(vf x) {
+    float largest = x[0];
+    for (int i = 1; i < W; i++) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+/* Chris Doty-Humphrey's SFC32, one in each lane. */
+typedef struct {
+    vu a, b, c, counter, word;
+    uint32_t dropped;
+    float kept;
+} dropout;
+
+static inline vu next_word(dropout *drop) {
+    vu word = drop->a + drop->b + drop->counter;
+    drop->counter += 1;
+    drop->a = drop->b ^ (drop->b >> 9);
+    drop->b = drop->c + (drop->c << 3);
+    drop->c = ((drop->c << 21) | (drop->c >> 11)) + word;
+    return word;
+}
+
+static uint64_t splitmix(uint64_t *state) { /* Steele, Lea & Flood 2014 */
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* The masks of a head, whichever thread computes it. */
+static dropout dropout_of(const shape *s, int64_t head) {
+    dropout drop = {.dropped = s->dropped, .kept = 65536.f / (65536.f - (float)s->dropped)};
+    uint64_t state = s->seed;
+    for (int64_t i = 0; i <= head; i++) state = splitmix(&state) + (uint64_t)i;
+    for (int i = 0; i < W; i++) {
+        uint64_t one = splitmix(&state), two = splitmix(&state);
+        drop.a[i] = (uint32_t)one, drop.b[i] = (uint32_t)(one >> 32);
+        drop.c[i] = (uint32_t)two, drop.counter[i] = (uint32_t)(two >> 32);
+    }
+    for (int i = 0; i < 12; i++) next_word(&drop);
+    return drop;
+}
+
+/* The masks of one vector: 0 for what is dropped, else what keeps the mean. Every other one takes the words' upper halves. */
+static inline vf mask(dropout *drop, int64_t number) {
+    if (!drop->dropped) return all(1.f);
+    drop->word = number % 2 ? drop->word >> 16 : next_word(drop);
+    return choose((vi)(drop->word & 0xffffu) >= (vi){0} + (int32_t)drop->dropped, all(drop->kept), all(0.f));
+}
+
+static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+static int64_t tokens(const shape *s, int64_t row) { return s->starts[row + 1] - s->starts[row]; }
+
+/* to[padded][wide] = factor * a head of a row, with zeros beyond its n tokens and its width */
+static void take(float *to, states from, const shape *s, int64_t row, int64_t head, int64_t padded, float factor) {
+    int64_t n = tokens(s, row), wide = up(s->width, PAD);
+    const float *at = from.data + s->starts[row] * from.token + head * from.head;
+    for (int64_t i = 0; i < n; i++, at += from.token, to += wide) {
+        int64_t d = 0;
+        for (; d + W <= s->width; d += W) *(vf *)(to + d) = *(const unaligned *)(at + d) * factor;
+        for (; d < s->width; d++) to[d] = at[d] * factor;
+        for (; d < wide; d++) to[d] = 0;
+    }
+    memset(to, 0, sizeof(float) * (size_t)((padded - n) * wide));
+}
+
+static void put(states to, const float *from, const shape *s, int64_t row, int64_t head, float factor) {
+    int64_t wide = up(s->width, PAD);
+    float *at = to.data + s->starts[row] * to.token + head * to.head;
+    for (int64_t i = 0; i < tokens(s, row); i++, at += to.token, from += wide)
+        for (int64_t d = 0; d < s->width; d++) at[d] = from[d] * factor;
+}
+
+/* to[wide][n] = from[n][wide], both multiples of 4; compilers turn blocks of this size in registers */
+static void turn(float *restrict to, const float *restrict from, int64_t n, int64_t wide) {
+    for (int64_t i = 0; i < n; i += 4)
+        for (int64_t d = 0; d < wide; d += 4) {
+            float block[4][4];
+            for (int x = 0; x < 4; x++)
+                for (int y = 0; y < 4; y++) block[x][y] = from[(i + x) * wide + d + y];
+            for (int y = 0; y < 4; y++)
+                for (int x = 0; x < 4; x++) to[(d + y) * n + i + x] = block[x][y];
+        }
+}
+
+/* out[R][columns] = a[R][n] by b[n][columns]; rows of a are `stride` apart */
+static inline void product(float *out, const float *a, int64_t stride, const float *b, int64_t n, int64_t columns) {
+    int64_t j = 0;
+    for (; j + 2 * W <= columns; j += 2 * W) {
+        vf left[R] = {0}, right[R] = {0};
+        for (int64_t x = 0; x < n; x++) {
+            vf one = *(const vf *)(b + x * columns + j), two = *(const vf *)(b + x * columns + j + W);
+            for (int i = 0; i < R; i++) left[i] += one * a[i * stride + x], right[i] += two * a[i * stride + x];
+        }
+        for (int i = 0; i < R; i++)
+            *(vf *)(out + i * columns + j) = left[i], *(vf *)(out + i * columns + j + W) = right[i];
+    }
+    if (j < columns) {
+        vf sum[R] = {0};
+        for (int64_t x = 0; x < n; x++)
+            for (int i = 0; i < R; i++) sum[i] += *(const vf *)(b + x * columns + j) * a[i * stride + x];
+        for (int i = 0; i < R; i++) *(vf *)(out + i * columns + j) = sum[i];
+    }
+}
+
+/* out[n][columns] += a[R][n] turned, by b[R][columns]; rows of a are `stride` apart */
+static inline void spread(float *out, const float *a, int64_t stride, const float *b, int64_t n, int64_t columns) {
+    for (int64_t j = 0; j < columns; j += W) {
+        vf given[R];
+        for (int i = 0; i < R; i++) given[i] = *(const vf *)(b + i * columns + j);
+        for (int64_t x = 0; x < n; x++) {
+            vf sum = *(vf *)(out + x * columns + j);
+            for (int i = 0; i < R; i++) sum += given[i] * a[i * stride + x];
+            *(vf *)(out + x * columns + j) = sum;
+        }
+    }
+}
+
+/* Room for matrices [padded tokens][wide], and for rows of weights. */
+static float *room_for(const shape *s, int64_t matrices, int64_t rows, int64_t *size, int64_t *keys) {
+    int64_t longest = 0;
+    for (int64_t row = 0; row < s->rows; row++)
+        if (tokens(s, row) > longest) longest = tokens(s, row);
+    *keys = up(longest, PAD);
+    *size = *keys * up(s->width, PAD);
+    return aligned_alloc(64, sizeof(float) * (size_t)(matrices * *size + rows * *keys));
+}
+
+static void *forward(void *given) {
+    task *t = given;
+    const shape *s = t->of;
+    int64_t wide = up(s->width, PAD), size, most;
+    float *q = room_for(s, 5, R + 1, &size, &most);
+    if (!q) return t->failed = 1, NULL;
+    float *k = q + size, *turned = k + size, *v = turned + size, *o = v + size, *weights = o + size, *edge = weights + R * most;
+    for (int64_t head = t->first_head; head < s->heads; head += s->threads) {
+        dropout drop = dropout_of(s, head);
+        for (int64_t row = 0; row < s->rows; row++) {
+            int64_t n = tokens(s, row), keys = up(n, PAD);
+            float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
+            take(q, t->query, s, row, head, keys, s->scale);
+            take(k, t->key, s, row, head, keys, 1);
+            take(v, t->value, s, row, head, n, 1);
+            turn(turned, k, keys, wide);
+            for (int64_t j = 0; j < keys; j++) edge[j] = j < n ? 0 : -INFINITY;
+            for (int64_t i = 0; i < n; i += R) {
+                product(weights, q + i * wide, wide, turned, wide, keys);
+                for (int64_t l = 0; l < R; l++) {
+                    float *at = weights + l * keys;
+                    vf largest = all(-INFINITY), total = all(0);
+                    for (int64_t j = 0; j < keys; j += W) {
+                        vf score = *(vf *)(at + j) += *(vf *)(edge + j);
+                        largest = choose(score > largest, score, largest);
+                    }
+                    float shift = largest_of(largest);
+                    for (int64_t j = 0; j < keys; j += W) total += *(vf *)(at + j) = exp_of(*(vf *)(at + j) - shift);
+                    float sum = sum_of(total);
+                    if (i + l < n) normaliser[i + l] = shift + logf(sum);
+                    for (int64_t j = 0; j < keys; j += W) *(vf *)(at + j) *= mask(&drop, j / W) * (1 / sum);
+                }
+                product(o + i * wide, weights, keys, v, n, wide);
+            }
+            put(t->output, o, s, row, head, 1);
+        }
+    }
+    free(q);
+    return NULL;
+}
+
+static void *backward(void *given) {
+    task *t = given;
+    const shape *s = t->of;
+    int64_t wide = up(s->width, PAD), size, most;
+    float *q = room_for(s, 10, 2 * R, &size, &most);
+    if (!q) return t->failed = 1, NULL;
+    float *k = q + size, *k_turned = k + size, *v = k_turned + size, *v_turned = v + size, *o = v_turned + size;
+    float *to_o = o + size, *to_q = to_o + size, *to_k = to_q + size, *to_v = to_k + size;
+    float *weights = to_v + size, *slopes = weights + R * most;
+    for (int64_t head = t->first_head; head < s->heads; head += s->threads) {
+        dropout drop = dropout_of(s, head);
+        for (int64_t row = 0; row < s->rows; row++) {
+            int64_t n = tokens(s, row), keys = up(n, PAD);
+            const float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
+            take(q, t->query, s, row, head, keys, s->scale);
+            take(k, t->key, s, row, head, keys, 1);
+            take(v, t->value, s, row, head, keys, 1);
+            take(o, t->output, s, row, head, keys, 1);
+            take(to_o, t->to_output, s, row, head, keys, 1);
+            turn(k_turned, k, keys, wide);
+            turn(v_turned, v, keys, wide);
+            memset(to_k, 0, sizeof(float) * (size_t)(n * wide));
+            memset(to_v, 0, sizeof(float) * (size_t)(n * wide));
+            for (int64_t i = 0; i < n; i += R) {
+                product(weights, q + i * wide, wide, k_turned, wide, keys);
+                product(slopes, to_o + i * wide, wide, v_turned, wide, keys);
+                for (int64_t l = 0; l < R; l++) {
+                    float *at = weights + l * keys, *slope = slopes + l * keys;
+                    float shift = i + l < n ? normaliser[i + l] : INFINITY; /* no such query: no weights */
+                    vf total = all(0);
+                    for (int64_t d = 0; d < wide; d += W)
+                        total += *(vf *)(o + (i + l) * wide + d) * *(vf *)(to_o + (i + l) * wide + d);
+                    float mean = sum_of(total); /* of the slopes by the weights, as FlashAttention has it */
+                    for (int64_t j = 0; j < keys; j += W) {
+                        vf weight = exp_of(*(vf *)(at + j) - shift), stays = mask(&drop, j / W);
+                        *(vf *)(slope + j) = weight * (*(vf *)(slope + j) * stays - mean);
+                        *(vf *)(at + j) = weight * stays;
+                    }
+                }
+                product(to_q + i * wide, slopes, keys, k, n, wide);
+                spread(to_k, slopes, keys, q + i * wide, n, wide);
+                spread(to_v, weights, keys, to_o + i * wide, n, wide);
+            }
+            put(t->to_query, to_q, s, row, head, s->scale);
+            put(t->to_key, to_k, s, row, head, 1);
+            put(t->to_value, to_v, s, row, head, 1);
+        }
+    }
+    free(q);
+    return NULL;
+}
+
+/* Return 0, or 1 where memory or a thread is not to be had. */
+static int run(void *(*work)(void *), task whole) {
+    int64_t threads = whole.of->threads, failed = 0;
+    task *tasks = malloc(sizeof(task) * (size_t)threads);
+    pthread_t *started = malloc(sizeof(pthread_t) * (size_t)threads);
+    if (!tasks || !started) return free(tasks), free(started), 1;
+    for (int64_t i = 0; i < threads; i++) {
+        tasks[i] = whole;
+        tasks[i].first_head = i;
+        if (i) tasks[i].failed = pthread_create(&started[i], NULL, work, &tasks[i]) ? -1 : 0;
+    }
+    work(&tasks[0]);
+    for (int64_t i = 0; i < threads; i++) {
+        if (i && tasks[i].failed != -1) pthread_join(started[i], NULL);
+        failed |= tasks[i].failed != 0;
+    }
+    return free(tasks), free(started), (int)failed;
+}
+
+int attend(const shape *of, states query, states key, states value, states output, float *normaliser) {
+    return run(forward, (task){.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser});
+}
+
+int attend_backward(const shape *of, states query, states key, states value, states output, float *normaliser,
+                    states to_output, states to_query, states to_key, states to_value) {
+    return run(backward, (task){.of = of, .query = query, .key = key, .value = value, .output = output,
+                                .normaliser = normaliser, .to_output = to_output, .to_query = to_query, .to_key = to_key,
+                                .to_value = to_value});
+}

@@ -1,0 +1,215 @@
+"""Attention in C: plain attention of each row by itself, with masks that are drawn again for the gradient."""
+
+import math
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ptuning.model import joined_attention, native
+from ptuning.model.dropout import masks_from
+from ptuning.model.joined_attention import attend, can_attend
+
+SOURCE = Path(joined_attention.__file__).with_suffix(".c")
+TENTH = 6554 / 65536
+
+needs_compiler = pytest.mark.skipif(native.load(SOURCE) is None, reason="there is no compiler here")
+
+
+def starts_of(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+
+
+def masks_of(lengths: list[int], heads: int, rate: float, seed: int) -> list[Tensor]:
+    """Return the masks [heads, length, length] of each row: what is left of even weights, times their number."""
+    width = max(lengths)
+    zeros = torch.zeros(sum(lengths), heads, width)
+    ones = torch.cat([torch.eye(width)[:length] for length in lengths])[:, None].repeat(1, heads, 1)
+    with masks_from(seed):
+        left = attend(zeros, zeros, ones, starts_of(lengths), rate, 1.0)
+    return [
+        row[..., :length].transpose(0, 1) * length for row, length in zip(left.split(lengths), lengths, strict=True)
+    ]
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, masks: list[Tensor], scaling: float) -> Tensor:
+    """Return what attention is by its definition, row by row."""
+    found, lengths = [], [mask.shape[1] for mask in masks]
+    parted = (states.transpose(0, 1).split(lengths, 1) for states in (query, key, value))
+    for mask, q, k, v in zip(masks, *parted, strict=True):
+        found.append((torch.softmax(q @ k.mT * scaling, -1) * mask @ v).transpose(0, 1))
+    return torch.cat(found)
+
+
+def within(seen: float, expected: float, deviation: float) -> bool:
+    return abs(seen - expected) < 5 * deviation
+
+
+@needs_compiler
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.sampled_from([0.0, 0.1, 0.5]),
+    st.integers(0, 2**62),
+)
+def test_it_is_attention_with_masks_in_answers_and_gradients(
+    lengths: list[int], heads: int, width: int, rate: float, seed: int
+) -> None:
+    torch.manual_seed(seed % 2**32)
+    masks = masks_of(lengths, heads, rate, seed)
+    given = [torch.randn(sum(lengths), heads, width, requires_grad=True) for _ in range(3)]
+    with masks_from(seed):
+        found = attend(*given, starts_of(lengths), rate, 0.3)
+    expected = plain(*given, masks, 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    upstream = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, given, upstream),
+        torch.autograd.grad(expected, given, upstream),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+@needs_compiler
+def test_scores_of_any_size_are_no_trouble() -> None:
+    query, key, value = (torch.randn(20, 2, 8) * size for size in (100.0, 100.0, 1.0))
+    found = attend(query, key, value, starts_of([12, 8]), 0.0, None)
+    masks = [torch.ones(2, length, length) for length in (12, 8)]
+    torch.testing.assert_close(found, plain(query, key, value, masks, 8**-0.5), rtol=1e-4, atol=1e-5)
+    key[3] = math.nan
+    found = attend(query, key, value, starts_of([12, 8]), 0.0, None)
+    assert found[:12].isnan().all()
+    assert found[12:].isfinite().all()
+
+
+@needs_compiler
+def test_states_may_lie_in_memory_as_projections_leave_them() -> None:
+    together = torch.randn(10, 3, 2, 8, requires_grad=True)
+    turned = together.detach().transpose(0, 3).contiguous().transpose(0, 3).requires_grad_()
+    masks = [torch.ones(2, 10, 10)]
+    for states in (together, turned):
+        query, key, value = states.unbind(1)
+        found, expected = attend(query, key, value, starts_of([10]), 0.0, 1.0), plain(query, key, value, masks, 1.0)
+        torch.testing.assert_close(found, expected)
+        (one,) = torch.autograd.grad(found.square().sum(), states)
+        (two,) = torch.autograd.grad(expected.square().sum(), states)
+        torch.testing.assert_close(one, two)
+
+
+@needs_compiler
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    lengths = [9, 30, 1, 17]
+    given = [torch.randn(sum(lengths), 5, 24, requires_grad=True) for _ in range(3)]
+
+    def step(threads: int) -> list[Tensor]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        with masks_from(3):
+            found = attend(*given, starts_of(lengths), 0.2, None)
+        answers = [found.detach(), *torch.autograd.grad(found.square().sum(), given)]
+        torch.set_num_threads(before)
+        return answers
+
+    alone = step(1)
+    for threads in (2, 3, 16):
+        assert all(map(torch.equal, step(threads), alone))
+
+
+@needs_compiler
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.01])
+def test_masks_have_the_rate_and_keep_the_mean(rate: float) -> None:
+    masks = torch.cat([mask.flatten() for mask in masks_of([128] * 6, 12, rate, 1)])
+    exact = round(rate * 65536) / 65536
+    kept = masks[masks != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - exact)))
+    deviation = math.sqrt(masks.numel() * exact * (1 - exact))
+    assert within(masks.numel() - kept.numel(), masks.numel() * exact, deviation)
+
+
+@needs_compiler
+def test_masks_are_independent_of_each_other() -> None:
+    dropped = (torch.stack(masks_of([100] * 8, 12, 0.1, 2)) == 0).double() - TENTH  # [rows, heads, queries, keys]
+    for axis, lags in ((3, range(1, 40)), (2, (1, 2, 3, 8)), (1, (1, 2)), (0, (1, 2))):
+        for lag in lags:
+            pairs = dropped.narrow(axis, lag, dropped.shape[axis] - lag) * dropped.narrow(
+                axis, 0, dropped.shape[axis] - lag
+            )
+            assert within(float(pairs.sum()), 0.0, math.sqrt(pairs.numel()) * TENTH * (1 - TENTH)), (axis, lag)
+    for place in range(100):  # no key's share differs
+        count = float((dropped[..., place] + TENTH).sum())
+        assert within(count, 9600 * TENTH, math.sqrt(9600 * TENTH * (1 - TENTH))), place
+
+
+@needs_compiler
+def test_masks_follow_from_the_seed() -> None:
+    one, same, other = (masks_of([20], 2, 0.5, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    value, zeros = torch.randn(6, 2, 4), torch.zeros(6, 2, 4)
+    drawn = []
+    for seed in (7, 7, 8):  # without a seed of its own, torch's
+        torch.manual_seed(seed)
+        drawn.append(attend(zeros, zeros, value, starts_of([6]), 0.5, None))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+@needs_compiler
+def test_only_fp32_on_a_cpu_is_taken() -> None:
+    assert can_attend(torch.empty(1))
+    assert not can_attend(torch.empty(1, dtype=torch.float64))
+    assert not can_attend(torch.empty(1, dtype=torch.bfloat16))
+    assert not can_attend(torch.empty(1, device="meta"))
+
+
+# Compiling
+
+
+def compiled(folder: Path) -> list[Path]:
+    return sorted((folder / "native").glob("*.so"))
+
+
+@needs_compiler
+def test_a_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path))
+    load = native.load.__wrapped__
+    assert load(SOURCE) is not None
+    (made,) = compiled(tmp_path)
+    before = made.stat().st_mtime_ns
+    assert load(SOURCE) is not None
+    assert [made.stat().st_mtime_ns] == [path.stat().st_mtime_ns for path in compiled(tmp_path)] == [before]
+    monkeypatch.setattr(native, "_processor", lambda: "another node's")
+    assert load(SOURCE) is not None
+    assert len(compiled(tmp_path)) == 2
+
+
+def test_where_it_cannot_be_compiled_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "cache"))
+    load = native.load.__wrapped__
+    monkeypatch.setenv("PTUNING_NATIVE", "0")
+    assert load(SOURCE) is None
+    monkeypatch.delenv("PTUNING_NATIVE")
+    broken = tmp_path / "bin" / "cc"
+    broken.parent.mkdir()
+    monkeypatch.setenv("PATH", str(broken.parent))
+    monkeypatch.delenv("CC", raising=False)
+    assert load(SOURCE) is None  # there is no compiler
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    assert load(SOURCE) is None  # there is one that fails
+    assert not compiled(tmp_path / "cache")
+
+
+@needs_compiler
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o500)
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "cache"))
+    assert native.load.__wrapped__(SOURCE) is None
