@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 import ptuning.run
 from ptuning.config import config_folder
 from ptuning.errors import Interrupted
-from ptuning.model import dropout, joined_attention
+from ptuning.model import dropout, native
 from ptuning.model.classifier import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
@@ -85,11 +85,11 @@ def nothing_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["in C", "by torch"])
-def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let attention in training be computed in either way."""
+def native_or_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attention and dropout in training be computed in C, and then by torch as where there is no compiler."""
     if request.param == "by torch":
-        monkeypatch.setattr(joined_attention, "library", lambda: None)
-    elif joined_attention.library() is None:
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
         pytest.skip("there is no compiler here")
 
 

@@ -1,6 +1,7 @@
 """Dropout and attention on a CPU: the same mathematics as torch's, drawn another way."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ptuning.model import dropout
 from ptuning.model.attention import batched_attention
 from ptuning.model.backbone import input_names, load_model
 from ptuning.model.classifier import GlueClassifier
-from ptuning.model.dropout import LaneDropout, draw_mask
+from ptuning.model.dropout import LaneDropout, draw_mask, drop
 from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
 from ptuning.plan import make_plan
@@ -26,6 +27,7 @@ from test_architectures import SIZES, VARIANTS, tiny
 RTE = TASKS["rte"]
 MANY = 1 << 20
 ATTENTION_RATE = 0.25
+Draw = Callable[[Tensor, float], Tensor]
 
 
 def within(seen: float, expected: float, deviation: float) -> bool:
@@ -33,10 +35,18 @@ def within(seen: float, expected: float, deviation: float) -> bool:
     return abs(seen - expected) < 5 * deviation
 
 
+def mask_of_drop(like: Tensor, p: float) -> Tensor:
+    return drop(torch.ones_like(like), p)
+
+
+either = pytest.mark.parametrize("draw", [draw_mask, mask_of_drop])
+
+
+@either
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.01, 0.25, 1 / 3])
-def test_the_rate_is_the_one_asked_for_and_the_mean_stays(p: float) -> None:
+def test_the_rate_is_the_one_asked_for_and_the_mean_stays(draw: Draw, p: float) -> None:
     torch.manual_seed(1)
-    mask = draw_mask(torch.empty(MANY), p)
+    mask = draw(torch.empty(MANY), p)
     rate = round(p * 65536) / 65536
     assert abs(rate - p) < 1e-5
     zeros = int((mask == 0).sum())
@@ -44,9 +54,10 @@ def test_the_rate_is_the_one_asked_for_and_the_mean_stays(p: float) -> None:
     assert set(mask.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - rate)))}
 
 
-def test_a_rate_next_to_one_still_keeps_the_mean() -> None:
+@either
+def test_a_rate_next_to_one_still_keeps_the_mean(draw: Draw) -> None:
     torch.manual_seed(1)
-    mask = draw_mask(torch.empty(MANY), 0.9999999)
+    mask = draw(torch.empty(MANY), 0.9999999)
     assert set(mask.unique().tolist()) == {0.0, 65536.0}
     kept = int((mask > 0).sum())
     assert within(kept, MANY / 65536, math.sqrt(MANY / 65536))
@@ -57,11 +68,12 @@ def test_a_tenth_is_6554_of_65536() -> None:
     assert mask.max().item() == 65536 / (65536 - 6554)
 
 
-def test_neighbours_are_independent_within_a_word_and_across_words() -> None:
+@either
+def test_neighbours_are_independent_within_a_word_and_across_words(draw: Draw) -> None:
     torch.manual_seed(2)
     p = 6554 / 65536
-    dropped = (draw_mask(torch.empty(MANY), 0.1) == 0).double() - p
-    for lag in (*range(1, 10), 16, 64, 624, 1248, 2496):  # 624 words: the generator's state
+    dropped = (draw(torch.empty(MANY), 0.1) == 0).double() - p
+    for lag in (*range(1, 40), 64, 624, 1248, 2496, 32768):  # 32: the lanes of a vector; 32768: parts with a seed each
         pairs = MANY - lag
         both = float((dropped[:-lag] * dropped[lag:]).sum())
         assert within(both, 0.0, math.sqrt(pairs) * p * (1 - p)), lag
@@ -74,22 +86,39 @@ def test_neighbours_are_independent_within_a_word_and_across_words() -> None:
         assert within(float((quads == number).sum()), MANY / 4 * share, math.sqrt(MANY / 4 * share)), number
 
 
+@either
 @pytest.mark.parametrize("shape", [(3,), (5, 7), (2, 3, 5), (1,), (0,), (4, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_masks_have_the_shape_and_type_of_what_they_are_for(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    mask = draw_mask(torch.empty(shape, dtype=dtype), 0.1)
+def test_masks_have_the_shape_and_type_of_what_they_are_for(
+    draw: Draw, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    mask = draw(torch.empty(shape, dtype=dtype), 0.1)
     assert (mask.shape, mask.dtype) == (shape, dtype)
 
 
-def test_masks_follow_from_torchs_seed_and_do_not_repeat() -> None:
+@either
+def test_masks_follow_from_torchs_seed_and_do_not_repeat(draw: Draw) -> None:
     like = torch.empty(1000)
     torch.manual_seed(3)
-    one, two = draw_mask(like, 0.1), draw_mask(like, 0.1)
+    one, two = draw(like, 0.1), draw(like, 0.1)
     torch.manual_seed(3)
-    assert torch.equal(draw_mask(like, 0.1), one)
+    assert torch.equal(draw(like, 0.1), one)
     assert not torch.equal(one, two)
 
 
+@either
+def test_masks_do_not_depend_on_the_threads(draw: Draw) -> None:
+    before, masks = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        torch.manual_seed(3)
+        masks.append(draw(torch.empty(3, 50_001), 0.1))
+    torch.set_num_threads(before)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.usefixtures("native_or_torch")
 def test_the_gradient_is_zero_where_the_output_is_and_scaled_elsewhere() -> None:
     layer = LaneDropout(0.25)
     given = torch.randn(64, 33, requires_grad=True)
@@ -126,7 +155,7 @@ def rows(model: Any) -> dict[str, Tensor]:
     return {name: inputs[name] for name in input_names(model)}
 
 
-@pytest.mark.usefixtures("attention")
+@pytest.mark.usefixtures("native_or_torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_evaluation_keeps_its_bits_and_training_without_its_zeros_is_evaluation(
     variant: str, monkeypatch: pytest.MonkeyPatch

@@ -42,7 +42,7 @@ def answers(model: Any) -> dict[str, Tensor]:
     return {"logits": logits, **{name: p.grad for name, p in model.named_parameters() if p.grad is not None}}
 
 
-@pytest.mark.usefixtures("nothing_dropped", "attention")
+@pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_and_gradients_are_those_of_all_tokens(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(variant)

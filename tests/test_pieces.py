@@ -56,7 +56,7 @@ def test_a_batch_in_pieces_has_the_loss_and_gradients_of_the_whole(monkeypatch: 
         torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.usefixtures("attention")
+@pytest.mark.usefixtures("native_or_torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str) -> None:
     task, backbone = TASKS["rte"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
@@ -79,7 +79,7 @@ def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str)
     assert not torch.equal(step(2, 2)[0], first[0])
 
 
-@pytest.mark.usefixtures("nothing_dropped", "attention")
+@pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_has_the_gradients_of_the_whole_batch(variant: str) -> None:
     task, backbone = TASKS["stsb"], find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})

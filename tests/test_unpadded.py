@@ -98,7 +98,7 @@ def test_padding_is_skipped_in_training_alone(family: str) -> None:
     assert met == 3 * [places]
 
 
-@pytest.mark.usefixtures("nothing_dropped", "attention")
+@pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
 def test_rows_know_nothing_of_each_other_and_are_what_they_are_alone(family: str) -> None:
     model, _, inputs = made(family)
@@ -111,14 +111,14 @@ def test_rows_know_nothing_of_each_other_and_are_what_they_are_alone(family: str
     torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.usefixtures("nothing_dropped", "attention")
+@pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 def test_one_row_may_be_padded() -> None:
     model, _, inputs = made("bert")
     one = model(**{name: x[1:2] for name, x in inputs.items()}).logits
     torch.testing.assert_close(one, model(**inputs).logits[1:2], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.usefixtures("nothing_dropped", "attention")
+@pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 def test_blocks_above_a_cached_prefix_skip_it_too() -> None:
     model, _, inputs = made("bert")
     prefix = FrozenPrefix(model, 1)
@@ -130,7 +130,7 @@ def test_blocks_above_a_cached_prefix_skip_it_too() -> None:
     torch.testing.assert_close(logits, model.eval()(**inputs).logits, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.usefixtures("nothing_dropped", "attention")
+@pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 def test_attention_of_ones_own_is_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptuning.model.classifier.use_batched_attention", lambda model: False)
     model, _, inputs = made("bert")

@@ -9,9 +9,10 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from ptuning.model import native
 from ptuning.model.absorbed import absorbed_projections, attend_to_states
 from ptuning.model.dropout import drop
-from ptuning.model.joined_attention import attend, can_attend, library
+from ptuning.model.joined_attention import attend
 from ptuning.model.shortcuts import shortened
 from ptuning.model.unpadded import find_tokens, is_joined, join, part
 from ptuning.selection import known_architecture
@@ -62,7 +63,7 @@ def batched_attention(
         query = query[:, :, :1]
         attention_mask = None if attention_mask is None else attention_mask[..., :1, :]
     elif attention_mask is None or is_joined(len(query), tokens, attention_mask):
-        if plain and shortened(module) and can_attend(query):
+        if plain and shortened(module) and native.takes(query):
             return _attend_in_c(query, key, value, attention_mask, dropout, scaling), None
         if attention_mask is not None:
             places = find_tokens(attention_mask)
@@ -123,5 +124,5 @@ def use_batched_attention(model: Any) -> bool:
     """
     if known_architecture(model) is not None and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
-        library()  # before threads ask for it
+        native.library()  # before threads ask for it
     return bool(model.config._attn_implementation == NAME)

@@ -3,11 +3,16 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.random import SFC64
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from ptuning.model import native
 
 _LANES = 1 << 16
 """A rate is rounded to a multiple of 1/65536: 0.1 becomes 6554/65536 = 0.100006."""
@@ -61,8 +66,32 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
 
 
 def drop(input: Tensor, p: float) -> Tensor:
-    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, by :func:`draw_mask`."""
+    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says.
+
+    In C (:mod:`ptuning.model.native`) masks are never kept: the backward pass draws them again.
+    """
+    if native.takes(input):
+        return cast(Tensor, _Drop.apply(input, dropped_lanes(p), draw_word()))  # type: ignore[no-untyped-call]
     return input * draw_mask(input, p)
+
+
+class _Drop(Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, dropped: int, seed: int) -> Tensor:
+        ctx.settings = dropped, seed
+        return _dropped(input, dropped, seed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return _dropped(upstream[0], *ctx.settings), None, None
+
+
+def _dropped(input: Tensor, dropped: int, seed: int) -> Tensor:
+    input = input.contiguous()
+    output = torch.empty_like(input)
+    native.call("drop", input.data_ptr(), output.data_ptr(), input.numel(), dropped, seed)
+    return output
 
 
 class LaneDropout(nn.Dropout):

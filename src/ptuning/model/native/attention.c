@@ -1,33 +1,14 @@
-/* Attention, forward and backward, for rows of tokens that are joined without padding; see joined_attention.py.
+/* Attention, forward and backward, for rows of tokens that are joined without padding; see ../joined_attention.py.
  *
  * One head of one row at a time, so that all it needs stays in a core's own cache. Of its weights nothing is kept for the
  * backward pass but their normalisers: they are computed again from these (Dao et al. 2022, FlashAttention), and masks of
- * dropout are drawn again from the same seed. The vectors are those of GCC and Clang, which fit them to the processor.
+ * dropout are drawn again from the same seed.
  */
 
 #include <math.h>
-#include <pthread.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Floats of a vector, and queries at once: what the processor's registers hold. */
-#if defined(__AVX512F__)
-#define W 16
-#define R 8
-#elif defined(__AVX__)
-#define W 8
-#define R 4
-#else
-#define W 4
-#define R 8
-#endif
-#define PAD 16 /* a multiple of both */
-
-typedef float vf __attribute__((vector_size(4 * W)));
-typedef uint32_t vu __attribute__((vector_size(4 * W)));
-typedef int32_t vi __attribute__((vector_size(4 * W)));
-typedef vf unaligned __attribute__((aligned(4)));
+#include "vectors.h"
 
 /* [tokens][heads][width], the last contiguous */
 typedef struct {
@@ -41,7 +22,6 @@ typedef struct {
     float scale;
     uint32_t dropped; /* of 65536 weights */
     uint64_t seed;
-    int64_t threads;
 } shape;
 
 typedef struct {
@@ -49,85 +29,7 @@ typedef struct {
     states query, key, value, output;
     float *normaliser; /* [heads][tokens], the logarithms of sums */
     states to_output, to_query, to_key, to_value; /* gradients */
-    int64_t first_head;
-    int failed;
 } task;
-
-static inline vf all(float x) { return (vf){0} + x; }
-
-static inline vf choose(vi where, vf x, vf y) { return (vf)(((vi)x & where) | ((vi)y & ~where)); }
-
-/* exp(x) for x <= 0 to within 2 units in the last place, by the polynomial of Cephes' expf; below -87 that of -87. */
-static inline vf exp_of(vf x) {
-    x = choose(x < all(-87.f), all(-87.f), x);
-    vf shifted = x * 1.44269504f + 12582912.f; /* + 1.5 * 2^23: rounds, and leaves the whole number in the last bits */
-    vf n = shifted - 12582912.f;
-    vf r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vf p = all(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.f;
-    return p * (vf)(((vi)shifted << 23) + (127 << 23));
-}
-
-static inline float sum_of(vf x) {
-    float sums[4] = {x[0], x[1], x[2], x[3]};
-    for (int i = 4; i < W; i++) sums[i % 4] += x[i];
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
-static inline float largest_of(vf x) {
-    float largest = x[0];
-    for (int i = 1; i < W; i++) largest = x[i] > largest ? x[i] : largest;
-    return largest;
-}
-
-/* Chris Doty-Humphrey's SFC32, one in each lane. */
-typedef struct {
-    vu a, b, c, counter, word;
-    uint32_t dropped;
-    float kept;
-} dropout;
-
-static inline vu next_word(dropout *drop) {
-    vu word = drop->a + drop->b + drop->counter;
-    drop->counter += 1;
-    drop->a = drop->b ^ (drop->b >> 9);
-    drop->b = drop->c + (drop->c << 3);
-    drop->c = ((drop->c << 21) | (drop->c >> 11)) + word;
-    return word;
-}
-
-static uint64_t splitmix(uint64_t *state) { /* Steele, Lea & Flood 2014 */
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-/* The masks of a head, whichever thread computes it. */
-static dropout dropout_of(const shape *s, int64_t head) {
-    dropout drop = {.dropped = s->dropped, .kept = 65536.f / (65536.f - (float)s->dropped)};
-    uint64_t state = s->seed;
-    for (int64_t i = 0; i <= head; i++) state = splitmix(&state) + (uint64_t)i;
-    for (int i = 0; i < W; i++) {
-        uint64_t one = splitmix(&state), two = splitmix(&state);
-        drop.a[i] = (uint32_t)one, drop.b[i] = (uint32_t)(one >> 32);
-        drop.c[i] = (uint32_t)two, drop.counter[i] = (uint32_t)(two >> 32);
-    }
-    for (int i = 0; i < 12; i++) next_word(&drop);
-    return drop;
-}
-
-/* The masks of one vector: 0 for what is dropped, else what keeps the mean. Every other one takes the words' upper halves. */
-static inline vf mask(dropout *drop, int64_t number) {
-    if (!drop->dropped) return all(1.f);
-    drop->word = number % 2 ? drop->word >> 16 : next_word(drop);
-    return choose((vi)(drop->word & 0xffffu) >= (vi){0} + (int32_t)drop->dropped, all(drop->kept), all(0.f));
-}
 
 static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -208,15 +110,16 @@ static float *room_for(const shape *s, int64_t matrices, int64_t rows, int64_t *
     return aligned_alloc(64, sizeof(float) * (size_t)(matrices * *size + rows * *keys));
 }
 
-static void *forward(void *given) {
-    task *t = given;
+/* Heads from `first` on, every `step`-th of them. */
+static int forward(const void *given, int64_t first, int64_t step) {
+    const task *t = given;
     const shape *s = t->of;
     int64_t wide = up(s->width, PAD), size, most;
     float *q = room_for(s, 5, R + 1, &size, &most);
-    if (!q) return t->failed = 1, NULL;
+    if (!q) return 1;
     float *k = q + size, *turned = k + size, *v = turned + size, *o = v + size, *weights = o + size, *edge = weights + R * most;
-    for (int64_t head = t->first_head; head < s->heads; head += s->threads) {
-        dropout drop = dropout_of(s, head);
+    for (int64_t head = first; head < s->heads; head += step) {
+        dropout drop = dropout_of(s->seed, head, s->dropped);
         for (int64_t row = 0; row < s->rows; row++) {
             int64_t n = tokens(s, row), keys = up(n, PAD);
             float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
@@ -246,20 +149,21 @@ static void *forward(void *given) {
         }
     }
     free(q);
-    return NULL;
+    return 0;
 }
 
-static void *backward(void *given) {
-    task *t = given;
+/* Heads from `first` on, every `step`-th of them. */
+static int backward(const void *given, int64_t first, int64_t step) {
+    const task *t = given;
     const shape *s = t->of;
     int64_t wide = up(s->width, PAD), size, most;
     float *q = room_for(s, 10, 2 * R, &size, &most);
-    if (!q) return t->failed = 1, NULL;
+    if (!q) return 1;
     float *k = q + size, *k_turned = k + size, *v = k_turned + size, *v_turned = v + size, *o = v_turned + size;
     float *to_o = o + size, *to_q = to_o + size, *to_k = to_q + size, *to_v = to_k + size;
     float *weights = to_v + size, *slopes = weights + R * most;
-    for (int64_t head = t->first_head; head < s->heads; head += s->threads) {
-        dropout drop = dropout_of(s, head);
+    for (int64_t head = first; head < s->heads; head += step) {
+        dropout drop = dropout_of(s->seed, head, s->dropped);
         for (int64_t row = 0; row < s->rows; row++) {
             int64_t n = tokens(s, row), keys = up(n, PAD);
             const float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
@@ -298,35 +202,17 @@ static void *backward(void *given) {
         }
     }
     free(q);
-    return NULL;
+    return 0;
 }
 
-/* Return 0, or 1 where memory or a thread is not to be had. */
-static int run(void *(*work)(void *), task whole) {
-    int64_t threads = whole.of->threads, failed = 0;
-    task *tasks = malloc(sizeof(task) * (size_t)threads);
-    pthread_t *started = malloc(sizeof(pthread_t) * (size_t)threads);
-    if (!tasks || !started) return free(tasks), free(started), 1;
-    for (int64_t i = 0; i < threads; i++) {
-        tasks[i] = whole;
-        tasks[i].first_head = i;
-        if (i) tasks[i].failed = pthread_create(&started[i], NULL, work, &tasks[i]) ? -1 : 0;
-    }
-    work(&tasks[0]);
-    for (int64_t i = 0; i < threads; i++) {
-        if (i && tasks[i].failed != -1) pthread_join(started[i], NULL);
-        failed |= tasks[i].failed != 0;
-    }
-    return free(tasks), free(started), (int)failed;
-}
-
-int attend(const shape *of, states query, states key, states value, states output, float *normaliser) {
-    return run(forward, (task){.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser});
+int attend(const shape *of, states query, states key, states value, states output, float *normaliser, int64_t threads) {
+    task t = {.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser};
+    return in_threads(forward, &t, threads);
 }
 
 int attend_backward(const shape *of, states query, states key, states value, states output, float *normaliser,
-                    states to_output, states to_query, states to_key, states to_value) {
-    return run(backward, (task){.of = of, .query = query, .key = key, .value = value, .output = output,
-                                .normaliser = normaliser, .to_output = to_output, .to_query = to_query, .to_key = to_key,
-                                .to_value = to_value});
+                    states to_output, states to_query, states to_key, states to_value, int64_t threads) {
+    task t = {.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser,
+              .to_output = to_output, .to_query = to_query, .to_key = to_key, .to_value = to_value};
+    return in_threads(backward, &t, threads);
 }

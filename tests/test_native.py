@@ -1,0 +1,61 @@
+"""C that is compiled where it runs: once, for what it can do, and never as a condition."""
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptuning.model import native
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler here")
+
+
+@needs_compiler
+def test_only_fp32_on_a_cpu_is_taken() -> None:
+    assert native.takes(torch.empty(1))
+    assert not native.takes(torch.empty(1, dtype=torch.float64))
+    assert not native.takes(torch.empty(1, dtype=torch.bfloat16))
+    assert not native.takes(torch.empty(1, device="meta"))
+
+
+def compiled(folder: Path) -> list[Path]:
+    return sorted((folder / "native").glob("*.so"))
+
+
+@needs_compiler
+def test_a_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path))
+    library = native.library.__wrapped__
+    assert library() is not None
+    (made,) = compiled(tmp_path)
+    before = made.stat().st_mtime_ns
+    assert library() is not None
+    assert [made.stat().st_mtime_ns] == [path.stat().st_mtime_ns for path in compiled(tmp_path)] == [before]
+    monkeypatch.setattr(native, "_processor", lambda: "another node's")
+    assert library() is not None
+    assert len(compiled(tmp_path)) == 2
+
+
+def test_where_it_cannot_be_compiled_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "cache"))
+    library = native.library.__wrapped__
+    monkeypatch.setenv("PTUNING_NATIVE", "0")
+    assert library() is None
+    monkeypatch.delenv("PTUNING_NATIVE")
+    broken = tmp_path / "bin" / "cc"
+    broken.parent.mkdir()
+    monkeypatch.setenv("PATH", str(broken.parent))
+    monkeypatch.delenv("CC", raising=False)
+    assert library() is None  # there is no compiler
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    assert library() is None  # there is one that fails
+    assert not compiled(tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "file" / "cache"))
+    assert native.library.__wrapped__() is None
