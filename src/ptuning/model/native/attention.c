@@ -207,12 +207,12 @@ static int backward(const void *given, int64_t first, int64_t step) {
 
 int attend(const shape *of, states query, states key, states value, states output, float *normaliser, int64_t threads) {
     task t = {.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser};
-    return in_threads(forward, &t, threads);
+    return in_threads(forward, &t, of->heads, threads);
 }
 
 int attend_backward(const shape *of, states query, states key, states value, states output, float *normaliser,
                     states to_output, states to_query, states to_key, states to_value, int64_t threads) {
     task t = {.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser,
               .to_output = to_output, .to_query = to_query, .to_key = to_key, .to_value = to_value};
-    return in_threads(backward, &t, threads);
+    return in_threads(backward, &t, of->heads, threads);
 }

@@ -44,5 +44,5 @@ static int drop_parts(const void *given, int64_t first, int64_t step) {
 /* out = in, with zeros for what is dropped. */
 int drop(const float *in, float *out, int64_t n, uint32_t dropped, uint64_t seed, int64_t threads) {
     task t = {.in = in, .out = out, .n = n, .dropped = dropped, .seed = seed};
-    return in_threads(drop_parts, &t, threads);
+    return in_threads(drop_parts, &t, (n + PART - 1) / PART, threads);
 }

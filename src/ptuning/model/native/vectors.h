@@ -120,8 +120,10 @@ static void *do_share(void *given) {
 }
 
 /* Return 0, or 1 where there is no memory. What no thread can be started for is done here. */
-static int in_threads(portion work, const void *task, int64_t threads) {
+static int in_threads(portion work, const void *task, int64_t parts, int64_t threads) {
     int failed = 0;
+    if (threads > parts) threads = parts;
+    if (threads < 2) return work(task, 0, 1);
     share *shares = calloc((size_t)threads, sizeof(share));
     if (!shares) return 1;
     for (int64_t i = 0; i < threads; i++) {
