@@ -95,7 +95,7 @@ def _dropped(input: Tensor, dropped: int, seed: int) -> Tensor:
 
 
 class LaneDropout(nn.Dropout):
-    """``nn.Dropout`` that draws its masks by :func:`draw_mask` where it trains on a CPU and is not compiled."""
+    """``nn.Dropout`` that is :func:`drop` where it trains on a CPU and is not compiled."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` with a share ``p`` of it zero, and the rest scaled up."""

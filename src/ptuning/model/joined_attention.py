@@ -28,7 +28,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, rate: floa
     starts
         The first token of each row, and one past the last of all: [rows + 1], int64.
     rate
-        Of dropout on the attention's weights, rounded as :func:`ptuning.model.dropout.draw_mask` rounds it.
+        Of dropout on the attention's weights, rounded by :func:`ptuning.model.dropout.dropped_lanes`.
     scaling
         Factor of the products of queries and keys, by default 1/√width.
     """
