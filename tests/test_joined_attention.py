@@ -1,7 +1,6 @@
 """Attention in C: plain attention of each row by itself, with masks that are drawn again for the gradient."""
 
 import math
-import shutil
 
 import pytest
 import torch
@@ -9,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from conftest import needs_compiler
 from ptuning.model.dropout import masks_from
 from ptuning.model.joined_attention import attend
+from test_dropout import within
 
 TENTH = 6554 / 65536
-
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler here")
 
 
 def starts_of(lengths: list[int]) -> Tensor:
@@ -40,10 +39,6 @@ def plain(query: Tensor, key: Tensor, value: Tensor, masks: list[Tensor], scalin
     for mask, q, k, v in zip(masks, *parted, strict=True):
         found.append((torch.softmax(q @ k.mT * scaling, -1) * mask @ v).transpose(0, 1))
     return torch.cat(found)
-
-
-def within(seen: float, expected: float, deviation: float) -> bool:
-    return abs(seen - expected) < 5 * deviation
 
 
 @needs_compiler

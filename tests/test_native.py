@@ -1,15 +1,13 @@
 """C that is compiled where it runs: once, for what it can do, and never as a condition."""
 
-import shutil
 import stat
 from pathlib import Path
 
 import pytest
 import torch
 
+from conftest import needs_compiler
 from ptuning.model import native
-
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler here")
 
 
 @needs_compiler

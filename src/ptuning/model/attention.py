@@ -124,5 +124,4 @@ def use_batched_attention(model: Any) -> bool:
     """
     if known_architecture(model) is not None and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
-        native.library()  # before threads ask for it
     return bool(model.config._attn_implementation == NAME)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from ptuning import metrics
 from ptuning.data.tokens import Batch
 from ptuning.errors import RunError
+from ptuning.model import native
 from ptuning.model.attention import use_batched_attention
 from ptuning.model.backbone import input_names
 from ptuning.model.casts import FrozenCasts
@@ -149,7 +150,9 @@ class GlueClassifier(pl.LightningModule):
         return {name: batch[name][rows, :longest] for name in padded}
 
     def on_fit_start(self) -> None:
-        """Cast what is frozen once, if it is multiplied in mixed precision."""
+        """Cast what is frozen once, if it is multiplied in mixed precision; have the C for a CPU compiled."""
+        if self.device.type == "cpu":
+            native.library()  # before threads ask for it
         low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
         self._casts = FrozenCasts(self.model, low) if low else None
 

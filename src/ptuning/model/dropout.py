@@ -1,4 +1,4 @@
-"""Dropout whose masks cost a CPU little: four 16-bit lanes from each word of a fast random generator."""
+"""Dropout whose masks cost a CPU little: 16 bits of a fast random generator for each element."""
 
 import threading
 from collections.abc import Iterator
