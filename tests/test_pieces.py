@@ -103,31 +103,40 @@ def test_a_model_whose_gradients_share_memory_gets_each_of_them() -> None:
         return len(rows) * (first + second).sum()
 
     torch.set_num_threads(2)
-    loss_in_pieces(share, lengths, [first, second], width=384, in_threads=True).backward()
+    loss_in_pieces(share, lengths, [first, second], width=384, padded=False, in_threads=True).backward()
     assert torch.equal(first.grad, torch.full((3,), 20.0))
     assert torch.equal(second.grad, torch.full((3,), 20.0))
 
 
 def test_pieces_of_wide_models_have_fewer_tokens_and_so_take_no_more_memory() -> None:
-    assert [tokens_of_a_piece(width) for width in (32, 384, 768, 1024, 4096)] == [1000, 1000, 500, 375, 93]
+    assert [tokens_of_a_piece(width) for width in (32, 384, 768, 1024, 4096)] == [1500, 1500, 750, 562, 140]
 
 
-@given(st.lists(st.integers(1, 128), min_size=1, max_size=70), st.integers(1, 2000))
-def test_pieces_hold_every_row_once_and_none_could_be_made_smaller(lengths: list[int], tokens: int) -> None:
+@given(st.lists(st.integers(1, 128), min_size=1, max_size=70), st.integers(1, 2000), st.booleans())
+def test_pieces_hold_every_row_once_and_none_could_be_made_smaller(
+    lengths: list[int], tokens: int, padded: bool
+) -> None:
     lengths.sort(reverse=True)
-    pieces = [lengths[rows] for rows in even_pieces(lengths, tokens)]
+
+    def time_of(piece: list[int]) -> int:
+        return len(piece) * piece[0] if padded else sum(piece)
+
+    pieces = [lengths[rows] for rows in even_pieces(lengths, tokens, padded)]
     assert [length for piece in pieces for length in piece] == lengths
     allowed = min(len(lengths), 2 * math.ceil(sum(lengths) / (2 * tokens)))
     assert len(pieces) <= allowed
-    largest = max(len(piece) * piece[0] for piece in pieces)  # with padding, and so its time
+    largest = max(map(time_of, pieces))
 
     def needed(most: int) -> float:
-        """Return how few pieces of less than ``most`` tokens there can be, as each begins with the longest row left."""
+        """Return how few pieces of less than ``most`` there can be, as each takes what it can of the rows left."""
         count, begin = 0, 0
         while begin < len(lengths):
-            if lengths[begin] >= most:
+            end = begin
+            while end < len(lengths) and time_of(lengths[begin : end + 1]) < most:
+                end += 1
+            if end == begin:
                 return math.inf
-            count, begin = count + 1, begin + (most - 1) // lengths[begin]
+            count, begin = count + 1, end
         return count
 
     assert needed(largest) > allowed

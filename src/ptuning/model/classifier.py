@@ -88,8 +88,7 @@ class GlueClassifier(pl.LightningModule):
         super().__init__()
         self.inputs = input_names(model)
         use_lane_dropout(model)
-        if use_batched_attention(model):
-            skip_padding(model)
+        self._padded = not (use_batched_attention(model) and skip_padding(model))
         skip_unread_tokens(model)
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
@@ -143,7 +142,7 @@ class GlueClassifier(pl.LightningModule):
         config: Any = self.model.config
         lengths, width = batch["attention_mask"].sum(1), int(config.hidden_size)
         with sparse_embeddings(self.model):
-            return loss_in_pieces(share, lengths, moving, width, in_threads=bool(threads))
+            return loss_in_pieces(share, lengths, moving, width, self._padded, in_threads=bool(threads))
 
     def _piece(self, batch: Batch, rows: Tensor, longest: int) -> Batch:
         padded = (*self.inputs, *(("prefix",) if self.prefix else ()))
@@ -197,7 +196,7 @@ class GlueClassifier(pl.LightningModule):
                 return self(self._piece(batch, rows, longest))  # type: ignore[no-any-return]
 
         config: Any = self.model.config
-        return logits_in_pieces(logits, batch["attention_mask"].sum(1), int(config.hidden_size))
+        return logits_in_pieces(logits, batch["attention_mask"].sum(1), int(config.hidden_size), self._padded)
 
     def on_validation_epoch_end(self) -> None:
         """Score every dev set as a whole, in the data's own order."""

@@ -4,10 +4,11 @@ Pieces save the arithmetic on padding. A piece per core does without cores that 
 backward pass needs of a piece is gone before the next begins. Loss and gradients are those of the whole batch.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ptuning.model.dropout import masks_from
 from ptuning.model.threads import side_by_side
 
-_TOKENS, _WIDTH = 1000, 384
+_TOKENS, _WIDTH = 1500, 384
 """Tokens of a piece, where hidden states are up to so wide (benchmarks/README.md has the measurement)."""
 
 OfPiece = Callable[[Tensor, int], Tensor]
@@ -29,7 +30,7 @@ def tokens_of_a_piece(width: int) -> int:
     return max(1, min(_TOKENS, _TOKENS * _WIDTH // width))
 
 
-def even_pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
+def even_pieces(lengths: Sequence[int], tokens: int, padded: bool = False) -> list[slice]:
     """Cut a batch into pieces that take as long as each other, so that no core waits for another's.
 
     Parameters
@@ -38,16 +39,19 @@ def even_pieces(lengths: Sequence[int], tokens: int) -> list[slice]:
         Tokens of each row, the longest first.
     tokens
         How many tokens a piece has in the mean, at most. The number of pieces is even, of a single row 1.
+    padded
+        Whether padding takes time as tokens do.
     """
     pieces = min(len(lengths), 2 * -(-sum(lengths) // (2 * tokens)))
+    until = [0, *accumulate(lengths)]  # tokens before each row, and of all
 
     def cut(most: int) -> list[slice]:
-        """Return pieces of up to ``most`` tokens each, padding included."""
+        """Return pieces that take the time of up to ``most`` tokens each, or of a single row."""
         found, begin = [], 0
         while begin < len(lengths):
-            end = begin + max(1, most // lengths[begin])
-            found.append(slice(begin, end))
-            begin = end
+            end = begin + most // lengths[begin] if padded else bisect_right(until, until[begin] + most) - 1
+            found.append(slice(begin, max(begin + 1, end)))
+            begin = found[-1].stop
         return found
 
     return cut(bisect_left(range(lengths[0] * len(lengths)), -pieces, key=lambda most: -len(cut(most))))
@@ -67,7 +71,7 @@ def sparse_embeddings(model: nn.Module) -> Iterator[None]:
 
 
 def loss_in_pieces(
-    share: OfPiece, lengths: Tensor, parameters: Sequence[nn.Parameter], width: int, in_threads: bool
+    share: OfPiece, lengths: Tensor, parameters: Sequence[nn.Parameter], width: int, padded: bool, in_threads: bool
 ) -> Tensor:
     """Return the loss of a batch; its backward pass hands out gradients that are computed here already.
 
@@ -81,26 +85,28 @@ def loss_in_pieces(
         Whose gradients are wanted.
     width
         Of the hidden states.
+    padded
+        Whether padding takes time as tokens do.
     in_threads
         Whether pieces may run in threads of their own, as many as torch may use.
     """
-    pieces = _cut(lengths, width)
+    pieces = _cut(lengths, width, padded)
     seeds: list[int] = torch.randint(2**62, (len(pieces),)).tolist()  # so masks follow from torch's seed
     jobs = [partial(_compute, share, rows, longest, seed) for (rows, longest), seed in zip(pieces, seeds, strict=True)]
     return cast(Tensor, _InPieces.apply(jobs, in_threads, *parameters))  # type: ignore[no-untyped-call]
 
 
-def logits_in_pieces(logits: OfPiece, lengths: Tensor, width: int) -> Tensor:
+def logits_in_pieces(logits: OfPiece, lengths: Tensor, width: int, padded: bool) -> Tensor:
     """Return the logits of a batch, [rows, outputs], without a graph, computed by as many threads as torch may use.
 
     Parameters
     ----------
     logits
         Those of a piece.
-    lengths, width
+    lengths, width, padded
         As for :func:`loss_in_pieces`.
     """
-    pieces = _cut(lengths, width)
+    pieces = _cut(lengths, width, padded)
     autocast = _autocast_of_this_thread()
 
     def work(piece: tuple[Tensor, int]) -> Tensor:
@@ -111,11 +117,11 @@ def logits_in_pieces(logits: OfPiece, lengths: Tensor, width: int) -> Tensor:
     return found[torch.argsort(torch.cat([rows for rows, _ in pieces]))]
 
 
-def _cut(lengths: Tensor, width: int) -> list[tuple[Tensor, int]]:
+def _cut(lengths: Tensor, width: int, padded: bool) -> list[tuple[Tensor, int]]:
     """Return (its rows, the tokens of its longest) of each piece."""
     order = torch.argsort(lengths, descending=True, stable=True)
     tokens: list[int] = lengths[order].clamp(min=1).tolist()
-    return [(order[rows], tokens[rows.start]) for rows in even_pieces(tokens, tokens_of_a_piece(width))]
+    return [(order[rows], tokens[rows.start]) for rows in even_pieces(tokens, tokens_of_a_piece(width), padded)]
 
 
 def _autocast_of_this_thread() -> Callable[[], torch.autocast]:

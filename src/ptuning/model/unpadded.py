@@ -108,8 +108,8 @@ class _HandOn:
         return ((join if self.joined else part)(states, find_tokens(mask)), *others), named
 
 
-def skip_padding(model: Any) -> None:
-    """Let all blocks of a model but the last train on tokens alone, where rows are padded.
+def skip_padding(model: Any) -> bool:
+    """Let all blocks of a model but the last train on tokens alone, where rows are padded; say whether they do.
 
     Padding reaches neither the logits nor a gradient, so the mathematics is the same. Evaluation computes it, so that
     logits stay bit for bit those of the model by itself.
@@ -123,8 +123,9 @@ def skip_padding(model: Any) -> None:
     """
     architecture = architecture_of(model)
     if architecture.shares_layers or architecture.positions_in_blocks:
-        return
+        return False
     *blocks, last = architecture.blocks(getattr(model, model.base_model_prefix))
     for block in (*blocks, last):
         if not any(isinstance(hook, _HandOn) for hook in block._forward_pre_hooks.values()):
             block.register_forward_pre_hook(_HandOn(block is not last), with_kwargs=True)
+    return True

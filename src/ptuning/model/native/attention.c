@@ -10,6 +10,8 @@
 
 #include "vectors.h"
 
+#define LINE 16 /* floats that memory is read by */
+
 /* [tokens][heads][width], the last contiguous */
 typedef struct {
     float *data;
@@ -40,6 +42,7 @@ static void take(float *to, states from, const shape *s, int64_t row, int64_t he
     int64_t n = tokens(s, row), wide = up(s->width, PAD);
     const float *at = from.data + s->starts[row] * from.token + head * from.head;
     for (int64_t i = 0; i < n; i++, at += from.token, to += wide) {
+        for (int64_t d = 0; d < s->width; d += LINE) __builtin_prefetch(at + from.head + d, 0, 2); /* the next head's */
         int64_t d = 0;
         for (; d + W <= s->width; d += W) *(vf *)(to + d) = *(const unaligned *)(at + d) * factor;
         for (; d < s->width; d++) to[d] = at[d] * factor;
@@ -51,8 +54,12 @@ static void take(float *to, states from, const shape *s, int64_t row, int64_t he
 static void put(states to, const float *from, const shape *s, int64_t row, int64_t head, float factor) {
     int64_t wide = up(s->width, PAD);
     float *at = to.data + s->starts[row] * to.token + head * to.head;
-    for (int64_t i = 0; i < tokens(s, row); i++, at += to.token, from += wide)
-        for (int64_t d = 0; d < s->width; d++) at[d] = from[d] * factor;
+    for (int64_t i = 0; i < tokens(s, row); i++, at += to.token, from += wide) {
+        for (int64_t d = 0; d < s->width; d += LINE) __builtin_prefetch(at + to.head + d, 1, 2);
+        int64_t d = 0;
+        for (; d + W <= s->width; d += W) *(unaligned *)(at + d) = *(const vf *)(from + d) * factor;
+        for (; d < s->width; d++) at[d] = from[d] * factor;
+    }
 }
 
 /* to[wide][n] = from[n][wide], both multiples of 4; compilers turn blocks of this size in registers */
@@ -89,7 +96,18 @@ static inline void product(float *out, const float *a, int64_t stride, const flo
 
 /* out[n][columns] += a[R][n] turned, by b[R][columns]; rows of a are `stride` apart */
 static inline void spread(float *out, const float *a, int64_t stride, const float *b, int64_t n, int64_t columns) {
-    for (int64_t j = 0; j < columns; j += W) {
+    int64_t j = 0;
+    for (; j + 2 * W <= columns; j += 2 * W) {
+        vf left[R], right[R];
+        for (int i = 0; i < R; i++)
+            left[i] = *(const vf *)(b + i * columns + j), right[i] = *(const vf *)(b + i * columns + j + W);
+        for (int64_t x = 0; x < n; x++) {
+            vf one = *(vf *)(out + x * columns + j), two = *(vf *)(out + x * columns + j + W);
+            for (int i = 0; i < R; i++) one += left[i] * a[i * stride + x], two += right[i] * a[i * stride + x];
+            *(vf *)(out + x * columns + j) = one, *(vf *)(out + x * columns + j + W) = two;
+        }
+    }
+    for (; j < columns; j += W) {
         vf given[R];
         for (int i = 0; i < R; i++) given[i] = *(const vf *)(b + i * columns + j);
         for (int64_t x = 0; x < n; x++) {
@@ -110,49 +128,54 @@ static float *room_for(const shape *s, int64_t matrices, int64_t rows, int64_t *
     return aligned_alloc(64, sizeof(float) * (size_t)(matrices * *size + rows * *keys));
 }
 
-/* Heads from `first` on, every `step`-th of them. */
+/* Heads of rows from `first` on, every `step`-th of them: those of a row together, as they share pages of memory. */
 static int forward(const void *given, int64_t first, int64_t step) {
     const task *t = given;
     const shape *s = t->of;
     int64_t wide = up(s->width, PAD), size, most;
-    float *q = room_for(s, 5, R + 1, &size, &most);
+    float *q = room_for(s, 5, R, &size, &most);
     if (!q) return 1;
-    float *k = q + size, *turned = k + size, *v = turned + size, *o = v + size, *weights = o + size, *edge = weights + R * most;
-    for (int64_t head = first; head < s->heads; head += step) {
-        dropout drop = dropout_of(s->seed, head, s->dropped);
-        for (int64_t row = 0; row < s->rows; row++) {
-            int64_t n = tokens(s, row), keys = up(n, PAD);
-            float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
-            take(q, t->query, s, row, head, keys, s->scale);
-            take(k, t->key, s, row, head, keys, 1);
-            take(v, t->value, s, row, head, n, 1);
-            turn(turned, k, keys, wide);
-            for (int64_t j = 0; j < keys; j++) edge[j] = j < n ? 0 : -INFINITY;
-            for (int64_t i = 0; i < n; i += R) {
-                product(weights, q + i * wide, wide, turned, wide, keys);
-                for (int64_t l = 0; l < R; l++) {
-                    float *at = weights + l * keys;
-                    vf largest = all(-INFINITY), total = all(0);
-                    for (int64_t j = 0; j < keys; j += W) {
-                        vf score = *(vf *)(at + j) += *(vf *)(edge + j);
-                        largest = choose(score > largest, score, largest);
-                    }
-                    float shift = largest_of(largest);
-                    for (int64_t j = 0; j < keys; j += W) total += *(vf *)(at + j) = exp_of(*(vf *)(at + j) - shift);
-                    float sum = sum_of(total);
-                    if (i + l < n) normaliser[i + l] = shift + logf(sum);
-                    for (int64_t j = 0; j < keys; j += W) *(vf *)(at + j) *= mask(&drop, j / W) * (1 / sum);
+    float *k = q + size, *turned = k + size, *v = turned + size, *o = v + size, *weights = o + size;
+    for (int64_t part = first; part < s->rows * s->heads; part += step) {
+        int64_t row = part / s->heads, head = part % s->heads, n = tokens(s, row), keys = up(n, PAD);
+        float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row], shift[R], sum[R];
+        dropout drop = dropout_of(s->seed, part, s->dropped);
+        take(q, t->query, s, row, head, keys, s->scale);
+        take(k, t->key, s, row, head, keys, 1);
+        take(v, t->value, s, row, head, n, 1);
+        turn(turned, k, keys, wide);
+        for (int64_t i = 0; i < n; i += R) {
+            product(weights, q + i * wide, wide, turned, wide, keys);
+            for (int64_t l = 0; l < R; l++) {
+                float *at = weights + l * keys;
+                for (int64_t j = n; j < keys; j++) at[j] = -INFINITY;
+                vf largest = all(-INFINITY);
+                for (int64_t j = 0; j < keys; j += W) {
+                    vf score = *(vf *)(at + j);
+                    largest = choose(score > largest, score, largest);
                 }
-                product(o + i * wide, weights, keys, v, n, wide);
+                shift[l] = largest_of(largest);
             }
-            put(t->output, o, s, row, head, 1);
+            for (int64_t l = 0; l < R; l++) {
+                float *at = weights + l * keys;
+                vf total = all(0);
+                for (int64_t j = 0; j < keys; j += W) total += *(vf *)(at + j) = exp_of(*(vf *)(at + j) - shift[l]);
+                sum[l] = sum_of(total);
+            }
+            for (int64_t j = 0; s->dropped && j < R * keys; j += W) *(vf *)(weights + j) *= mask(&drop, j / W);
+            product(o + i * wide, weights, keys, v, n, wide);
+            for (int64_t l = 0; l < R; l++) {
+                for (int64_t d = 0; d < wide; d += W) *(vf *)(o + (i + l) * wide + d) *= 1 / sum[l];
+                if (i + l < n) normaliser[i + l] = shift[l] + logf(sum[l]);
+            }
         }
+        put(t->output, o, s, row, head, 1);
     }
     free(q);
     return 0;
 }
 
-/* Heads from `first` on, every `step`-th of them. */
+/* The same parts. */
 static int backward(const void *given, int64_t first, int64_t step) {
     const task *t = given;
     const shape *s = t->of;
@@ -162,44 +185,42 @@ static int backward(const void *given, int64_t first, int64_t step) {
     float *k = q + size, *k_turned = k + size, *v = k_turned + size, *v_turned = v + size, *o = v_turned + size;
     float *to_o = o + size, *to_q = to_o + size, *to_k = to_q + size, *to_v = to_k + size;
     float *weights = to_v + size, *slopes = weights + R * most;
-    for (int64_t head = first; head < s->heads; head += step) {
-        dropout drop = dropout_of(s->seed, head, s->dropped);
-        for (int64_t row = 0; row < s->rows; row++) {
-            int64_t n = tokens(s, row), keys = up(n, PAD);
-            const float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
-            take(q, t->query, s, row, head, keys, s->scale);
-            take(k, t->key, s, row, head, keys, 1);
-            take(v, t->value, s, row, head, keys, 1);
-            take(o, t->output, s, row, head, keys, 1);
-            take(to_o, t->to_output, s, row, head, keys, 1);
-            turn(k_turned, k, keys, wide);
-            turn(v_turned, v, keys, wide);
-            memset(to_k, 0, sizeof(float) * (size_t)(n * wide));
-            memset(to_v, 0, sizeof(float) * (size_t)(n * wide));
-            for (int64_t i = 0; i < n; i += R) {
-                product(weights, q + i * wide, wide, k_turned, wide, keys);
-                product(slopes, to_o + i * wide, wide, v_turned, wide, keys);
-                for (int64_t l = 0; l < R; l++) {
-                    float *at = weights + l * keys, *slope = slopes + l * keys;
-                    float shift = i + l < n ? normaliser[i + l] : INFINITY; /* no such query: no weights */
-                    vf total = all(0);
-                    for (int64_t d = 0; d < wide; d += W)
-                        total += *(vf *)(o + (i + l) * wide + d) * *(vf *)(to_o + (i + l) * wide + d);
-                    float mean = sum_of(total); /* of the slopes by the weights, as FlashAttention has it */
-                    for (int64_t j = 0; j < keys; j += W) {
-                        vf weight = exp_of(*(vf *)(at + j) - shift), stays = mask(&drop, j / W);
-                        *(vf *)(slope + j) = weight * (*(vf *)(slope + j) * stays - mean);
-                        *(vf *)(at + j) = weight * stays;
-                    }
+    for (int64_t part = first; part < s->rows * s->heads; part += step) {
+        int64_t row = part / s->heads, head = part % s->heads, n = tokens(s, row), keys = up(n, PAD);
+        const float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
+        dropout drop = dropout_of(s->seed, part, s->dropped);
+        take(q, t->query, s, row, head, keys, s->scale);
+        take(k, t->key, s, row, head, keys, 1);
+        take(v, t->value, s, row, head, keys, 1);
+        take(o, t->output, s, row, head, keys, 1);
+        take(to_o, t->to_output, s, row, head, keys, 1);
+        turn(k_turned, k, keys, wide);
+        turn(v_turned, v, keys, wide);
+        memset(to_k, 0, sizeof(float) * (size_t)(n * wide));
+        memset(to_v, 0, sizeof(float) * (size_t)(n * wide));
+        for (int64_t i = 0; i < n; i += R) {
+            product(weights, q + i * wide, wide, k_turned, wide, keys);
+            product(slopes, to_o + i * wide, wide, v_turned, wide, keys);
+            for (int64_t l = 0; l < R; l++) {
+                float *at = weights + l * keys, *slope = slopes + l * keys;
+                float shift = i + l < n ? normaliser[i + l] : INFINITY; /* no such query: no weights */
+                vf total = all(0);
+                for (int64_t d = 0; d < wide; d += W)
+                    total += *(vf *)(o + (i + l) * wide + d) * *(vf *)(to_o + (i + l) * wide + d);
+                float mean = sum_of(total); /* of the slopes by the weights, as FlashAttention has it */
+                for (int64_t j = 0; j < keys; j += W) {
+                    vf weight = exp_of(*(vf *)(at + j) - shift), stays = mask(&drop, (l * keys + j) / W);
+                    *(vf *)(slope + j) = weight * (*(vf *)(slope + j) * stays - mean);
+                    *(vf *)(at + j) = weight * stays;
                 }
-                product(to_q + i * wide, slopes, keys, k, n, wide);
-                spread(to_k, slopes, keys, q + i * wide, n, wide);
-                spread(to_v, weights, keys, to_o + i * wide, n, wide);
             }
-            put(t->to_query, to_q, s, row, head, s->scale);
-            put(t->to_key, to_k, s, row, head, 1);
-            put(t->to_value, to_v, s, row, head, 1);
+            product(to_q + i * wide, slopes, keys, k, n, wide);
+            spread(to_k, slopes, keys, q + i * wide, n, wide);
+            spread(to_v, weights, keys, to_o + i * wide, n, wide);
         }
+        put(t->to_query, to_q, s, row, head, s->scale);
+        put(t->to_key, to_k, s, row, head, 1);
+        put(t->to_value, to_v, s, row, head, 1);
     }
     free(q);
     return 0;
@@ -207,12 +228,12 @@ static int backward(const void *given, int64_t first, int64_t step) {
 
 int attend(const shape *of, states query, states key, states value, states output, float *normaliser, int64_t threads) {
     task t = {.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser};
-    return in_threads(forward, &t, of->heads, threads);
+    return in_threads(forward, &t, of->rows * of->heads, threads);
 }
 
 int attend_backward(const shape *of, states query, states key, states value, states output, float *normaliser,
                     states to_output, states to_query, states to_key, states to_value, int64_t threads) {
     task t = {.of = of, .query = query, .key = key, .value = value, .output = output, .normaliser = normaliser,
               .to_output = to_output, .to_query = to_query, .to_key = to_key, .to_value = to_value};
-    return in_threads(backward, &t, of->heads, threads);
+    return in_threads(backward, &t, of->rows * of->heads, threads);
 }

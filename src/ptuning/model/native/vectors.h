@@ -47,16 +47,31 @@ static inline vf exp_of(vf x) {
     return p * (vf)(((vi)shifted << 23) + (127 << 23));
 }
 
+/* By four at once, as compilers take single floats out of a vector one after the other. */
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_i __attribute__((vector_size(16)));
+typedef union {
+    vf all;
+    four by[W / 4];
+} fours;
+
 static inline float sum_of(vf x) {
-    float sums[4] = {x[0], x[1], x[2], x[3]};
-    for (int i = 4; i < W; i++) sums[i % 4] += x[i];
+    fours of = {x};
+    four sums = of.by[0];
+    for (int i = 1; i < W / 4; i++) sums += of.by[i];
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+static inline float larger_of(float x, float y) { return x > y ? x : y; }
+
 static inline float largest_of(vf x) {
-    float largest = x[0];
-    for (int i = 1; i < W; i++) largest = x[i] > largest ? x[i] : largest;
-    return largest;
+    fours of = {x};
+    four most = of.by[0];
+    for (int i = 1; i < W / 4; i++) {
+        four_i where = of.by[i] > most;
+        most = (four)(((four_i)of.by[i] & where) | ((four_i)most & ~where));
+    }
+    return larger_of(larger_of(most[0], most[1]), larger_of(most[2], most[3]));
 }
 
 /* Chris Doty-Humphrey's SFC32, one in each lane. */
