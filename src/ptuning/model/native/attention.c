@@ -10,7 +10,7 @@
 
 #include "vectors.h"
 
-#define LINE 16 /* floats that memory is read by */
+#define LINE 16 /* floats of a line of the cache */
 
 /* [tokens][heads][width], the last contiguous */
 typedef struct {
