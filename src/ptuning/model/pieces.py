@@ -30,7 +30,7 @@ def tokens_of_a_piece(width: int) -> int:
     return max(1, min(_TOKENS, _TOKENS * _WIDTH // width))
 
 
-def even_pieces(lengths: Sequence[int], tokens: int, padded: bool = False) -> list[slice]:
+def even_pieces(lengths: Sequence[int], tokens: int, padded: bool) -> list[slice]:
     """Cut a batch into pieces that take as long as each other, so that no core waits for another's.
 
     Parameters
