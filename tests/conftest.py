@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# What a machine could choose by itself, before torch is imported and for every command that a test starts: the suite is
+# green on all machines or on none. Tests of precision, threads and the compiler choose their own.
+os.environ |= {"PTUNING_PRECISION": "32-true", "OMP_NUM_THREADS": "1"}
+
 import pytest
 from hydra import compose, initialize_config_dir
 

@@ -95,8 +95,7 @@ def test_where_torch_cannot_compile_training_goes_on_by_itself(
 ) -> None:
     expected = train("trainer.precision=32").record
     assert expected["compiled"] is False
-    monkeypatch.setattr("ptuning.plan._on_cuda", lambda accelerator: True)
-    monkeypatch.setattr("ptuning.plan._COMPILING_PAYS", 1)
+    monkeypatch.setattr("ptuning.run.compiles", lambda plan, batches, device: True)  # as on a GPU
     with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
         record = train("trainer.precision=32", "force=true").record
     assert "torch.compile does not work here, training goes on without it" in capsys.readouterr().out
@@ -105,14 +104,15 @@ def test_where_torch_cannot_compile_training_goes_on_by_itself(
     assert record["key"] == expected["key"]
 
 
-def test_auto_compiles_on_a_gpu_where_the_work_ahead_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_on_a_gpu_where_the_work_ahead_pays() -> None:
     def chosen(*overrides: str) -> bool:
         typed = ("backbone=tiny", "data=synthetic", "trainer.precision=32", "trainer.max_epochs=2", *overrides)
-        return compiles(make_plan(compose(typed)), batches=4000)
+        return compiles(make_plan(compose(typed)), batches=4000, device=device)
 
+    device = "cpu"
     assert not chosen()
     assert chosen("trainer.compile=true")
-    monkeypatch.setattr("ptuning.plan._on_cuda", lambda accelerator: True)
+    device = "cuda"
     assert chosen()
     assert not chosen("trainer.compile=false")
     assert not chosen("trainer.max_epochs=1")

@@ -38,7 +38,7 @@ def plan(*overrides: str) -> Plan:
 
 def folder(*overrides: str) -> RunFolder:
     made = plan(*overrides)
-    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())
+    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())[0]
 
 
 def sentence(*overrides: str) -> str:
@@ -156,7 +156,8 @@ def test_trainer_settings_are_lightnings_arguments_by_name_with_the_defaults_tha
         "log_every_n_steps": 10,
         "enable_progress_bar": True,
     }
-    pl.Trainer(**plan().trainer, logger=False, enable_checkpointing=False)
+    arguments = {**plan().trainer, "precision": "32-true"}  # where it computes, a run decides what auto is
+    pl.Trainer(**arguments, logger=False, enable_checkpointing=False)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,6 @@ def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) ->
         *(f"trainer.max_steps={value}" for value in ("-2", "0", "x")),
         *(f"trainer.{name}={value}" for name in ("min_epochs", "min_steps") for value in ("0", "-1")),
         *(f"trainer.limit_{name}_batches={value}" for name in ("train", "val") for value in ("-1", "0", "1.5", "x")),
-        "trainer.limit_predict_batches=-1",
         "trainer.overfit_batches=-1",
         "trainer.val_check_interval=0",
         *(f"trainer.check_val_every_n_epoch={value}" for value in ("0", "-1")),
@@ -261,11 +261,6 @@ def test_a_value_that_does_not_fit_is_one_sentence_with_its_key(override: str) -
 )
 def test_a_combination_that_cannot_be_says_what_to_type(overrides: list[str], told: str) -> None:
     assert told in sentence(*overrides)
-
-
-def test_a_gpu_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "trainer.accelerator=auto" in sentence("trainer.accelerator=gpu")
 
 
 def test_mistakes_are_user_errors_for_callers_in_python() -> None:

@@ -427,7 +427,7 @@ def test_a_stopped_run_on_own_data_goes_on_to_the_same_end(here: Path, monkeypat
 def folder_of(*overrides: str) -> Path:
     config = compose([*TINY, PAIR, *overrides])
     plan = make_plan(config)
-    return find_run(Path("runs"), plan.backbone.label, plan.recipe()).path
+    return find_run(Path("runs"), plan.backbone.label, plan.recipe())[0].path
 
 
 def test_the_run_belongs_to_the_data_and_not_to_the_file(here: Path) -> None:

@@ -77,7 +77,7 @@ def plan(*overrides: str) -> Plan:
 
 def folder(*overrides: str) -> RunFolder:
     made = plan(*overrides)
-    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())
+    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())[0]
 
 
 @pytest.mark.parametrize(

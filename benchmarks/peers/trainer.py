@@ -3,6 +3,7 @@
 Rows are padded to 128 tokens (``--pad_to_max_length``, run_glue's default), or grouped by length.
 """
 
+import torch
 from peft import LNTuningConfig, get_peft_model
 from rte import CLIP, EVAL_BATCH_SIZE, WARMUP, WEIGHT_DECAY, Clock, freeze, layernorms, load_model, parser, read, report
 from transformers import (
@@ -57,6 +58,7 @@ def main() -> None:
         max_grad_norm=CLIP,
         train_sampling_strategy="group_by_length" if chosen.group_by_length else "random",
         bf16=chosen.bf16,
+        use_cpu=not torch.cuda.is_available(),  # which bf16 asks for by name
         eval_strategy="epoch" if chosen.evaluate == "epoch" else "no",
         save_strategy="no",
         seed=chosen.seed,

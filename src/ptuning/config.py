@@ -169,7 +169,6 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.max_time": (_is_time, "days:hours:minutes:seconds, e.g. '00:01:30:00'"),
     "trainer.limit_train_batches": _SHARE,
     "trainer.limit_val_batches": _SHARE,
-    "trainer.limit_predict_batches": _SHARE,
     "trainer.overfit_batches": (lambda value: value == 0 or _is_share(value), f"0, {_SHARE[1]}"),
     "trainer.val_check_interval": _SHARE,
     "trainer.check_val_every_n_epoch": _COUNT,

@@ -73,7 +73,9 @@ def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
     metrics = "  ".join(
         f"{name} {100 * value:.1f}" for name, value in record["best"].items() if name not in _NOT_METRICS
     )
-    when = "finished earlier; force=true runs it again" if earlier else format_seconds(record["seconds"]["total"])
+    when = format_seconds(record["seconds"]["total"])
+    if earlier:
+        when = f"finished earlier, in {record.get('precision', '32-true')}; force=true runs it again"
     console.print(
         f"[bold green]score {100 * record['score']:.1f}[/]{synthetic}  "
         f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"

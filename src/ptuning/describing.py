@@ -28,7 +28,7 @@ from ptuning.sweeps.outcome import Sweep
 _COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
 
 
-def about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
+def about(plan: Plan, folder: RunFolder, precision: str, resumed: bool) -> dict[str, Any]:
     """Return what a record says before anything is loaded; a resumed run keeps its beginning and its W&B run."""
     earlier = (folder.record() or {}) if resumed else {}
     return {
@@ -45,10 +45,10 @@ def about(plan: Plan, folder: RunFolder, resumed: bool) -> dict[str, Any]:
         "begun": earlier.get("begun"),
         **tracking.identify(earlier, folder.key),
         "optimisation": asdict(plan.optimisation),
-        "precision": plan.trainer["precision"],
+        "precision": precision,
         "max_epochs": plan.trainer["max_epochs"],
         "batch_size": plan.config.task.batch_size,
-        "recipe": plan.recipe(),
+        "recipe": folder.recipe,
         "config": asdict(plan.config),
         "versions": _versions(),
     }
@@ -135,7 +135,7 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
         "moves": describe_selection(selection),
         "backbone": plan.backbone.label,
         **_describe_prefix(plan.config, record.get("frozen_prefix")),
-        "on": f"{record['device']}, {plan.trainer['precision']}{', compiled' if record['compiled'] else ''}",
+        "on": f"{record['device']}, {record['precision']}{', compiled' if record['compiled'] else ''}",
         "training": f"{epochs} epochs, batch {size}, seed {plan.config.seed}",
         "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }

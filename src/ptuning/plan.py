@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import nn
 
 from ptuning.data.options import own_data, refuse_own_keys
@@ -17,6 +16,7 @@ from ptuning.errors import ConfigError
 from ptuning.model.backbone import attention_dropout_key, load_skeleton, usable_positions
 from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import BackboneSource, find_backbone
+from ptuning.precision import AUTO, check_precision
 from ptuning.schema import Config, TrainerConfig
 from ptuning.selection import (
     ARCHITECTURES,
@@ -35,6 +35,9 @@ from ptuning.tasks import OWN, Task, get_task
 
 _HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
 """Trainer arguments that cannot change a result, so that they stay out of a run's hash."""
+
+_AUTO_ONCE = ("32-true", "bf16-mixed", "16-mixed")
+"""What ``trainer.precision=auto`` can have become in the recipes of earlier versions."""
 
 _COMPILING_PAYS = 5000
 """Training batches ahead from which a run on a GPU is compiled. An estimate: no GPU has been measured yet."""
@@ -71,8 +74,18 @@ class Plan:
         scope = {"subset_scope": self.subset.scope} if self.subset.is_ranked else {}
         return {"subset": str(self.subset), **scope}
 
+    def earlier_recipes(self) -> tuple[dict[str, Any], ...]:
+        """Return the recipes by which earlier versions knew this run: they said what ``auto`` became on a machine."""
+        if self.trainer["precision"] != AUTO:
+            return ()
+        recipe = self.recipe()
+        return tuple(recipe | {"trainer": recipe["trainer"] | {"precision": name}} for name in _AUTO_ONCE)
+
     def recipe(self) -> dict[str, Any]:
-        """Return everything that can change the result, and nothing that cannot."""
+        """Return everything that can change the result, and nothing that cannot.
+
+        Of the precision it says what was typed: what ``auto`` becomes is decided where the job computes.
+        """
         config = self.config
         own = {"score_of": self.task.score_of} if self.task.is_own else {}  # GLUE's tasks have one score each
         return {
@@ -245,19 +258,11 @@ def _make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionC
 
 
 def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any]:
-    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"trainer.accelerator={trainer.accelerator}, but PyTorch finds no GPU here: trainer.accelerator=auto."
-        )
     arguments = {name: value for name, value in asdict(trainer).items() if value is not None and name != "compile"}
-    arguments |= {
-        "max_epochs": max_epochs,
-        "precision": choose_precision(trainer.precision, trainer.accelerator),
-    }
-    return arguments
+    return arguments | {"max_epochs": max_epochs, "precision": check_precision(trainer.precision)}
 
 
-def compiles(plan: Plan, batches: int) -> bool:
+def compiles(plan: Plan, batches: int, device: str) -> bool:
     """Say whether the training forward pass is compiled; by itself on a GPU alone, where compiling pays.
 
     Parameters
@@ -266,6 +271,8 @@ def compiles(plan: Plan, batches: int) -> bool:
         The run.
     batches
         Training batches of an epoch.
+    device
+        The kind of device: ``cuda``, ``mps`` or ``cpu``.
     """
     config = plan.config
     if config.trainer.compile != "auto":
@@ -274,7 +281,7 @@ def compiles(plan: Plan, batches: int) -> bool:
     if config.trainer.max_steps != -1:
         ahead = min(ahead, config.trainer.max_steps * config.trainer.accumulate_grad_batches)
     fits = not plan.caches_prefix and config.task.batch_tokens is None
-    return fits and _on_cuda(config.trainer.accelerator) and ahead >= _COMPILING_PAYS
+    return fits and device == "cuda" and ahead >= _COMPILING_PAYS
 
 
 def in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
@@ -286,39 +293,3 @@ def in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[s
         else value
         for name, value in arguments.items()
     }
-
-
-def choose_precision(asked: Any, accelerator: str = "auto") -> str:
-    """Return Lightning's name of a precision; ``auto`` is bf16-mixed where the hardware is fast at it, else 32-true.
-
-    GPUs from Ampere on multiply bf16 faster than fp32, as do CPUs with AVX-512 bf16 or AMX. On others bf16 is
-    emulated: a matrix product took 1/130 of the fp32 rate on an AVX2 machine.
-    """
-    allowed = (
-        "auto",
-        "32",
-        "32-true",
-        "16-mixed",
-        "bf16-mixed",
-        "bf16-true",
-        "64",
-        "64-true",
-        "bf16",
-        "16",
-        "16-true",
-    )
-    if str(asked) not in allowed:
-        raise ConfigError(f"trainer.precision={asked} is not known. Allowed: {', '.join(allowed)}.")
-    if str(asked) != "auto":
-        names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
-        return names.get(str(asked), str(asked))
-    if _on_cuda(accelerator):
-        return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
-    if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16-mixed" if fast else "32-true"
-    return "32-true"
-
-
-def _on_cuda(accelerator: str) -> bool:
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,14 @@ class RunFolder:
         The hash over everything that can change the result.
     name
         Name for people, as in W&B: ``rte/layernorm/all/seed=1``.
+    recipe
+        What the key is the hash of.
     """
 
     path: Path
     key: str
     name: str
+    recipe: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def checkpoint(self) -> Path:
@@ -79,12 +82,30 @@ class RunFolder:
         return lock
 
 
-def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFolder:
-    """Return the folder of the run that ``recipe`` describes.
+def find_run(
+    runs_dir: Path, backbone: str, recipe: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()
+) -> tuple[RunFolder, tuple[RunFolder, ...]]:
+    """Return the folder of the run that ``recipe`` describes, and others that hold it too.
 
-    ``recipe`` holds everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers``
-    and ``seed`` among its keys, and ``subset`` and ``subset_scope`` where only some weights move.
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs.
+    backbone
+        The backbone's label.
+    recipe
+        Everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers`` and ``seed``
+        among its keys, and ``subset`` and ``subset_scope`` where only some weights move.
+    earlier
+        Recipes by which earlier versions knew the same run. The first folder that holds a record is taken, that of
+        ``recipe`` before those of ``earlier``; where there is none, that of ``recipe``.
     """
+    folders = [_folder(runs_dir, backbone, one) for one in (recipe, *earlier)]
+    there = [folder for folder in folders if (folder.path / RECORD).exists()]
+    return (there[0], tuple(there[1:])) if there else (folders[0], ())
+
+
+def _folder(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFolder:
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
     task, module, layers, seed = (recipe[part] for part in ("task", "module", "layers", "seed"))
@@ -92,7 +113,7 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFol
         layers += f",{subset.replace(':', '=')}"  # file systems and copying tools read a colon their own way
         layers += ",selection" if recipe.get("subset_scope") == "selection" else ""
     path = runs_dir / backbone / task / module / layers / f"seed={seed}-{key}"
-    return RunFolder(path, key, f"{task}/{module}/{layers}/seed={seed}")
+    return RunFolder(path, key, f"{task}/{module}/{layers}/seed={seed}", recipe)
 
 
 class Record:

@@ -24,11 +24,13 @@ from ptuning.errors import RunError
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.compiled import CompiledForward
-from ptuning.model.delta import load
+from ptuning.model.delta import load_run
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
 from ptuning.plan import Plan, compiles, in_micro_batches, make_plan
+from ptuning.precision import AUTO, PRECISIONS, choose_precision, find_device, make_plugin
+from ptuning.predicting.predictor import Predictor
 from ptuning.progress import TrainingProgress
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
@@ -50,11 +52,14 @@ class Located:
         Where the run lies.
     finished
         Its record, if nothing is left to do: it finished, ``force`` is off and no prediction is missing.
+    others
+        Folders that hold the same run in the precisions of other machines, from earlier versions.
     """
 
     plan: Plan
     folder: RunFolder
     finished: dict[str, Any] | None
+    others: tuple[RunFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,12 @@ def locate(cfg: DictConfig) -> Located:
     config = check(cfg)
     quiet()
     plan = make_plan(config)
-    folder = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+    runs_dir = Path(config.runs_dir).expanduser()
+    folder, others = find_run(runs_dir, plan.backbone.label, plan.recipe(), plan.earlier_recipes())
     finished = None if config.force else folder.finished()
     if any(not _predictions(plan, folder.path, split).exists() for split in config.predict):
         finished = None
-    return Located(plan, folder, finished)
+    return Located(plan, folder, finished, others)
 
 
 def execute(
@@ -124,6 +130,8 @@ def execute(
         elif tracking.agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
             _report_to_agent(plan, folder, record)
         show_result(record, _near(folder.path), earlier)
+        for other in found.others:
+            console.print(f"In {(other.record() or {}).get('precision')}: {_near(other.path)}")
         for split in plan.config.predict:
             _predict(plan, folder.path, split)
     return Done(folder.path, record, earlier)
@@ -158,7 +166,9 @@ def _train(
         folder.checkpoint.unlink(missing_ok=True)
     resumed = folder.checkpoint if folder.checkpoint.exists() else None
     kept = _check_checkpoint(resumed, folder.key) if resumed else None
-    with Record(folder, describing.about(plan, folder, resumed is not None)) as record:
+    device = find_device(config.trainer.accelerator)
+    precision = choose_precision(_asked_precision(plan, folder, resumed is not None), device)
+    with Record(folder, describing.about(plan, folder, precision, resumed is not None)) as record:
         record.values["micro_batches"] = micro_batches
         data = _make_data(plan, plan.source, warm, micro_batches)
         data.setup("fit")
@@ -177,7 +187,7 @@ def _train(
             holdout=config.data.select_on == HOLDOUT,
             prefix=cache.prefix if cache else None,
         )
-        if compiles(plan, len(data.order)):
+        if compiles(plan, len(data.order), device):
             classifier.compiled = _compile(plan, classifier, record, micro_batches)
         model_seconds = time.perf_counter() - began - data_seconds
         record.add(**describing.counts(selection), selection=list(selection.names), backbone_hash=digest)
@@ -214,10 +224,13 @@ def _train(
         if config.trainer.enable_progress_bar:
             callbacks.append(TrainingProgress(folder.name))
         trainer = pl.Trainer(
-            **{**in_micro_batches(plan.trainer, micro_batches), "enable_progress_bar": False},
+            **{
+                **in_micro_batches(plan.trainer, micro_batches),
+                "enable_progress_bar": False,
+                **_plugins(precision, device),
+            },
             logger=logger,
             callbacks=callbacks,
-            plugins=[WholeFileCheckpointIO()],
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=folder.path,
@@ -232,28 +245,33 @@ def _train(
     return record.values
 
 
+def _asked_precision(plan: Plan, folder: RunFolder, resumed: bool) -> str:
+    """Return the precision that was typed, or that an interrupted run began in."""
+    begun = (folder.record() or {}).get("precision") if resumed else None
+    asked = str(plan.trainer["precision"])
+    return begun if asked == AUTO and begun in PRECISIONS else asked
+
+
+def _plugins(precision: str, device: str) -> dict[str, Any]:
+    """Return the Trainer's arguments that say how it computes and how it writes checkpoints."""
+    plugin, checkpoints = make_plugin(precision, device), WholeFileCheckpointIO()
+    if plugin is None:
+        return {"precision": precision, "plugins": [checkpoints]}
+    return {"precision": None, "plugins": [plugin, checkpoints]}
+
+
 def _predict(plan: Plan, folder: Path, split: str) -> None:
     """Predict an unlabelled split with the run's best weights, unless that was done before."""
     path = _predictions(plan, folder, split)
     if path.exists():
         return
-    model, _ = load(folder)
+    predictor = Predictor(load_run(folder), plan.config.data.eval_batch_size)
+    source: Any = plan.source
     if split == "ax":
-        loader = _make_data(plan, replace(plan.source, task=get_task("ax")), Warm()).eval_dataloader("test")  # type: ignore[type-var]
-    else:
-        loader = _make_data(plan, plan.source, Warm()).eval_dataloader(split)
-    trainer = pl.Trainer(
-        **{name: plan.trainer[name] for name in ("accelerator", "devices", "precision")},
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    answers: Any = trainer.predict(GlueClassifier(model, plan.task, plan.optimisation).eval(), dataloaders=loader)
-    index, logits = (torch.cat(part) for part in zip(*answers, strict=True))
-    order = torch.argsort(index)
-    write_predictions(path, Predictions(index[order], logits[order], None))
-    console.print(f"{len(order):,} predictions in {_near(path)}")
+        source, split = replace(source, task=get_task("ax")), "test"
+    logits, _ = predictor.answer_split(source, split)
+    write_predictions(path, Predictions(torch.arange(len(logits)), logits, None))
+    console.print(f"{len(logits):,} predictions in {_near(path)}")
 
 
 def _predictions(plan: Plan, folder: Path, split: str) -> Path:

@@ -109,7 +109,8 @@ class TrainerConfig:
     devices: Any = 1
     """1, or the number of one device in a list: ``[2]``."""
     precision: Any = "auto"
-    """``auto`` (``bf16-mixed`` where the hardware is fast at it, else ``32-true``) or one of Lightning's."""
+    """``auto`` (``bf16-mixed`` where the hardware is fast at it, else ``32``), ``32``, ``bf16-mixed``, ``16-mixed``,
+    ``bf16-true`` or ``64``."""
     max_epochs: int | None = None
     """Epochs of training; null is the module's measured number, at most the task's."""
     min_epochs: int | None = None
@@ -124,8 +125,6 @@ class TrainerConfig:
     """Training batches per epoch: a number, or a share up to 1.0."""
     limit_val_batches: Any = None
     """Dev batches per evaluation: a number, or a share up to 1.0."""
-    limit_predict_batches: Any = None
-    """Batches of unlabelled splits: a number, or a share up to 1.0."""
     overfit_batches: Any = 0.0
     """Train and evaluate on this many training batches (or this share) alone; 0.0 is off."""
     val_check_interval: Any = None

@@ -26,6 +26,7 @@ from ptuning.model.pieces import logits_in_pieces, loss_in_pieces, sparse_embedd
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.shortcuts import in_evaluation
 from ptuning.model.unpadded import skip_padding
+from ptuning.precision import low_type
 from ptuning.selection import known_architecture
 from ptuning.tasks import Task
 
@@ -152,13 +153,24 @@ class GlueClassifier(pl.LightningModule):
         """Cast what is frozen once, if it is multiplied in mixed precision; have the C for a CPU compiled."""
         if self.device.type == "cpu":
             native.library()  # before threads ask for it
-        low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
+        low = low_type(str(self.trainer.precision))
         self._casts = FrozenCasts(self.model, low) if low else None
 
     def on_fit_end(self) -> None:
         """Put the pretrained values back."""
         if self._casts:
             self._casts.give_back()
+        self._casts = None
+
+    def on_validation_start(self) -> None:
+        """Put the pretrained values back for a time: evaluation is in fp32 where training is mixed."""
+        if self._casts:
+            self._casts.give_back()
+
+    def on_validation_end(self) -> None:
+        """Cast again, as long as training goes on."""
+        if self._casts:
+            self._casts.cast()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this step's dropout."""

@@ -87,7 +87,8 @@ class Loaded:
     Attributes
     ----------
     model
-        ``AutoModelForSequenceClassification`` with the delta applied, in evaluation mode and fp32.
+        ``AutoModelForSequenceClassification`` with the delta applied, in evaluation mode and the type of the run's
+        weights: fp32, unless it was trained with ``bf16-true`` or ``64-true``.
     tokenizer
         The backbone's.
     task
@@ -143,8 +144,9 @@ def load(
     Returns
     -------
     tuple or ptuning.Stack
-        An ``AutoModelForSequenceClassification`` in evaluation mode and fp32, and its tokenizer. Its logits on the CPU
-        equal those that the run had in fp32, bit for bit, for the same batches; to rounding, if its prefix was cached.
+        An ``AutoModelForSequenceClassification`` in evaluation mode and the type of the run's weights (fp32, unless it
+        was trained with ``bf16-true`` or ``64-true``), and its tokenizer. Its logits on the CPU equal those that the
+        run was scored by, bit for bit, for the same batches; to rounding, if its prefix was cached.
         With ``deltas``, a :class:`ptuning.Stack`.
 
     Raises
@@ -170,6 +172,7 @@ def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
     source = find_delta_backbone(description, backbone)
     model = load_model(source, task, seed=0)
     check_backbone(model, source, description, str(run))
+    model.to(value_type(values))
     apply_delta(model, values)
     return Loaded(model.eval(), load_tokenizer(source), task, folder, source, values, description)
 
@@ -239,6 +242,12 @@ def check_backbone(model: nn.Module, source: BackboneSource, description: Mappin
             f"{wanted[:12]}, but {source.label} has {found[:12]}. A delta fits only the backbone that it was trained "
             "on."
         )
+
+
+def value_type(values: Mapping[str, Tensor]) -> torch.dtype:
+    """Return the type that a run's weights had: fp32, unless it was trained with ``bf16-true`` or ``64-true``."""
+    found = {value.dtype for value in values.values() if value.is_floating_point()}
+    return found.pop() if len(found) == 1 else torch.float32
 
 
 def moved_names(values: Mapping[str, Tensor]) -> set[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,6 +21,9 @@ from ptuning.errors import RunError
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.states import DTYPES, HiddenStates, Pieces, StateStore, Wanted, check_stop
 from ptuning.model.threads import side_by_side
+
+_TRUE = {torch.float32: "32-true", torch.bfloat16: "bf16-true", torch.float64: "64-true"}
+"""Type of the weights → how a key calls it."""
 
 _ROWS = 32
 """Rows that are computed together: of like length, so that little is padding."""
@@ -105,22 +108,20 @@ class PrefixCache(pl.Callback):
         if stage != "fit":
             return
         began = time.perf_counter()
-        precision = str(trainer.precision)
-        pl_module.to(trainer.strategy.root_device)  # where Lightning puts it a moment later
+        pl_module.to(trainer.strategy.root_device)  # where and in which type Lightning puts it a moment later
+        trainer.precision_plugin.convert_module(pl_module)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.serve(data, precision, trainer.precision_plugin.forward_context if "mixed" in precision else nullcontext)
+        self.serve(data)
         self.seconds = time.perf_counter() - began
 
-    def serve(
-        self,
-        data: GlueDataModule,
-        precision: str = "32-true",
-        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        """Give the splits of ``data`` their hidden states, computed inside ``context`` where nobody has them yet."""
+    def serve(self, data: GlueDataModule) -> None:
+        """Give the splits of ``data`` their hidden states, computed in the weights' own type where nobody has them yet.
+
+        Mixed precision is not for them: they are computed once, and evaluation wants fp32.
+        """
         names = _served(data)
         splits = [data.split(name) for name in names]
-        wanted = [self._wanted(split, precision, context) for split in splits]
+        wanted = [self._wanted(split) for split in splits]
         for name, split, values in zip(
             names, splits, self.store.take(wanted, self.memory, self.disk, self.tell), strict=True
         ):
@@ -146,17 +147,17 @@ class PrefixCache(pl.Callback):
     def _shape(self, split: TokenTable) -> tuple[int, int]:
         return int(self._offsets(split)[-1]), self.prefix.hidden_size
 
-    def _wanted(self, split: TokenTable, precision: str, context: Callable[[], AbstractContextManager[Any]]) -> Wanted:
+    def _wanted(self, split: TokenTable) -> Wanted:
         return Wanted(
-            key=self._key(split, precision, self.prefix.depth, self.prefix.first_token_only),
+            key=self._key(split, self.prefix.depth, self.prefix.first_token_only),
             shape=self._shape(split),
             dtype=DTYPES[self.dtype],
-            compute=lambda: self._compute(split, precision, context),
+            compute=lambda: self._compute(split),
         )
 
-    def _compute(self, split: TokenTable, precision: str, context: Callable[[], AbstractContextManager[Any]]) -> Pieces:
+    def _compute(self, split: TokenTable) -> Pieces:
         device = next(self.prefix.model.parameters()).device
-        start, known = self._below(split, precision)
+        start, known = self._below(split)
         offsets = self._offsets(split)
         batches = list(SortedBatches(split.lengths, _ROWS))
         workers = torch.get_num_threads() if device.type == "cpu" else 1
@@ -166,8 +167,7 @@ class PrefixCache(pl.Callback):
                 batch = split[rows]
                 inputs = {name: batch[name].to(device) for name in self.inputs}
                 given = known[batch["index"]].to(device) if known else None
-                with context():
-                    states: Tensor = states_of(inputs, given)
+                states: Tensor = states_of(inputs, given)
                 return states.float().cpu()
 
             found = side_by_side(compute, batches, workers)
@@ -179,19 +179,20 @@ class PrefixCache(pl.Callback):
                         yield begin, values[: end - begin]
                     self.computed += len(rows)
 
-    def _below(self, split: TokenTable, precision: str) -> tuple[int, HiddenStates | None]:
+    def _below(self, split: TokenTable) -> tuple[int, HiddenStates | None]:
         """Return the deepest shorter prefix whose states are kept already, exactly, to go on from."""
         if self.dtype == "fp32":
             shape = (int(split.offsets[-1]), self.prefix.hidden_size)
             for depth in range(self.prefix.depth - 1, 0, -1):
-                key = self._key(split, precision, depth, first_token_only=False)
+                key = self._key(split, depth, first_token_only=False)
                 values = self.store.find(key, shape, torch.float32)
                 if values is not None:
                     return depth, HiddenStates(values, split.offsets)
         return 0, None
 
-    def _key(self, split: TokenTable, precision: str, depth: int, first_token_only: bool) -> str:
+    def _key(self, split: TokenTable, depth: int, first_token_only: bool) -> str:
         """Return a digest over everything that hidden states depend on, the tokens themselves included."""
+        precision = _TRUE[next(self.prefix.model.parameters()).dtype]
         about = [1, self.backbone, _computation(self.prefix.model), depth, first_token_only, self.dtype, precision]
         digest = hashlib.sha256(json.dumps([*about, split.pad_token_id, *self.inputs], default=str).encode())
         for column in (split.input_ids, split.token_type_ids, split.offsets):

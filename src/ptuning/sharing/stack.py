@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from ptuning.errors import RunError, nearest
 from ptuning.model.backbone import input_names, label_settings, load_model, load_tokenizer
-from ptuning.model.delta import check_backbone, delta_folder, find_delta_backbone, read_delta, task_of, whole_values
+from ptuning.model.delta import (
+    check_backbone,
+    delta_folder,
+    find_delta_backbone,
+    read_delta,
+    task_of,
+    value_type,
+    whole_values,
+)
 from ptuning.selection import split_head
 from ptuning.sharing.mixing import Mixture, check_mixable
 from ptuning.tasks import Task
@@ -62,6 +70,12 @@ class Stack:
             raise RunError('deltas={} is empty: name at least one, deltas={"rte": "runs/…"}.')
         folders = {name: delta_folder(run) for name, run in deltas.items()}
         read = {name: read_delta(folder) for name, folder in folders.items()}
+        for name, (values, _) in read.items():
+            if value_type(values) != torch.float32:
+                raise RunError(
+                    f"The delta '{name}' was trained in {value_type(values)}, and a stack computes in fp32. Load it "
+                    "alone: ptuning.load(run)."
+                )
         self.tasks: dict[str, Task] = {name: task_of(description) for name, (_, description) in read.items()}
         first = next(iter(read))
         source = find_delta_backbone(read[first][1], backbone)
