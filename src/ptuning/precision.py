@@ -102,8 +102,8 @@ def make_plugin(precision: str, device: str) -> Precision | None:
     Evaluation is part of what is promised: with ``*-mixed`` it is fp32, as in everything that loads the run later. And
     labels are data, which no precision rounds.
     """
-    if precision == "bf16-mixed" or precision == "16-mixed":
-        return _Mixed(precision, device)
+    if precision in _LOW:
+        return _Mixed("bf16-mixed" if precision == "bf16-mixed" else "16-mixed", device)
     return _Half("bf16-true") if precision == "bf16-true" else None
 
 
