@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED = ("benchmarks/README.md",)
+PUBLISHED = ("benchmarks/README.md", "benchmarks/log/2026-11.md")
 """Pages of the site that lie elsewhere in the repository; their path there is also their place in the site."""
 
 

@@ -18,7 +18,7 @@ from ptuning.model.dropout import masks_from
 from ptuning.model.threads import side_by_side
 
 _TOKENS, _WIDTH = 1500, 384
-"""Tokens of a piece, where hidden states are up to so wide (benchmarks/README.md has the measurement)."""
+"""Tokens of a piece, where hidden states are up to so wide (measured in benchmarks/log/2026-11.md)."""
 
 OfPiece = Callable[[Tensor, int], Tensor]
 """Rows of a batch and the tokens of their longest → what is computed of them."""
