@@ -165,20 +165,23 @@ def second_layer_twice(tensors: Tensors) -> Tensors:
         (renamed("model."), ["(39 of 39 tensors)", "with 'model.' before their names"]),
         (renamed("_orig_mod."), ["with '_orig_mod.' before their names"]),
         (renamed("net.encoder.", "bert."), ["(39 of 39 tensors)", "with 'net.encoder.' in the place of 'bert.'"]),
-        (renamed("roberta.", "bert."), ["'roberta.' in the place of 'bert.'", "config.json says model_type=bert"]),
+        (
+            renamed("roberta.", "bert."),
+            ["'roberta.' in the place of 'bert.', as a model_type=roberta does", "says model_type=bert"],
+        ),
         (lambda tensors: {"weight": torch.zeros(3)}, ["(39 of 39 tensors)", "1 tensors that are not in the model"]),
         (without("layer.1."), ["(16 of 39 tensors)", "Nothing of layer 1 is there", "num_hidden_layers=2"]),
         (without("layer."), ["(32 of 39 tensors)", "Nothing of layers 0, 1 is there"]),
         (without("layer.0.output.dense.bias"), ["16 of", "(1 of 39 tensors)", "e.g. 'bert.encoder.layer.0.output.d"]),
         (without("word_embeddings"), ["(1 of 39 tensors)", "bert.embeddings.word_embeddings.weight"]),
         (without("pooler.dense.bias"), ["(1 of 39 tensors)", "pooler.dense.bias"]),  # half of one is broken
-        (second_layer_twice, ["holds 16 tensors of blocks", "bert.encoder.layer.2.", "num_hidden_layers=2"]),
+        (second_layer_twice, ["16 lie in encoder blocks", "bert.encoder.layer.2.", "num_hidden_layers=2"]),
         (
-            lambda tensors: {**tensors, "bert.encoder.layer.0.attention.self.query.lora_A.weight": torch.zeros(2, 16)},
-            ["holds 1 tensors of blocks", "lora_A"],
+            lambda tensors: tensors | {"bert.encoder.layer.0.attention.self.query.lora_A.weight": torch.zeros(2, 16)},
+            ["1 lie in encoder blocks", "lora_A"],
         ),
         (
-            lambda tensors: {**tensors, "bert.encoder.layer.1.output.dense.weight": torch.zeros(16, 20)},
+            lambda tensors: tensors | {"bert.encoder.layer.1.output.dense.weight": torch.zeros(16, 20)},
             ["(1 of 39 tensors) have another shape", "[16, 20] in the file, [16, 24] by config.json"],
         ),
         (
@@ -204,7 +207,7 @@ def test_weights_that_are_not_the_backbones_are_counted_and_one_is_named(
     ("values", "told"),
     [
         ({"num_hidden_layers": 4}, ["(32 of 71 tensors)", "Nothing of layers 2, 3 is there", "num_hidden_layers=4"]),
-        ({"num_hidden_layers": 1}, ["holds 16 tensors of blocks", "num_hidden_layers=1"]),
+        ({"num_hidden_layers": 1}, ["16 lie in encoder blocks", "num_hidden_layers=1"]),
         ({"intermediate_size": 20}, ["(6 of 39 tensors) have another shape"]),
         ({"vocab_size": 9999}, ["(1 of 39 tensors) have another shape", "[9999, 16] by config.json"]),
         ({"model_type": "distilbert", "dim": 16, "n_heads": 2}, ["weights of the backbone", "are not in"]),
@@ -360,6 +363,25 @@ def test_a_file_that_is_not_what_its_name_says_is_one_sentence(
     assert str(folder) in said or "my-bert" in said
 
 
+@pytest.mark.parametrize(
+    ("extra", "fits"),
+    [
+        ("deberta.encoder.conv.conv.weight", False),
+        ("deberta.encoder.layer.0.attention.self.pos_key_proj.weight", False),
+        ("deberta.embeddings.word_embeddings._weight", True),  # mdeberta-v3-base has it
+        ("lm_predictions.lm_head.bias", True),
+    ],
+)
+def test_what_a_deberta_may_have_besides_is_refused_where_it_would_change_what_is_computed(
+    extra: str, fits: bool, tmp_path: Path
+) -> None:
+    rewrite(save(tmp_path / "model", "deberta-v2"), lambda tensors: {**tensors, extra: torch.zeros(16)})
+    if fits:
+        open_wholly(tmp_path / "model")
+    else:
+        assert extra in refused(tmp_path / "model")
+
+
 def test_shards_and_files_of_torch_are_read_where_they_are_whole(folder: Path) -> None:
     expected = dict(load_model(find_backbone(str(folder)), RTE, seed=0).named_parameters())
     stored = folder.parent / "stored"
@@ -488,6 +510,26 @@ def test_no_door_lets_a_broken_backbone_through(
         assert "Git LFS pointer" in typed(arguments, capsys)
     no_tokenizer(good)
     assert "holds no tokenizer" in typed(["predict", str(run), "--input", str(rows), "--backbone", str(good)], capsys)
+
+
+def test_what_the_hubs_cache_holds_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    changes = {
+        "ddp": (lambda folder: rewrite(folder, renamed("module.")), "with 'module.' before their names"),
+        "cut": (lambda folder: cut(folder / WEIGHTS), "transformers cannot read its model"),
+        "silent": (no_tokenizer, "knows special tokens alone"),
+        "odd": (lambda folder: configure(folder, model_type="brt"), "has model type `brt`"),
+    }
+    for name, (change, told) in changes.items():
+        repository = tmp_path / f"models--me--{name}"
+        folder = save(repository / "snapshots" / ("0" * 40))
+        (repository / "refs").mkdir()
+        (repository / "refs/main").write_text("0" * 40)
+        change(folder)
+        said = refused(Path(f"me/{name}"))
+        assert told in said
+        assert f"me/{name}" in said
 
 
 # Random weights of every family

@@ -189,7 +189,7 @@ def _from_config(config: Any, source: BackboneSource) -> nn.Module:
         raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
 
 
-_CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, KeyError, AttributeError, ArithmeticError)
+_CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What transformers' models raise for values of a configuration that make no model."""
 
 
@@ -249,6 +249,8 @@ class _library_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if not isinstance(error, Exception) or isinstance(error, UserError | MemoryError):
             return
+        from huggingface_hub.errors import HFValidationError
+
         where = self.source.location
         folder = Path(where) if Path(where).is_dir() else None
         wants_package = "sentencepiece" in str(error) or "tiktoken" in str(error)  # transformers asks for either
@@ -257,7 +259,7 @@ class _library_errors:
             if importlib.util.find_spec("sentencepiece") is not None:
                 mend = "but that file cannot be read as one: fetch it again"
             raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
-        if folder:
+        if folder or not isinstance(error, OSError | HFValidationError | ImportError):
             raise BackboneError(
                 f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
                 f"({one_line(error)})."

@@ -1,5 +1,6 @@
 """Whether the weights of a checkpoint are those of the backbone that its configuration names."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,8 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], source: BackboneSou
         )
     if extra := sorted(_beyond(model, found["unexpected_keys"])):
         raise BackboneError(
-            f"{file} holds {len(extra)} tensors of blocks that are not in the model that config.json describes, e.g. "
-            f"'{extra[0]}'{_depth(model)}. One of the two belongs to another model."
+            f"Of the tensors in {file}, {len(extra)} lie in encoder blocks that the model of config.json does not "
+            f"have, e.g. '{extra[0]}'{_depth(model)}. One of the two belongs to another model."
         )
     if broken := [name for name, (_, parameter) in backbone.items() if not _is_finite(parameter)]:
         number = sum(int((~torch.isfinite(backbone[name][1])).sum()) for name in broken)
@@ -109,8 +110,8 @@ def _prefix(model: nn.Module, missing: Sequence[str], unexpected: Collection[str
             family = prefix.rstrip(".")
             if prefixes is instead and family in _families() and family != _model_type(model):
                 return (
-                    f"The file has them with '{prefix}' in the place of '{start}', as a {family} has: config.json says "
-                    f"model_type={_model_type(model)} and is another model's."
+                    f"The file has them with '{prefix}' in the place of '{start}', as a model_type={family} does. "
+                    f"config.json says model_type={_model_type(model)}: one of the two belongs to another model."
                 )
             place = "before their names" if prefixes is before else f"in the place of '{start}'"
             return (
@@ -155,24 +156,30 @@ def _whole_blocks(model: nn.Module, missing: Collection[str]) -> list[int]:
 
 
 def _beyond(model: nn.Module, unexpected: Collection[str]) -> list[str]:
-    """Return the tensors that belong to blocks which the model does not have.
+    """Return the tensors that belong to blocks, or to what all blocks use, and that the model does not have.
 
-    In families of the table, a tensor within a block that the model has counts too. Of other models old checkpoints
-    hold buffers there.
+    Of models outside the table, whole blocks alone are known; within one, old checkpoints hold buffers.
     """
     start = f"{getattr(model, 'base_model_prefix', '')}."
+    architecture = known_architecture(model)
+    if architecture:
+        allowed = ("embeddings", "pooler", *architecture.beside)
+        found = []
+        for name in unexpected:
+            short = name.removeprefix(start)
+            located = architecture.locate(short)
+            if re.match(architecture.block, short) or (located and located[0] not in allowed):
+                found.append(name)
+        return found
     base: nn.Module = getattr(model, start[:-1], model)
-    lists = {name: len(module) for name, module in base.named_modules() if isinstance(module, nn.ModuleList)}
-    found = []
-    for name in unexpected:
-        short = name.removeprefix(start)
-        for blocks, number in lists.items():
-            if short.startswith(f"{blocks}."):
-                place = short.removeprefix(f"{blocks}.").split(".")[0]
-                if known_architecture(model) or (place.isdecimal() and int(place) >= number):
-                    found.append(name)
-                    break
-    return found
+    blocks = {name: len(module) for name, module in base.named_modules() if isinstance(module, nn.ModuleList)}
+    return [name for name in unexpected if any(_is_beyond(name.removeprefix(start), *item) for item in blocks.items())]
+
+
+def _is_beyond(name: str, blocks: str, number: int) -> bool:
+    """Return whether a tensor lies in a block behind the last one of a list of blocks."""
+    match = re.match(rf"{re.escape(blocks)}\.(\d+)\.", name)
+    return match is not None and int(match[1]) >= number
 
 
 def _is_finite(parameter: torch.Tensor) -> bool:
