@@ -1,4 +1,4 @@
-"""Resolvers for grids that follow the backbone: its single layers and its modules, asked without loading weights."""
+"""Resolvers that follow the backbone: its single layers, its modules, the positions of a random one; no weights."""
 
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ _FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
 
 
 def register() -> None:
-    """Make ``${single_layers:${backbone}}``, ``${all_modules:…}`` and ``${block_modules:…}`` known to OmegaConf."""
-    for resolver in (single_layers, all_modules, block_modules):
+    """Make ``${single_layers:${backbone}}`` and the other functions of this file known to OmegaConf."""
+    for resolver in (single_layers, all_modules, block_modules, position_rows):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -33,6 +33,16 @@ def all_modules(backbone: DictConfig) -> str:
 def block_modules(backbone: DictConfig) -> str:
     """Return the modules that lie in blocks, so that they can move in a single layer, LayerNorms and biases first."""
     return _present(backbone, ("layernorm", "bias"), in_block=True)
+
+
+def position_rows(model_type: str, tokens: int) -> int:
+    """Return ``max_position_embeddings`` for a random model of a family whose rows may have so many tokens.
+
+    Families from fairseq number positions from behind the padding id, so their table has two rows more.
+    """
+    from ptuning.data.vocabulary import FAIRSEQ
+
+    return tokens + 2 if model_type in FAIRSEQ else tokens
 
 
 def _present(backbone: DictConfig, first: tuple[str, ...], in_block: bool) -> str:

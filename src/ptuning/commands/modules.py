@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 HELP = "list the modules of a backbone, by layer, with their parameters"
 
@@ -27,11 +28,15 @@ def run(chosen: argparse.Namespace) -> None:
 
     from ptuning.console import console, quiet
     from ptuning.listing import modules_table
-    from ptuning.model.backbone import load_skeleton
+    from ptuning.model.backbone import load_model, load_skeleton
     from ptuning.model.source import find_backbone
+    from ptuning.tasks import get_task
 
     quiet()
-    model = load_skeleton(find_backbone(backbone.path, backbone.revision, backbone.config))
+    source = find_backbone(backbone.path, backbone.revision, backbone.config)
+    # A folder is loaded, so that its weights are known to be there; from the Hub nothing but the configuration comes.
+    folder = source.location and Path(source.location).is_dir()
+    model = load_model(source, get_task("rte"), seed=0) if folder else load_skeleton(source)
     if chosen.names:
         sys.stdout.write("".join(f"{name} {tuple(p.shape)}\n" for name, p in model.named_parameters()))
     else:

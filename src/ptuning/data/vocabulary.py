@@ -10,7 +10,8 @@ _AS_BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _AS_FAIRSEQ = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 """Orders of the special tokens. Models from fairseq have padding at 1 and count positions from there, MPNet always."""
 
-_FAIRSEQ = ("roberta", "xlm-roberta", "mpnet")
+FAIRSEQ = ("roberta", "xlm-roberta", "mpnet")
+"""Families that number positions from behind the padding id, 1, on."""
 _WITH_TOKEN_TYPES = ("bert", "electra", "albert")
 
 
@@ -20,7 +21,7 @@ def synthetic_tokenizer(model_type: str = "bert") -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = _AS_FAIRSEQ if model_type in _FAIRSEQ else _AS_BERT
+    special = _AS_FAIRSEQ if model_type in FAIRSEQ else _AS_BERT
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     words = sorted({*vocabulary(), *letters, *(f"##{letter}" for letter in letters)} - set(special))
     ids = {word: number for number, word in enumerate([*special, *words])}

@@ -11,23 +11,37 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptuning.errors import BackboneError
+from ptuning.errors import BackboneError, UserError, nearest
+from ptuning.model import tokenizer_files
+from ptuning.model.loaded_weights import check_loaded
 from ptuning.model.random_weights import one_line, random_config
 from ptuning.model.source import OTHER_WAYS, BackboneSource
+from ptuning.model.weight_files import CONFIG, read_json
 from ptuning.selection import describe, split_head
 from ptuning.tasks import Task
 
 
 def load_tokenizer(source: BackboneSource) -> Any:
-    """Return the fast tokenizer of a backbone; one with random weights gets the synthetic grammar's words."""
+    """Return the fast tokenizer of a backbone; one with random weights gets the synthetic grammar's words.
+
+    Raises
+    ------
+    BackboneError
+        If there is none, it cannot be read, or it does not fit the backbone's embeddings.
+    """
     if not source.location:
         from ptuning.data.vocabulary import synthetic_tokenizer
 
         return synthetic_tokenizer(source.config.get("model_type", "bert"))
     from transformers import AutoTokenizer
 
-    with _hub_errors(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision or "main")
+    if (folder := Path(source.location)).is_dir():
+        tokenizer_files.check_files(folder)
+    with _library_errors(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.location, revision=source.revision or "main", trust_remote_code=False
+        )
+    tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(source), "vocab_size", None), source.location)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # a model of the GPT kind; load_config does the same
     return tokenizer
@@ -38,6 +52,11 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
 
     The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
     depends on ``seed`` alone and not on what ran before. ``attention_dropout`` takes the place of the config's rate.
+
+    Raises
+    ------
+    BackboneError
+        If the weights cannot be had, or are not those of the backbone that the configuration describes.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -47,8 +66,8 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
         if source.location:
-            with _hub_errors(source), _calm():
-                # A folder may hold a head for other labels, which is drawn anew; the backbone has to fit.
+            with _library_errors(source), _calm():
+                # A folder may hold a head for other labels, which is drawn anew; the backbone is checked below.
                 model, found = AutoModelForSequenceClassification.from_pretrained(
                     source.location,
                     revision=source.revision or "main",
@@ -56,10 +75,9 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
                     dtype=torch.float32,
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
+                    trust_remote_code=False,
                 )
-                head, _ = split_head(model)
-                if wrong := sorted(name for name, *_ in found["mismatched_keys"] if name not in head):
-                    raise ValueError(f"'{wrong[0]}' has another shape than config.json says.")
+            check_loaded(model, found, source)
         else:
             model = _from_config(config, source)
     draw_head(model, seed)
@@ -89,12 +107,26 @@ def load_config(source: BackboneSource, task: Task | None = None) -> Any:
     labels = label_settings(task) if task else {}
     if not source.location:
         return random_config(source.config, labels)
-    with _hub_errors(source):
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision or "main", **labels)
+    if (folder := Path(source.location)).is_dir():
+        _check_model_type(read_json(folder / CONFIG)["model_type"], folder / CONFIG)
+    with _library_errors(source, "configuration"):
+        config = AutoConfig.from_pretrained(
+            source.location, revision=source.revision or "main", trust_remote_code=False, **labels
+        )
     if getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
         config.pad_token_id = end[0] if isinstance(end, list) else end
     return config
+
+
+def _check_model_type(model_type: str, file: Path) -> None:
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        raise BackboneError(
+            f"{file} says model_type={model_type}, which this version of transformers does not know."
+            f"{nearest(model_type, CONFIG_MAPPING.keys())} A model that brings its own code cannot be used."
+        )
 
 
 def attention_dropout_key(config: Any) -> str:
@@ -152,9 +184,13 @@ def _from_config(config: Any, source: BackboneSource) -> nn.Module:
 
     try:
         return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except _CANNOT_BE as error:
         what = f"{source.label} does" if source.location else "backbone.config does"
         raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
+
+
+_CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What transformers' models raise for values of a configuration that make no model."""
 
 
 def backbone_hash(model: nn.Module) -> str:
@@ -202,25 +238,33 @@ def _calm() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-class _hub_errors:
-    """Turn what the Hub's client raises into one sentence."""
+class _library_errors:
+    """Turn what transformers and the Hub's client raise while they load something into one sentence."""
 
-    def __init__(self, source: BackboneSource) -> None:
-        self.source = source
+    def __init__(self, source: BackboneSource, what: str = "model") -> None:
+        self.source, self.what = source, what
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, OSError | ValueError | ImportError):
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            where = self.source.location
-            if "sentencepiece" in str(error) or "tiktoken" in str(error):  # transformers asks for either, in this case
-                mend = "which needs a package to be read: pip install 'ptuning[sentencepiece]'"
-                if importlib.util.find_spec("sentencepiece") is not None:
-                    mend = "but that file cannot be read as one: fetch it again"
-                raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
-            if Path(where).is_dir():
-                raise BackboneError(f"{where} does not load as a Hugging Face model: {first}") from error
+        if not isinstance(error, Exception) or isinstance(error, UserError | MemoryError):
+            return
+        from huggingface_hub.errors import HFValidationError
+
+        where = self.source.location
+        folder = Path(where) if Path(where).is_dir() else None
+        wants_package = "sentencepiece" in str(error) or "tiktoken" in str(error)  # transformers asks for either
+        if wants_package and (folder is None or tokenizer_files.is_sentencepiece(folder)):
+            mend = "which needs a package to be read: pip install 'ptuning[sentencepiece]'"
+            if importlib.util.find_spec("sentencepiece") is not None:
+                mend = "but that file cannot be read as one: fetch it again"
+            raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
+        if folder or not isinstance(error, OSError | HFValidationError | ImportError):
             raise BackboneError(
-                f"The backbone '{where}' could not be had from the Hub or its cache ({first.rstrip('.')}). {OTHER_WAYS}"
+                f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
+                f"({one_line(error)})."
             ) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise BackboneError(
+            f"The backbone '{where}' could not be had from the Hub or its cache ({first}). {OTHER_WAYS}"
+        ) from error

@@ -15,6 +15,7 @@ from typing import Any
 from ptuning.errors import BackboneError
 from ptuning.files import cache_folder, write_whole
 from ptuning.model.random_weights import check_model_type
+from ptuning.model.weight_files import check_folder
 
 PACKAGED: Mapping[str, str] = MappingProxyType({"packaged:minilm": "sentence-transformers/all-MiniLM-L6-v2"})
 """Backbones that a Python package carries, and the Hub id by which everybody else knows them."""
@@ -73,8 +74,8 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
     Raises
     ------
     BackboneError
-        If the folder or the package is missing, the packaged weights are not the Hub's own file, or there is no such
-        ``model_type``.
+        If the folder or the package is missing, the folder is not that of a model or its weights are not whole, the
+        packaged weights are not the Hub's own file, or there is no such ``model_type``.
     """
     if not path:
         raise BackboneError("backbone.path is empty: it takes a folder or a Hub id.")
@@ -90,8 +91,7 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
         return BackboneSource("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
     folder = Path(path).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise BackboneError(f"{path} holds no config.json: backbone.path wants a Hugging Face model folder.")
+        check_folder(folder)
         return BackboneSource(folder.resolve().name, str(folder), None, {}, _digest(folder))
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
         raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id; {OTHER_WAYS}")

@@ -1,0 +1,170 @@
+"""The files of a model folder, looked at before anything is loaded: there, whole, and what their names say."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ptuning.errors import BackboneError
+
+CONFIG = "config.json"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Where transformers looks for weights, in its order."""
+_INDEX = ".index.json"
+
+_LFS, _SIZE = b"version https://git-lfs", "size "
+_PAGES = (b"<!doctype html", b"<html", b"<?xml")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a model folder whose configuration or weights are missing, cut short, or not what their names say.
+
+    The weights themselves are not read: of a safetensors file its header, of others the first bytes and the last.
+
+    Raises
+    ------
+    BackboneError
+        With the file and what is wrong with it.
+    """
+    try:
+        if not (folder / CONFIG).is_file():
+            raise BackboneError(f"{folder} holds no {CONFIG}: backbone.path wants a Hugging Face model folder.")
+        _check_config(folder)
+        weights = weights_file(folder)
+        check_content(weights)
+        for file in _shards(weights) if weights.name.endswith(_INDEX) else [weights]:
+            check_content(file)
+            if file.suffix == ".safetensors":
+                _check_safetensors(file)
+            else:
+                _check_torch(file)
+    except OSError as error:
+        raise BackboneError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file of a model folder from which its weights are taken; of shards it is the index.
+
+    Raises
+    ------
+    BackboneError
+        If there is none.
+    """
+    typed = read_json(folder / CONFIG).get("transformers_weights")
+    names = (str(typed),) if typed else _WEIGHTS
+    places = [folder / name for name in names]
+    if found := next((place for place in places if place.is_file()), None):
+        return found
+    for place in places:
+        if place.is_dir():
+            raise BackboneError(f"{place} is a folder and not a file with weights. Put the file itself there.")
+        if place.is_symlink():
+            raise BackboneError(f"{place} is a link to {place.readlink()}, which is not there. Fetch the file again.")
+    there = sorted(file.name for file in folder.iterdir() if file.is_file())
+    raise BackboneError(
+        f"{folder} holds no weights: there is neither {' nor '.join(names[::2])}, only {', '.join(there[:8])}. "
+        "Save the model with save_pretrained, or fetch the file."
+    )
+
+
+def check_content(file: Path) -> None:
+    """Refuse a file that is empty, the pointer of Git LFS, or a web page, as an unfinished download leaves it."""
+    with file.open("rb") as stream:
+        start = stream.read(512)
+    if not start:
+        raise BackboneError(f"{file} is empty. Fetch it again.")
+    if start.startswith(_LFS):
+        lines = start.decode(errors="replace").splitlines()
+        size = next((line.removeprefix(_SIZE) for line in lines if line.startswith(_SIZE)), "")
+        what = f"a file of {int(size):,} bytes" if size.isdecimal() else "the file"
+        raise BackboneError(
+            f"{file} is a Git LFS pointer to {what}, not the file itself. Fetch it: git lfs pull, in its repository."
+        )
+    if start.lstrip().lower().startswith(_PAGES):
+        raise BackboneError(
+            f"{file} is a web page and not a file of a model. Fetch the file itself, from its download link."
+        )
+
+
+def read_json(file: Path) -> Mapping[str, Any]:
+    """Return a JSON file that holds an object.
+
+    Raises
+    ------
+    BackboneError
+        If it holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BackboneError(f"{file} is not JSON ({error}). Fetch it again.") from None
+    if not isinstance(content, dict):
+        raise BackboneError(f"{file} holds a {type(content).__name__}, where an object of names and values belongs.")
+    return content
+
+
+def _check_config(folder: Path) -> None:
+    check_content(folder / CONFIG)
+    model_type = read_json(folder / CONFIG).get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        given = "no model_type" if model_type is None else f"model_type={json.dumps(model_type)}"
+        raise BackboneError(
+            f"{folder / CONFIG} says {given}, and without one nobody knows the model. Add its family: "
+            '"model_type": "bert", for example.'
+        )
+
+
+def _shards(index: Path) -> list[Path]:
+    """Return the files that an index names, all of which have to be there."""
+    content = read_json(index)
+    places = content.get("weight_map")
+    if not isinstance(places, dict) or not places or not isinstance(content.get("metadata"), dict):
+        raise BackboneError(f"{index} is no index of weights: it wants a weight_map and metadata. Fetch it again.")
+    files = [index.parent / name for name in sorted({str(name) for name in places.values()})]
+    if gone := [file.name for file in files if not file.is_file()]:
+        raise BackboneError(
+            f"{len(gone)} of the {len(files)} files that {index} names are not there, e.g. {gone[0]}. Fetch them too."
+        )
+    return files
+
+
+def _check_safetensors(file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        starts_so = stream.read(1) == b"{"
+        if length > size - 8:
+            if starts_so and length < 100_000_000:  # the format's own limit: more is another file's first bytes
+                _ends_early(file, size, 8 + length)
+            _no_safetensors(file)
+        stream.seek(8)
+        header = stream.read(length)
+    try:
+        tensors = {name: tensor for name, tensor in json.loads(header).items() if name != "__metadata__"}
+        end = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        _no_safetensors(file)
+    if size < end:
+        _ends_early(file, size, end)
+    if size > end:
+        raise BackboneError(f"{file} is broken: it has {size:,} bytes and its header says {end:,}. Fetch it again.")
+
+
+def _check_torch(file: Path) -> None:
+    with file.open("rb") as stream:
+        start = stream.read(2)
+    if start == b"PK":
+        if not zipfile.is_zipfile(file):
+            _ends_early(file, file.stat().st_size)
+    elif not start.startswith(b"\x80"):  # torch.save before 1.6 wrote a bare pickle
+        raise BackboneError(f"{file} is not a file that torch.save wrote. Fetch it again.")
+
+
+def _ends_early(file: Path, size: int, whole: int | None = None) -> NoReturn:
+    told = f"it has {size:,} bytes" if whole is None else f"it has {size:,} of at least {whole:,} bytes"
+    raise BackboneError(f"{file} ends early: {told}. Fetch it again.")
+
+
+def _no_safetensors(file: Path) -> NoReturn:
+    raise BackboneError(f"{file} is not a safetensors file, whatever its name says. Fetch it again.")
