@@ -1,4 +1,4 @@
-"""Importing what is large without Python's collector, which would take a sixth of the time (benchmarks/log/2026-11.md)."""
+"""Imports of large packages with the garbage collector off: a sixth less time (benchmarks/log/2026-11.md)."""
 
 import gc
 import sys

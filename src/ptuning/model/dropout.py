@@ -48,8 +48,8 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
     """Return a dropout mask in the shape and type of ``like``: 0 at the rate ``p``, else what keeps the mean.
 
     Elements are independent of each other. ``torch.nn.functional.dropout`` draws a 53-bit number for each from a slower
-    generator; 16 bits of a 64-bit word do as well (benchmarks/log/2026-11.md). Outside of :func:`masks_from` a mask follows
-    from torch's seed.
+    generator; 16 bits of a 64-bit word do as well (benchmarks/log/2026-11.md). Outside of :func:`masks_from` a mask
+    follows from torch's seed.
 
     Parameters
     ----------
