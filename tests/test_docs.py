@@ -284,6 +284,44 @@ def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     assert "```python" in text or failed.attempted > 0
 
 
+SELECTING = [
+    (page, block)
+    for page in ("docs/concepts.md", "docs/running.md")
+    for block in re.findall(r"^```python\n(.*?)^```", PAGES[page].read_text(), flags=re.M | re.S)
+    if re.search(r"\b(select|set_trainable)\(", block)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), SELECTING)
+def test_a_snippet_that_selects_leaves_no_more_to_train_than_it_says(
+    page: str, block: str, names: dict[str, Any]
+) -> None:
+    model = names["model"]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    exec(compile(block, page, "exec"), names)
+    selection = names["selection"]
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        *selection.names,
+        *selection.head_names,
+    }
+    if "optimizer" in names:  # an optimiser trains that many weights and changes no others
+        counted = sum(p.numel() for group in names["optimizer"].param_groups for p in group["params"])
+        assert counted == selection.trainable_parameters + selection.head_parameters
+        if "step()" not in block:
+            model(**names["batch"]).loss.backward()
+            names["optimizer"].step()
+        changed = {name: int((p != before[name]).sum()) for name, p in model.named_parameters()}
+        head = sum(changed[name] for name in selection.head_names)
+        assert 0 < sum(changed.values()) - head <= selection.trainable_parameters
+        assert not any(
+            number for name, number in changed.items() if name not in (*selection.names, *selection.head_names)
+        )
+
+
+def test_there_are_three_snippets_that_select() -> None:
+    assert [page for page, _ in SELECTING] == ["docs/concepts.md", "docs/running.md", "docs/running.md"]
+
+
 MODULES = [
     ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
     for path in sorted((ROOT / "src/ptuning").rglob("*.py"))
