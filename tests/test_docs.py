@@ -1,6 +1,7 @@
 """The documentation: the site builds strictly and needs no network, and what its pages show works."""
 
 import doctest
+import html
 import importlib
 import importlib.util
 import os
@@ -30,6 +31,7 @@ from ptuning.errors import ConfigError
 from ptuning.model.backbone import load_model, load_skeleton, load_tokenizer
 from ptuning.model.delta import load_run
 from ptuning.model.source import find_backbone
+from ptuning.plan import choose_precision
 from ptuning.selection import parse_layers, parse_subset, select
 from ptuning.sharing.export import export
 from ptuning.tasks import TASKS
@@ -233,6 +235,27 @@ def test_commands_are_found_in_every_form_that_pages_have_them() -> None:
     ]
     assert list(grids(["-m", "seed=1,2", "task=rte"])) == [("seed=1", "task=rte"), ("seed=2", "task=rte")]
     assert sum(len(list(commands(path.read_text()))) for path in PAGES.values()) > 80
+
+
+# Numbers
+
+
+def test_the_picture_of_the_demo_shows_what_its_captions_say_in_the_precision_that_the_demo_fixes() -> None:
+    drawn = html.unescape(re.sub(r"<[^>]*>", "", (ROOT / "docs/demo.svg").read_text())).replace("\xa0", " ")
+    precision = choose_precision(compose(["experiment=demo"]).trainer.precision)
+    assert f", {precision}" in drawn
+    for page in ("README.md", "docs/index.md"):
+        (caption,) = re.findall(r"!\[([^]]*)\]\((?:docs/)?demo\.svg\)", PAGES[page].read_text())
+        (score,) = re.findall(r"score ([\d.]+)", caption)
+        assert f"score {score} (synthetic data)" in drawn
+    assert "fp32" in PAGES["README.md"].read_text().split("demo.svg")[1].split("##")[0]
+
+
+@pytest.mark.parametrize("script", ["results.sh", "search_defaults.sh"])
+def test_the_scripts_behind_the_pages_of_fp32_numbers_fix_it(script: str) -> None:
+    typed = re.findall(r"^ *python train\.py .*$", (ROOT / "benchmarks" / script).read_text(), flags=re.M)
+    assert typed
+    assert all("trainer.precision=32 " in line for line in typed)
 
 
 # Python

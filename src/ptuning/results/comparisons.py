@@ -142,16 +142,16 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     families: dict[tuple[Any, ...], list[int]] = {}
     cells = list(zip(summary.to_dict("records"), recipe_keys(summary), strict=True))
-    fulls = {ours[:3]: (row, ours) for row, ours in cells if ours[3:6] == FULL}
+    fulls = {ours[:3]: (row["note"], ours) for row, ours in cells if ours[3:6] == FULL}
     for row, ours in cells:
         if ours[3:6] == FULL:
             continue
         whole = row["layers"] == "all" and row["subset"] == "all"
-        full, reference = fulls.get(ours[:3], ({}, None))
+        full_note, reference = fulls.get(ours[:3], ("", None))
         if row["full_recipe"]:  # one that is alike; the one that is shown may be of other data or precision
             reference = (*ours[:3], *FULL, row["full_recipe"])
         compared = comparer.compare(ours, reference) if reference else Compared(None, _NO_FULL)
-        notes = {"note": row["note"], "full_note": full.get("note", "")}
+        notes = {"note": row["note"], "full_note": full_note}
         asked = "" if whole else row["module"], row["subset"] == "all"
         families.setdefault((*ours[:3], *asked), []).append(len(rows))
         rows.append({**{name: row[name] for name in (*CELL, "select_on")}, **notes, "compared": compared})
