@@ -17,7 +17,7 @@ from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
-from ptuning.selection import known_architecture, select, set_trainable
+from ptuning.selection import known_architecture, select
 from ptuning.tasks import get_task
 
 BATCHES, ROUNDS = 4, 3
@@ -43,7 +43,7 @@ def main() -> None:
     tokenizer = load_tokenizer(backbone)
     for task, moving in (("stsb", "layernorm"), ("rte", "layernorm"), ("mrpc", "layernorm"), ("mrpc", "full")):
         model = load_model(backbone, get_task(task), seed=1)
-        set_trainable(model, select(model, moving))
+        select(model, moving)
         module = GlueClassifier(model, get_task(task), Optimisation(lr=1e-3, head_lr=1e-3))
         data = GlueDataModule(LocalSource(get_task(task), chosen.glue), tokenizer)
         data.setup("fit")

@@ -6,7 +6,7 @@
 set -euo pipefail
 glue=$1 runs=$2
 train() {
-  python train.py -m backbone=minilm data=local "data.dir=$glue" logger=none "$@"
+  python train.py -m backbone=minilm data=local "data.dir=$glue" logger=none trainer.precision=32 "$@"
 }
 mrpc() {
   train task=mrpc "runs_dir=$runs/mrpc" "$@"

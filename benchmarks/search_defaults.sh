@@ -5,7 +5,7 @@
 set -euo pipefail
 glue=$1 runs=$2
 train() {
-  python train.py -m backbone=minilm data=local "data.dir=$glue" logger=none "$@"
+  python train.py -m backbone=minilm data=local "data.dir=$glue" logger=none trainer.precision=32 "$@"
 }
 # Rates: one epoch of STS-B (180 steps of 32 examples, warm-up and decay included), the head at 0.01. Every module has the
 # same budget: three rates, each three times the one before. Its likely rate comes first, so that a search cut short still

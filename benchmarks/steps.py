@@ -19,7 +19,7 @@ from ptuning.model.backbone import load_model, load_tokenizer
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.optimisation import Optimisation
 from ptuning.model.source import find_backbone
-from ptuning.selection import select, set_trainable
+from ptuning.selection import select
 from ptuning.tasks import get_task
 
 BATCHES, ROUNDS = 2, 3
@@ -58,7 +58,7 @@ def main() -> None:
     classifiers: dict[str, Any] = {}
     for name, (kept, rate, _) in KEPT.items():
         model = load_model(backbone, task, 1, rate)
-        set_trainable(model, select(model, "layernorm", chosen.layers))
+        select(model, "layernorm", chosen.layers)
         with ExitStack() as stack:
             for function in kept:
                 stack.enter_context(patch(f"ptuning.model.classifier.{function}", lambda model: None))

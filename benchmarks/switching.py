@@ -18,7 +18,7 @@ from ptuning.console import quiet
 from ptuning.model.backbone import backbone_hash, load_model
 from ptuning.model.delta import apply_delta, describe_backbone, save_delta
 from ptuning.model.source import find_backbone
-from ptuning.selection import select
+from ptuning.selection import choose_parameters
 from ptuning.tasks import get_task
 
 NAMES = ("rte", "mrpc")
@@ -29,7 +29,7 @@ def make_delta(folder: Path, path: str, task: str, module: str, seed: int) -> di
     """Write a delta with random values."""
     source = find_backbone(path, config=BASE if path.startswith("random:") else None)
     model = load_model(source, get_task(task), seed=seed)
-    chosen = select(model, module)
+    chosen = choose_parameters(model, module)
     moved = {*chosen.names, *chosen.head_names}
     values = {n: p.detach() + 0.01 * torch.randn_like(p) for n, p in model.named_parameters() if n in moved}
     folder.mkdir()

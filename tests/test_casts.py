@@ -11,7 +11,7 @@ import ptuning.model.classifier
 from conftest import Train
 from ptuning.model.casts import FrozenCasts
 from ptuning.model.source import find_backbone
-from ptuning.selection import ARCHITECTURES, select, set_trainable
+from ptuning.selection import ARCHITECTURES, select
 from ptuning.tasks import TASKS
 from ptuning.warm import Warm
 from test_architectures import tiny
@@ -34,7 +34,7 @@ def answers(model: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("module", ["layernorm", "output", "frozen"])
 def test_answers_and_gradients_are_the_same_bits_and_pretrained_values_come_back(family: str, module: str) -> None:
     model = tiny(family)
-    set_trainable(model, select(model, module))
+    select(model, module)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = answers(model)
     casts = FrozenCasts(model, torch.bfloat16)
@@ -95,7 +95,7 @@ def test_what_a_failed_run_left_cast_is_pretrained_again_for_the_next() -> None:
     warm = Warm()
     model, _ = warm.model(source, task, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    set_trainable(model, select(model, "layernorm"))
+    select(model, "layernorm")
     FrozenCasts(model, torch.bfloat16)
     again, _ = warm.model(source, task, 1)
     assert again is model

@@ -84,6 +84,46 @@ def test_one_seed_is_compared_over_the_dev_examples_that_were_kept(tmp_path: Pat
     assert compared(tmp_path, module="query")["verdict"] == "undecided"  # the same accuracy, other mistakes
 
 
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"precision": "bf16-mixed"}, "not alike: precision bf16-mixed here, 32-true there"),
+        ({"trainer": {"limit_train_batches": 5}}, "part of the data trained on 5 of 115 batches here, all there"),
+        ({"data": "sha256:other"}, "not alike: data other here, one there"),
+        ({"select_on": "holdout"}, "not alike: best epoch on holdout here, dev there"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_not_alike_is_not_paired_and_it_is_said_in_what(
+    tmp_path: Path, other: dict[str, Any], why: str
+) -> None:
+    seeds(tmp_path, *FULL, module="full")
+    seeds(tmp_path, *near(0), **other)
+    row = compared(tmp_path)
+    assert (row["verdict"], row["pairs"]) == ("not enough runs", 0)
+    assert why in row["why"]
+    for number, score in enumerate(near(-3), start=1):  # of two kinds of full fine-tuning the one that is alike
+        record(tmp_path, module="full", seed=number, score=score, **other)
+    row = compared(tmp_path)
+    assert row["difference"] == pytest.approx(0.03)
+
+
+def test_subsets_of_two_precisions_are_not_compared_by_magnitude_and_a_part_of_the_data_is_no_evidence(
+    tmp_path: Path,
+) -> None:
+    by_magnitude(tmp_path / "alike", 0, -4, -4)
+    assert verdict(claims(tmp_path / "alike")[2]) == "holds"
+    by_magnitude(tmp_path / "precision", 0, -4, -4, precision="bf16-mixed")
+    by_magnitude(tmp_path / "part", 0, -4, -4, trainer={"limit_val_batches": 1})
+    for name, why in (
+        ("precision", "not alike: precision 32-true here, bf16-mixed there"),
+        ("part", "nothing to comp"),
+    ):
+        claim = claims(tmp_path / name)[2]
+        assert verdict(claim) == "not enough runs"
+        assert why in "".join(row[5] for row in claim.table.rows)
+
+
 def test_without_runs_to_pair_the_reason_is_told(tmp_path: Path) -> None:
     with_answers(record(tmp_path, module="full", seed=1), [True] * 20)
     record(tmp_path, module="layernorm", seed=1)
@@ -301,10 +341,11 @@ def test_claim_three_compares_subsets_of_equal_size(
     assert "bottom less top" in row[3]
 
 
-def by_magnitude(runs: Path, top: float, bottom: float, random: float | None) -> None:
+def by_magnitude(runs: Path, top: float, bottom: float, random: float | None, **of_top: Any) -> None:
     for kind, points in (("top", top), ("bottom", bottom), ("random", random)):
         if points is not None:
-            seeds(runs, *near(points), subset=f"{kind}:1%", trainable_parameters=92)
+            given = of_top if kind == "top" else {}
+            seeds(runs, *near(points), subset=f"{kind}:1%", trainable_parameters=92, **given)
 
 
 @pytest.mark.parametrize(

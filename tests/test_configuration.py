@@ -96,8 +96,9 @@ def test_the_manual_documents_commands_groups_and_choices_that_exist() -> None:
         assert re.search(rf"\b{field.name}\b", manual), field.name
 
 
-def test_the_demo_experiment_needs_no_network_and_no_key() -> None:
+def test_the_demo_experiment_needs_no_network_and_no_key_and_fixes_its_precision() -> None:
     config = compose(["experiment=demo"])
+    assert config.trainer.precision == 32
     assert config.backbone.path == "packaged:minilm"
     assert config.data.source == "synthetic"
     assert "CSVLogger" in config.logger["_target_"]

@@ -1,6 +1,7 @@
 """The documentation: the site builds strictly and needs no network, and what its pages show works."""
 
 import doctest
+import html
 import importlib
 import importlib.util
 import os
@@ -30,6 +31,7 @@ from ptuning.errors import ConfigError
 from ptuning.model.backbone import load_model, load_skeleton, load_tokenizer
 from ptuning.model.delta import load_run
 from ptuning.model.source import find_backbone
+from ptuning.plan import choose_precision
 from ptuning.selection import parse_layers, parse_subset, select
 from ptuning.sharing.export import export
 from ptuning.tasks import TASKS
@@ -235,6 +237,27 @@ def test_commands_are_found_in_every_form_that_pages_have_them() -> None:
     assert sum(len(list(commands(path.read_text()))) for path in PAGES.values()) > 80
 
 
+# Numbers
+
+
+def test_the_picture_of_the_demo_shows_what_its_captions_say_in_the_precision_that_the_demo_fixes() -> None:
+    drawn = html.unescape(re.sub(r"<[^>]*>", "", (ROOT / "docs/demo.svg").read_text())).replace("\xa0", " ")
+    precision = choose_precision(compose(["experiment=demo"]).trainer.precision)
+    assert f", {precision}" in drawn
+    for page in ("README.md", "docs/index.md"):
+        (caption,) = re.findall(r"!\[([^]]*)\]\((?:docs/)?demo\.svg\)", PAGES[page].read_text())
+        (score,) = re.findall(r"score ([\d.]+)", caption)
+        assert f"score {score} (synthetic data)" in drawn
+    assert "fp32" in PAGES["README.md"].read_text().split("demo.svg")[1].split("##")[0]
+
+
+@pytest.mark.parametrize("script", ["results.sh", "search_defaults.sh"])
+def test_the_scripts_behind_the_pages_of_fp32_numbers_fix_it(script: str) -> None:
+    typed = re.findall(r"^ *python train\.py .*$", (ROOT / "benchmarks" / script).read_text(), flags=re.M)
+    assert typed
+    assert all("trainer.precision=32 " in line for line in typed)
+
+
 # Python
 
 
@@ -282,6 +305,44 @@ def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     failed = doctest.DocTestRunner(verbose=False).run(doctest.DocTestParser().get_doctest(text, names, page, page, 0))
     assert failed.failed == 0
     assert "```python" in text or failed.attempted > 0
+
+
+SELECTING = [
+    (page, block)
+    for page in ("docs/concepts.md", "docs/running.md")
+    for block in re.findall(r"^```python\n(.*?)^```", PAGES[page].read_text(), flags=re.M | re.S)
+    if re.search(r"\b(select|set_trainable)\(", block)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), SELECTING)
+def test_a_snippet_that_selects_leaves_no_more_to_train_than_it_says(
+    page: str, block: str, names: dict[str, Any]
+) -> None:
+    model = names["model"]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    exec(compile(block, page, "exec"), names)
+    selection = names["selection"]
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        *selection.names,
+        *selection.head_names,
+    }
+    if "optimizer" in names:  # an optimiser trains that many weights and changes no others
+        counted = sum(p.numel() for group in names["optimizer"].param_groups for p in group["params"])
+        assert counted == selection.trainable_parameters + selection.head_parameters
+        if "step()" not in block:
+            model(**names["batch"]).loss.backward()
+            names["optimizer"].step()
+        changed = {name: int((p != before[name]).sum()) for name, p in model.named_parameters()}
+        head = sum(changed[name] for name in selection.head_names)
+        assert 0 < sum(changed.values()) - head <= selection.trainable_parameters
+        assert not any(
+            number for name, number in changed.items() if name not in (*selection.names, *selection.head_names)
+        )
+
+
+def test_there_are_three_snippets_that_select() -> None:
+    assert [page for page, _ in SELECTING] == ["docs/concepts.md", "docs/running.md", "docs/running.md"]
 
 
 MODULES = [

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from conftest import Train
 from ptuning.model.classifier import GlueClassifier
 from ptuning.model.optimisation import Optimisation
-from ptuning.selection import ARCHITECTURES, architecture_of, select, set_trainable
+from ptuning.selection import ARCHITECTURES, architecture_of, select
 from ptuning.tasks import TASKS
 from test_architectures import tiny
 
@@ -42,7 +42,6 @@ def test_the_backward_pass_ends_at_the_lowest_weight_that_moves(family: str) -> 
     for module, layers in (("frozen", "all"), ("ffn", "all" if shared else 2), ("attention_output", "all")):
         model = tiny(family)
         selection = select(model, module, layers)
-        set_trainable(model, selection)
         moving = {*selection.names, *selection.head_names}
         tracked: dict[str, bool] = {}
 
@@ -75,7 +74,7 @@ def test_the_backward_pass_ends_at_the_lowest_weight_that_moves(family: str) -> 
 def weight_gradients(module: str) -> int:
     """Matrix products of a backward pass whose result has the shape of an encoder's matrix."""
     model = tiny("bert")
-    set_trainable(model, select(model, module))
+    select(model, module)
     classifier = GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3))
     logits = classifier(batch(model)).sum()
     with torch.profiler.profile(record_shapes=True) as seen:

@@ -13,11 +13,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import TINY, run_in
+from conftest import TINY, Train, run_in
 from ptuning import UserError
-from ptuning.results import collect, read_results, summarise, write_report, write_table
+from ptuning.cli import main
+from ptuning.results import collect, mark_shown, read_results, summarise, write_report, write_table
 from ptuning.results.figures import spread
-from ptuning.results.report import hide_folders, one_line
+from ptuning.results.report import one_line
+from ptuning.results.typeset import hide_folders
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -40,14 +42,15 @@ def record(runs: Path, **given: Any) -> Path:
         "ended": "2026-01-01T10:00:00+00:00",
         "reason": "",
         "epochs": 2,
+        "precision": "32-true",
+        "trainer": {},
     } | given
-    lr, data, score, epochs = (about.pop(name) for name in ("lr", "data", "score", "epochs"))
+    lr, data, score, epochs, trainer = (about.pop(name) for name in ("lr", "data", "score", "epochs", "trainer"))
     optimisation = {"lr": lr, "weight_decay": 0.01, "warmup": 0.06, "schedule": "linear"}
     about |= {
         "key": "0123abcd",
         "begun": "2026-01-01T09:00:00+00:00",
         "optimisation": optimisation,
-        "precision": "32-true",
         "max_epochs": epochs,
         "batch_size": 32,
         "recipe": {
@@ -58,8 +61,9 @@ def record(runs: Path, **given: Any) -> Path:
             "max_length": 128,
             **({"select_on": about["select_on"]} if about.get("select_on", "dev") != "dev" else {}),
             "optimisation": optimisation,
-            "trainer": {"max_epochs": epochs},
+            "trainer": {"max_epochs": epochs, "precision": about["precision"], **trainer},
         },
+        "train_examples": 3667,
         "versions": {"ptuning": "0.1.0", "torch": "2.13.0"},
         "head_parameters": 770,
         "total_parameters": 1_000_000,
@@ -73,8 +77,11 @@ def record(runs: Path, **given: Any) -> Path:
         about |= {"score": score, "history": history, "best": history[-1], "last": history[-1]}
         about |= {"seconds": {"train": 3.0, "total": 4.0}, "train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
     place = f"{about['backbone']}/{about['task']}/{about['module']}/{about['layers']}"
-    name = f"seed={about['seed']}-{lr:g}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
-    name += f"-{about['subset']}-{about.get('select_on', 'dev')}"
+    name = (
+        f"seed={about['seed']}-{lr:g}-{epochs}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
+    )
+    name += f"-{about['subset']}-{about.get('select_on', 'dev')}-{about['precision']}"
+    name += "".join(f"-{key}={value}" for key, value in trainer.items())
     folder = runs / place / name
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(about, indent=2))
@@ -219,8 +226,158 @@ def test_recipes_are_never_averaged_and_the_choice_is_told(tmp_path: Path) -> No
     assert "2 recipes" in cell["note"]
     assert "Shown: lr 0.001 (2 seeds, mean 65.0)" in cell["note"]
     assert "Left out: lr 0.003 (1 seed, mean 99.0)" in cell["note"]
-    page = write_report(read_results(tmp_path), tmp_path / "report").read_text()
-    assert "Shown: lr 0.001 (2 seeds, mean 65.0)" in page
+
+
+A_PART = {
+    "batches of train": ({"limit_train_batches": 5}, {}, "trained on 5 of 115 batches"),
+    "a share of train": ({"limit_train_batches": 0.1}, {}, "trained on 11 of 115 batches"),
+    "batches of dev": ({"limit_val_batches": 1}, {}, "scored on a part of dev: limit_val_batches=1"),
+    "a share of dev": ({"limit_val_batches": 0.5}, {}, "scored on a part of dev: limit_val_batches=0.5"),
+    "one batch of both": ({"overfit_batches": 1}, {}, "trained on 1 of 115 batches, scored on a part of dev"),
+    "counted batches": ({"limit_train_batches": 7}, {"partial_training": [7, 115]}, "trained on 7 of 115 batches"),
+    "counted rows": (
+        {"limit_val_batches": 2},
+        {"partial_evaluation": {"validation": [128, 408]}, "partial_training": []},
+        "scored on 128 of 408 rows",
+    ),
+    "one dev set of two": (
+        {"limit_val_batches": 2},
+        {"partial_evaluation": {"validation_matched": [128, 9815]}},
+        "scored on 128 of 9,815 rows of matched",
+    ),
+}
+
+
+@pytest.mark.parametrize(("trainer", "counted", "said"), A_PART.values(), ids=A_PART)
+def test_runs_on_a_part_of_the_data_never_take_the_place_of_runs_on_all_of_it(
+    tmp_path: Path, trainer: dict[str, Any], counted: dict[str, Any], said: str
+) -> None:
+    seeds(tmp_path, 0.5)
+    seeds(tmp_path, 0.9, 0.91, 0.92, trainer=trainer, **counted)
+    seeds(tmp_path, 0.8, module="bias", trainer=trainer, **counted)
+    seeds(tmp_path, 0.6, module="full")
+    runs = collect(tmp_path).runs
+    summary = summarise(runs)
+    cell, alone = only(summary, module="layernorm"), only(summary, module="bias")
+    assert (cell["seeds"], cell["mean"], cell["part"], cell["recipes"]) == (1, 0.5, "", 2)
+    name, value = next(iter(trainer.items()))
+    assert f"Shown: {name} not set (1 seed, mean 50.0)" in cell["note"]
+    assert f"Left out: {name} {value} (3 seeds, mean 91.0; {said}" in cell["note"]
+    assert said in alone["note"]
+    assert said in alone["part"]
+    assert pd.isna(alone["percent_of_full"])
+    assert mark_shown(runs, summary).groupby("module")["shown"].sum().to_dict() == {
+        "bias": 1,
+        "full": 1,
+        "layernorm": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("trainer", "counted"),
+    [
+        ({"limit_train_batches": 1.0, "limit_val_batches": 1.0}, {}),
+        ({"limit_train_batches": 115}, {}),
+        ({"limit_val_batches": 100}, {"partial_evaluation": {}}),
+        ({"overfit_batches": 0.0}, {}),
+        ({"max_steps": 5}, {}),
+        ({"max_time": "00:00:05:00"}, {}),
+        ({"limit_predict_batches": 1}, {}),
+    ],
+    ids=lambda value: next(iter(value), None) if isinstance(value, dict) else value,
+)
+def test_a_limit_that_leaves_nothing_out_and_an_early_end_are_runs_on_all_of_the_data(
+    tmp_path: Path, trainer: dict[str, Any], counted: dict[str, Any]
+) -> None:
+    seeds(tmp_path, 0.5)
+    for seed in (2, 3):
+        record(tmp_path, seed=seed, score=0.9, trainer=trainer, **counted)
+    cell = only(summarise(collect(tmp_path).runs), module="layernorm")
+    changes_nothing = "limit_predict_batches" in trainer
+    assert (cell["seeds"], cell["part"]) == (3 if changes_nothing else 2, "")
+    assert ("not set (1 seed, mean 50.0)" in cell["note"]) != changes_nothing
+
+
+def test_what_differs_is_said_at_the_number_wherever_it_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, place = tmp_path / "runs", tmp_path / "report"
+    seeds(runs, 0.6, 0.7)
+    seeds(runs, 0.99, 0.98, 0.97, lr=3e-3, trainer={"limit_train_batches": 5})
+    seeds(runs, 0.6, 0.8, layers="0", epochs=2)
+    seeds(runs, 0.5, layers="0", epochs=4)
+    seeds(runs, 0.55, module="query", trainer={"limit_val_batches": 1})
+    seeds(runs, 0.8, 0.9, module="full")
+    seeds(runs, 0.7, module="full", precision="bf16-mixed")
+    left_out = "Left out: lr 0.003, limit_train_batches 5 (3 seeds, mean 98.0; trained on 5 of 115 batches)"
+    other_full = "Shown: precision 32-true (2 seeds, mean 85.0). Left out: precision bf16-mixed (1 seed, mean 70.0)."
+    a_part = "query, all layers: on a part of the data, scored on a part of dev: limit_val_batches=1."
+    epochs = (
+        "layernorm, layers 0: 2 recipes. Shown: epochs 2 (2 seeds, mean 70.0). Left out: epochs 4 (1 seed, mean 50.0)"
+    )
+
+    page = write_report(read_results(runs), place).read_text()
+    assert "<td>65.0<sup>‡2</sup> ± 7.1" in page
+    assert "<td>55.0<sup>‡1</sup></td>" in page
+    markdown = (place / "tables" / "1-minilm-modules.md").read_text()
+    assert "| layernorm | 0.92 | 65.0‡2 ± 7.1 [1.5, 128.5] (76.5) |" in markdown
+    assert "| query | 0.92 | 55.0‡1 |" in markdown
+    latex = (place / "tables" / "1-minilm-modules.tex").read_text()
+    assert r"layernorm & 0.92 & 65.0$^{\ddagger 2}$ $\pm$ 7.1" in latex
+    main(["results", str(runs)])
+    shown = capsys.readouterr().out
+    assert re.search(r"layernorm +0\.92 +65\.0‡2 ± 7\.1 ", shown)
+    main(["results", str(runs), "--out", str(tmp_path / "runs.csv")])
+    told = capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "runs.csv")
+    ours = rows[(rows["module"] == "layernorm") & (rows["layers"] == "all")]
+    assert ours.loc[ours["shown"], "score"].tolist() == [0.6, 0.7]
+    assert set(ours.loc[~ours["shown"], "part"]) == {"trained on 5 of 115 batches"}
+    summary = (place / "tables" / "summary.csv").read_text()
+    for text in (page, markdown, latex.replace(r"\_", "_"), shown, told, summary, "".join(rows["note"].fillna(""))):
+        for note in (left_out, other_full, a_part):
+            assert note in text
+    compared = (place / "tables" / "1-minilm-rte-local-full.md").read_text()
+    assert "| layernorm | all | −20.0‡2 |" in compared
+    assert "| query | all | –‡1 |" in compared
+    assert "not alike: part of the data scored on a part of dev: limit_val_batches=1 here, all there" in compared
+    assert f"Full fine-tuning itself: minilm, rte (local), full, all layers: 2 recipes. {other_full}" in compared
+    for text in (page, compared, (place / "tables" / "1-minilm-layers.md").read_text()):
+        assert epochs in text
+    assert "70.0‡" in (place / "figures" / "1-minilm-rte-local-layers.svg").read_text()
+    assert "layernorm‡" in (place / "figures" / "1-minilm-rte-local-parameters.svg").read_text()
+
+
+def test_a_table_without_competing_recipes_has_no_marks(report: Path) -> None:
+    assert "‡" not in (report / "index.html").read_text()
+    assert "<dt>precision</dt><dd>32-true</dd>" in (report / "index.html").read_text()
+
+
+def test_the_precision_that_was_recorded_is_part_of_the_recipe_and_the_one_that_was_typed_is_not(
+    tmp_path: Path,
+) -> None:
+    typed = ("32-true", "auto", "32")  # an old record's recipe has what it became, a new one's what was typed
+    for seed, precision in enumerate(typed, start=1):
+        record(tmp_path, seed=seed, score=0.6, trainer={"precision": precision, "accelerator": "cpu"})
+    for seed in (4, 5):
+        record(tmp_path, seed=seed, score=0.9, precision="bf16-mixed", trainer={"precision": "auto", "devices": 1})
+    cell = only(summarise(collect(tmp_path).runs), module="layernorm")
+    assert (cell["seeds"], cell["mean"], cell["precision"]) == (3, pytest.approx(0.6), "32-true")
+    assert "Shown: precision 32-true (3 seeds, mean 60.0). Left out: precision bf16-mixed (2 seeds" in cell["note"]
+
+
+def test_a_run_says_before_and_after_which_part_of_the_data_it_takes(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ("trainer.limit_train_batches=2", "trainer.limit_val_batches=0.5", "data.eval_batch_size=8")
+    run = train("task=rte", "trainer.max_epochs=1", *limits)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(96 train: 2 of 6 batches, 40 validation: 2 of 5 batches)" in said
+    (score,) = re.findall(r"score [\d.]+ \(synthetic data\) \((.*?)\) at epoch", said)
+    assert score.startswith("trained on 2 of 6 batches, scored on ")
+    assert collect(run.path.parents[4]).runs["part"].tolist() == [score]
+    train("task=rte", "trainer.max_epochs=1", *limits)
+    assert "finished earlier in 32-true on cpu" in " ".join(capsys.readouterr().out.split())
 
 
 def test_equally_many_seeds_leave_the_choice_to_the_mean(tmp_path: Path) -> None:

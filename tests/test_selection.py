@@ -20,6 +20,7 @@ from transformers import (
     GPT2Model,
 )
 
+import ptuning
 from ptuning import ModuleSelectionCallback, SelectionCallback
 from ptuning.config import compose
 from ptuning.errors import ConfigError, SelectionError
@@ -28,10 +29,10 @@ from ptuning.selection import (
     CROSS_CUTTING,
     GROUPS,
     architecture_of,
+    choose_parameters,
     count_modules,
     describe,
     select,
-    set_trainable,
 )
 
 with torch.device("meta"):
@@ -55,7 +56,7 @@ NAMES = (*ELEMENTARY, *GROUPS, *CROSS_CUTTING)
 
 
 def names(module: str | list[str], layers: object = "all") -> set[str]:
-    return set(select(BERT_BASE, module, layers).names)
+    return set(choose_parameters(BERT_BASE, module, layers).names)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def names(module: str | list[str], layers: object = "all") -> set[str]:
     ],
 )
 def test_bert_base_has_the_counts_of_the_paper(module: str, layers: object, count: int, percent: float) -> None:
-    selection = select(BERT_BASE, module, layers)
+    selection = choose_parameters(BERT_BASE, module, layers)
     assert selection.trainable_parameters == count
     assert selection.trainable_percent == pytest.approx(percent, abs=5e-4)
     assert selection.head_parameters == 1_538
@@ -114,12 +115,12 @@ def test_groups_are_the_unions_they_claim() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from([name for name in NAMES if name != "frozen"]), min_size=1, max_size=5), st.randoms())
 def test_a_union_is_a_union_of_sets(modules: list[str], random: object) -> None:
-    union = select(BERT_BASE, modules)
+    union = choose_parameters(BERT_BASE, modules)
     assert set(union.names) == set().union(*(names(module) for module in modules))
     assert len(set(union.names)) == len(union.names)
     again = [*modules, *modules[:2], "frozen"]
     random.shuffle(again)
-    assert select(BERT_BASE, again) == union
+    assert choose_parameters(BERT_BASE, again) == union
 
 
 @settings(deadline=None, max_examples=40)
@@ -136,28 +137,28 @@ def test_layers_keep_those_blocks_and_nothing_else(module: str, layers: set[int]
 
 def test_frozen_leaves_the_head_alone_whatever_the_layers() -> None:
     for module in ("frozen", ["frozen"], ["frozen", "frozen"]):
-        assert select(BERT_BASE, module, 3) == select(BERT_BASE, "frozen")
+        assert choose_parameters(BERT_BASE, module, 3) == choose_parameters(BERT_BASE, "frozen")
 
 
 def test_custom_patterns_select_by_name_and_join_a_union() -> None:
-    dense = set(select(BERT_BASE, "custom", patterns=[r".*output\.dense.*"]).names)
+    dense = set(choose_parameters(BERT_BASE, "custom", patterns=[r".*output\.dense.*"]).names)
     assert dense == names("output") | names("attention_output")
-    assert set(select(BERT_BASE, "custom", "last:1", [r"query\.bias$", r"key\.bias$"]).names) == {
+    assert set(choose_parameters(BERT_BASE, "custom", "last:1", [r"query\.bias$", r"key\.bias$"]).names) == {
         "bert.encoder.layer.11.attention.self.query.bias",
         "bert.encoder.layer.11.attention.self.key.bias",
     }
-    both = set(select(BERT_BASE, ["query", "custom"], patterns=["pooler"]).names)
+    both = set(choose_parameters(BERT_BASE, ["query", "custom"], patterns=["pooler"]).names)
     assert both == names("query") | names("pooler")
 
 
 @pytest.mark.parametrize("module", NAMES)
 def test_a_bare_model_gives_what_a_model_with_a_head_gives(module: str) -> None:
-    bare = select(BARE, module)
+    bare = choose_parameters(BARE, module)
     assert {f"bert.{name}" for name in bare.names} == names(module)
     assert bare.head_names == ()
     with torch.device("meta"):
         automatic = AutoModelForSequenceClassification.from_config(BertConfig(num_labels=3))
-    headed = select(automatic, module)
+    headed = choose_parameters(automatic, module)
     assert set(headed.names) == names(module)
     assert headed.head_parameters == 3 * 769
 
@@ -184,7 +185,7 @@ def test_a_bare_model_gives_what_a_model_with_a_head_gives(module: str) -> None:
 )
 def test_a_choice_that_cannot_be_is_one_sentence_with_the_mend(arguments: dict[str, object], mend: str) -> None:
     with pytest.raises(SelectionError) as caught:
-        select(BERT_BASE, **arguments)
+        choose_parameters(BERT_BASE, **arguments)
     assert mend in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -217,13 +218,24 @@ def test_what_is_frozen_gets_no_gradient_and_what_is_selected_does(module: str) 
     ids = torch.randint(0, 20, (4, 6), generator=torch.Generator().manual_seed(1))
     model(input_ids=ids, labels=torch.tensor([0, 1, 0, 1])).loss.backward()  # buffers from before the selection
     selection = select(model, module)
-    set_trainable(model, selection)
     moving = {*selection.names, "classifier.weight", "classifier.bias"}
     assert {name for name, p in model.named_parameters() if p.requires_grad} == moving
     assert all(p.grad is None for name, p in model.named_parameters() if name not in moving)
     model.zero_grad()
     model(input_ids=ids, labels=torch.tensor([0, 1, 0, 1])).loss.backward()
     assert {name for name, p in model.named_parameters() if p.grad is not None} == moving
+
+
+def test_looking_at_a_selection_or_asking_for_a_wrong_one_freezes_nothing_and_a_second_selection_begins_anew() -> None:
+    model = small_bert()
+    looked = choose_parameters(model, ["query", "value"], "last:1")
+    with pytest.raises(SelectionError, match="Did you mean"):
+        ptuning.select(model, "qury")
+    assert all(p.requires_grad for p in model.parameters())
+    ptuning.select(model, "layernorm", 0)
+    assert ptuning.select(model, ["query", "value"], "last:1") == looked
+    free = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert free == {*looked.names, *looked.head_names}
 
 
 class TinyClassifier(pl.LightningModule):

@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ptuning.numbers import format_percent, format_seconds
+from ptuning.runs.limits import part_of_data
 from ptuning.selection import Selection
 
 # A notebook gives the commands of its cells a pseudo-terminal, and shows the codes that redraw one as text.
@@ -68,16 +69,16 @@ def describe_selection(selection: Selection) -> str:
 
 
 def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
-    """Print score, place and time of a finished run."""
+    """Print score, place and time of a finished run, and at the score what it is not a score of."""
     synthetic = " (synthetic data)" if record["source"] == "synthetic" else ""
+    part = f" [yellow]({part})[/]" if (part := part_of_data(record)) else ""
     metrics = "  ".join(
         f"{name} {100 * value:.1f}" for name, value in record["best"].items() if name not in _NOT_METRICS
     )
-    when = format_seconds(record["seconds"]["total"])
-    if earlier:
-        when = f"finished earlier, in {record.get('precision', '32-true')}; force=true runs it again"
+    how = f" in {record['precision']} on {record['device']}" if "device" in record else ""
+    when = f"finished earlier{how}; force=true runs it again" if earlier else format_seconds(record["seconds"]["total"])
     console.print(
-        f"[bold green]score {100 * record['score']:.1f}[/]{synthetic}  "
+        f"[bold green]score {100 * record['score']:.1f}[/]{synthetic}{part}  "
         f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"
     )
     console.print(f"{folder}  ({when})")

@@ -21,6 +21,7 @@ from ptuning.numbers import format_percent
 from ptuning.plan import Plan
 from ptuning.recording import Recorder
 from ptuning.records import RunFolder
+from ptuning.runs.limits import batches_used
 from ptuning.schema import Config
 from ptuning.selection import Selection, Subset
 from ptuning.sweeps.outcome import Sweep
@@ -119,7 +120,9 @@ def _describe_prefix(config: Config, about: dict[str, Any] | None) -> dict[str, 
 
 def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: dict[str, Any]) -> dict[str, str]:
     """Return the table that is shown before training, heading → text."""
-    sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", *data.evaluated))
+    sizes = ", ".join(
+        f"{len(data.split(name)):,} {name}{_limit(plan, data, name)}" for name in ("train", *data.evaluated)
+    )
     synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
     about = {name: escape(value) for name, value in plan.source.about().items()}
     max_length = plan.config.task.max_length
@@ -139,6 +142,17 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
         "training": f"{epochs} epochs, batch {size}, seed {plan.config.seed}",
         "rates": f"{rates.lr:g}, head {rates.head_lr:g}",
     }
+
+
+def _limit(plan: Plan, data: GlueDataModule, split: str) -> str:
+    """Return ``: 5 of 115 batches`` for a split of which a limit of the trainer leaves batches out, else nothing."""
+    trainer, train = plan.config.trainer, split == "train"
+    there_are = (
+        -(-len(data.order) // data.micro_batches) if train else -(-len(data.split(split)) // data.eval_batch_size)
+    )
+    limit = trainer.limit_train_batches if train else trainer.limit_val_batches
+    used = batches_used(limit, trainer.overfit_batches, there_are)
+    return f": {used:,} of {there_are:,} batches" if used < there_are else ""
 
 
 def _subset_row(subset: Subset) -> dict[str, str]:

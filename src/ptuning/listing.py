@@ -6,7 +6,7 @@ from rich.table import Table
 from torch import nn
 
 from ptuning.numbers import format_percent
-from ptuning.selection import architecture_of, count_layers, count_modules, list_modules, select
+from ptuning.selection import architecture_of, choose_parameters, count_layers, count_modules, list_modules
 
 
 def modules_table(model: nn.Module) -> Table:
@@ -16,7 +16,7 @@ def modules_table(model: nn.Module) -> Table:
     that ptuning knows, and where it has not, the range is shown.
     """
     counts = count_modules(model)
-    total = select(model, "frozen").total_parameters
+    total = choose_parameters(model, "frozen").total_parameters
     table = Table(title=f"{type(model).__name__}, {total:,} parameters", title_justify="left", box=None, pad_edge=False)
     table.add_column("module")
     table.add_column("layers", justify="right")
@@ -32,12 +32,12 @@ def modules_table(model: nn.Module) -> Table:
         _row(table, name, place, inside, sum(per_layer.values()), total)
     table.add_section()
     for name in [name for name in list_modules(model) if name not in counts]:
-        selection = select(model, name)
+        selection = choose_parameters(model, name)
         layers = blocks if name != "frozen" else []
-        inside = sorted({select(model, name, layer).trainable_parameters for layer in layers})
+        inside = sorted({choose_parameters(model, name, layer).trainable_parameters for layer in layers})
         place = _span(layers) or (shared if selection.names else "none")
         _row(table, name, place, inside, selection.trainable_parameters, total)
-    head = select(model, "frozen").head_parameters
+    head = choose_parameters(model, "frozen").head_parameters
     if head:
         table.add_row("head (always trains)", "", "", f"{head:,}", format_percent(100 * head / total))
     return table

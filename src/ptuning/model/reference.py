@@ -2,7 +2,7 @@
 
 import torch
 
-from ptuning.selection import select
+from ptuning.selection import choose_parameters
 
 
 def count_layernorms_of_one_block() -> tuple[int, int]:
@@ -15,5 +15,5 @@ def count_layernorms_of_one_block() -> tuple[int, int]:
 
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(BertConfig())
-    chosen = select(model, "layernorm", layers=model.config.num_hidden_layers - 1)
+    chosen = choose_parameters(model, "layernorm", layers=model.config.num_hidden_layers - 1)
     return chosen.trainable_parameters, chosen.total_parameters

@@ -4,7 +4,7 @@ from ptuning.results.claims import Count
 from ptuning.results.collect import Collected, LeftOut, collect
 from ptuning.results.reading import Results, read_results
 from ptuning.results.report import write_report
-from ptuning.results.summary import summarise, write_table
+from ptuning.results.summary import mark_shown, summarise, write_table
 
 __all__ = [
     "Collected",
@@ -12,6 +12,7 @@ __all__ = [
     "LeftOut",
     "Results",
     "collect",
+    "mark_shown",
     "read_results",
     "summarise",
     "write_report",

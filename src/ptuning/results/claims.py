@@ -79,8 +79,9 @@ def check_claims(
     count
         The selection's own count for the paper's percentage.
     """
+    whole = summary[summary["part"] == ""]  # what saw a part of its data is no evidence
     cells = comparisons.merge(
-        summary[[*CELL, "trainable_parameters", "trainable_percent", "percent_of_full", "backbone_id"]], on=list(CELL)
+        whole[[*CELL, "trainable_parameters", "trainable_percent", "percent_of_full", "backbone_id"]], on=list(CELL)
     )
     points = 100 * comparer.margin
     margin = f"{points:g} {'point' if points == 1 else 'points'}"
@@ -126,7 +127,7 @@ def check_claims(
             "of the three is surely better than the head alone: where none is, it cannot matter which weights moved. "
             "p-values are corrected by Holm over the comparisons of one backbone and task, and over those with the "
             "head alone.",
-            magnitudes(comparer, summary),
+            magnitudes(comparer, whole),
             summary,
         ),
     ]
@@ -143,8 +144,8 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 
 _CAPTION = (
     f"Differences are in points (score × 100). {DAGGER}: synthetic data or random weights, which are no evidence for "
-    "or against a claim; the verdict over a backbone leaves them out. A backbone's verdict is: does not hold, if one "
-    "finding says so; holds, if all do; else not enough runs."
+    "or against a claim; the verdict over a backbone leaves them out. Runs on a part of their data are not asked. A "
+    "backbone's verdict is: does not hold, if one finding says so; holds, if all do; else not enough runs."
 )
 
 

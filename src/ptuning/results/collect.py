@@ -12,6 +12,7 @@ import pandas as pd
 
 from ptuning.errors import RunError
 from ptuning.records import RECORD
+from ptuning.runs.limits import part_of_data
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")
 """What a number in a table stands for; runs that agree in these and in their recipe differ in the seed alone."""
@@ -57,10 +58,17 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
 }
 _OPEN: Mapping[str, str] = {"best": "best", "seconds": "seconds", "versions": "version"}
 """Parts of a record whose keys are not fixed, and the first part of the columns' names: ``best/accuracy``."""
+SETTING = "recipe/"
+"""How the columns of a recipe's settings begin: ``recipe/optimisation.lr``."""
 
 _REQUIRED = ("backbone", "task", "source", "module", "layers", "status")
 _NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset", "subset_scope")
 """Parts of a record's recipe that a cell or the seed says already."""
+_NOT_OF_A_SCORE = (
+    *("accelerator", "devices", "num_nodes", "strategy", "precision", "benchmark"),
+    *("profiler", "enable_progress_bar", "log_every_n_steps", "limit_predict_batches"),
+)
+"""Trainer arguments that say where a job computes or what it shows; which precision it computed in is recorded."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,9 @@ class Collected:
     runs
         One row per run. ``score`` and metrics are shares (0.71); ``folder`` is relative to the folder of runs;
         ``recipe`` is a hash over everything but the cell and the seed, so that runs with the same one differ in the
-        seed alone; ``data_id`` and ``backbone_id`` name the data and the weights themselves.
+        seed alone, and the columns ``recipe/…`` are what it is made of, as texts; the precision among them is the one
+        that the run computed in, whatever was typed. ``data_id`` and ``backbone_id`` name the data and the weights
+        themselves. ``part`` says on which part of its data a run trained or was scored, and is empty for all of it.
     left_out
         Files called ``record.json`` that hold no record, and folders that cannot be read.
     history
@@ -181,25 +191,44 @@ def _read(path: str) -> dict[str, Any] | str:
 
 
 def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
-    recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
+    settings = _settings(record)
     row = {name: _get(record, path) for name, path in (*_TEXT.items(), *_NUMBERS.items())}
     row["subset"] = row["subset"] or "all"
     row["select_on"] = row["select_on"] or "dev"
     if record.get("subset_scope") == "selection":
         row["subset"] += " of the selection"
-    row["recipe"] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+    row["recipe"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     row["folder"] = folder
+    row["part"] = part_of_data(record)
     for part, prefix in _OPEN.items():
         row |= {f"{prefix}/{name}": value for name, value in _dict(record.get(part)).items()}
+    row |= {f"{SETTING}{name}": value for name, value in settings.items()}
     return row
+
+
+def _settings(record: dict[str, Any]) -> dict[str, str]:
+    """Return what a run's recipe adds to its cell and seed, flat, as texts: ``optimisation.lr`` → ``0.001``."""
+    recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
+    trainer = _dict(recipe.get("trainer"))
+    recipe["trainer"] = {name: value for name, value in trainer.items() if name not in _NOT_OF_A_SCORE}
+    recipe["precision"] = record.get("precision") or trainer.get("precision")
+    return dict(_flat(recipe))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for name in table.columns:
-        if name in _TEXT or name.startswith("version/"):
+        if name in _TEXT or name.startswith(("version/", SETTING)):
             table[name] = table[name].map(lambda value: value if isinstance(value, str) else "").astype("str")
-        elif name not in ("recipe", "folder"):
+        elif name not in ("recipe", "folder", "part"):
             table[name] = pd.to_numeric(table[name], errors="coerce")
     first = [*CELL, "seed", "status", "score"]
     rest = [name for name in table.columns if name not in first and "/" not in name]

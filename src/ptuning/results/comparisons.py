@@ -14,7 +14,7 @@ from ptuning.records import RECORD
 from ptuning.results.collect import CELL
 from ptuning.results.resampling import Answers, can_resample, paired_bootstrap, read_answers
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
-from ptuning.results.summary import recipe_keys, scores_by_recipe
+from ptuning.results.summary import IDENTITY, recipe_keys, scores_by_recipe, short_setting
 from ptuning.tasks import Task, described_task
 
 COLUMNS = (
@@ -31,7 +31,12 @@ COLUMNS = (
     "margin",
     "verdict",
     "why",
+    "note",
+    "full_note",
 )
+FULL = ("full", "all", "all")
+"""Module, layers and subset of full fine-tuning."""
+_NO_FULL = "no full fine-tuning of the same weights on the same data"
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,19 @@ class Comparer:
         self.margin = margin
         self._runs_dir = runs_dir
         self._scores = scores_by_recipe(runs)
+        finished = runs[runs["status"] == "finished"]
+        alike = finished[list(IDENTITY)].itertuples(index=False, name=None)
+        self._alike = dict(zip(recipe_keys(finished), alike, strict=True))
         self._answers = lru_cache(maxsize=8)(self._read)  # full fine-tuning's are wanted again by every other cell
 
     def compare(self, ours: tuple[str, ...], reference: tuple[str, ...]) -> Compared:
-        """Compare two (cell, recipe) of one task: by seed where two or more are common, else by dev examples."""
+        """Compare two (cell, recipe) of one task: by seed where two or more are common, else by dev examples.
+
+        Runs that do not share the data and the part of it, the weights, the precision and the choice of the best epoch
+        are not compared.
+        """
+        if unlike := self._unlike(ours, reference):
+            return Compared(None, unlike)
         mine, other = self._scores.get(ours, {}), self._scores.get(reference, {})
         seeds = sorted(set(mine) & set(other))
         if not seeds:
@@ -90,6 +104,17 @@ class Comparer:
         """Compare pairs that answer one question together: their p-values are corrected for their number."""
         return corrected([self.compare(ours, reference) for ours, reference in pairs])
 
+    def _unlike(self, ours: tuple[str, ...], reference: tuple[str, ...]) -> str:
+        """Return in what two recipes may not differ and do; empty where they are alike."""
+        pairs = zip(IDENTITY.values(), self._alike[ours], self._alike[reference], strict=True)
+        differing = []
+        for name, mine, other in pairs:
+            if mine != other:
+                nothing = "all" if name == IDENTITY["part"] else "unknown"
+                here, there = (short_setting(value) if value else nothing for value in (mine, other))
+                differing.append(f"{name} {here} here, {there} there")
+        return f"not alike: {'; '.join(differing)}" if differing else ""
+
     def _task(self, folder: str) -> Task:
         """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
         return described_task(json.loads((self._runs_dir / folder / RECORD).read_text()))
@@ -105,7 +130,7 @@ def corrected(family: Sequence[Compared]) -> list[Compared]:
 
 
 def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
-    """Compare every cell of a summary with full fine-tuning in all layers, on the same weights and data.
+    """Compare every cell of a summary with full fine-tuning in all layers, on the same weights, data and precision.
 
     Returns
     -------
@@ -116,17 +141,20 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     families: dict[tuple[Any, ...], list[int]] = {}
-    for row, ours in zip(summary.to_dict("records"), recipe_keys(summary), strict=True):
-        whole = row["layers"] == "all" and row["subset"] == "all"
-        if row["module"] == "full" and whole:
+    cells = list(zip(summary.to_dict("records"), recipe_keys(summary), strict=True))
+    fulls = {ours[:3]: (row["note"], ours) for row, ours in cells if ours[3:6] == FULL}
+    for row, ours in cells:
+        if ours[3:6] == FULL:
             continue
-        reference = (*ours[:3], "full", "all", "all", row["full_recipe"])
-        compared = Compared(None, "no full fine-tuning of the same weights on the same data")
-        if row["full_recipe"]:
-            compared = comparer.compare(ours, reference)
+        whole = row["layers"] == "all" and row["subset"] == "all"
+        full_note, reference = fulls.get(ours[:3], ("", None))
+        if row["full_recipe"]:  # one that is alike; the one that is shown may be of other data or precision
+            reference = (*ours[:3], *FULL, row["full_recipe"])
+        compared = comparer.compare(ours, reference) if reference else Compared(None, _NO_FULL)
+        notes = {"note": row["note"], "full_note": full_note}
         asked = "" if whole else row["module"], row["subset"] == "all"
         families.setdefault((*ours[:3], *asked), []).append(len(rows))
-        rows.append({**{name: row[name] for name in (*CELL, "select_on")}, "compared": compared})
+        rows.append({**{name: row[name] for name in (*CELL, "select_on")}, **notes, "compared": compared})
     for places in families.values():
         for place, compared in zip(places, corrected([rows[place]["compared"] for place in places]), strict=True):
             rows[place]["compared"] = compared

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from ptuning.results.order import module_key
 from ptuning.results.tables import column_names
-from ptuning.results.typeset import MISSING
+from ptuning.results.typeset import MARK, MISSING
 
 _INK, _FAINT = "#1b1b1f", "#8c8c94"
 """Text and axes; inline in a page the ink becomes the page's own text colour, so that dark pages stay readable."""
@@ -111,7 +111,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
             size, y, error, fmt=style["marker"], ms=size_points, mfc=face, mec=style["color"], ecolor=style["color"]
         )
         if whole:
-            labels.append((float(size), y, row["module"], style["color"]))
+            labels.append((float(size), y, row["module"] + _mark(row["note"]), style["color"]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     low, high = sizes.min(), sizes.max()
@@ -121,7 +121,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
     axes.set_ylabel("score × 100")
     _name_at_right(axes, labels[:_LABELLED])
     some = "" if len(labels) == len(cells) else " Small hollow marks: chosen layers or weights."
-    caption = f"Mean over seeds, bars one standard deviation.{some}"
+    caption = f"Mean over seeds, bars one standard deviation.{some}{_on_marks(cells)}"
     return figure, f"Score against trainable parameters: {where}", caption
 
 
@@ -132,7 +132,9 @@ def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
         return None
     modules = sorted(set(single["module"]), key=module_key)
     layers = range(int(single["layers"].astype(int).max()) + 1)
-    means = {(row.module, int(row.layers)): 100 * row.mean for row in single[["module", "layers", "mean"]].itertuples()}
+    named = single[["module", "layers", "mean", "note"]].itertuples(index=False, name=None)
+    found = {(module, int(layer)): (100 * mean, _mark(note)) for module, layer, mean, note in named}
+    means = {place: mean for place, (mean, _) in found.items()}
     grid = [[means.get((module, layer), math.nan) for layer in layers] for module in modules]
     figure, axes = new_axes(1.9 + 0.46 * len(layers) + 0.5, 1.0 + 0.3 * len(modules))
     edges = [[number - 0.5 for number in range(count + 1)] for count in (len(layers), len(modules))]
@@ -145,14 +147,16 @@ def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
                 axes.text(x, y, MISSING, ha="center", va="center", color=_FAINT)
                 continue
             light = value > middle
-            axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="#000000" if light else "#ffffff", size=8)
+            said = f"{value:.1f}{found[modules[y], x][1]}"
+            axes.text(x, y, said, ha="center", va="center", color="#000000" if light else "#ffffff", size=8)
     axes.set_xticks(list(layers), [str(layer) for layer in layers])
     axes.set_yticks(range(len(modules)), modules)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_xlabel("layer (0 is next to the embeddings)")
-    return figure, f"One layer at a time: {where}", f"Score × 100, mean over seeds; {MISSING}: no finished run."
+    caption = f"Score × 100, mean over seeds; {MISSING}: no finished run.{_on_marks(single)}"
+    return figure, f"One layer at a time: {where}", caption
 
 
 def _curves(
@@ -161,6 +165,7 @@ def _curves(
     """Draw the score per epoch of the modules in all layers, or of the selections where no run moved all."""
     whole = cells[(cells["layers"] == "all") & (cells["subset"] == "all")]
     shown = (whole if len(whole) else cells).head(_LABELLED)
+    marks = {(row.module, row.layers, row.subset): _mark(row.note) for row in shown.itertuples()}
     keys = [name for name in shown.columns if name in ("backbone", "task", "source", "module", "layers", "subset")]
     finished = runs[runs["status"] == "finished"]
     chosen = finished.merge(shown[[*keys, "recipe"]], on=[*keys, "recipe"])[[*keys, "folder"]]
@@ -176,16 +181,22 @@ def _curves(
         axes.plot(line.index, 100 * line["mean"], style["line"], color=style["color"], marker=style["marker"], ms=3)
         axes.fill_between(line.index, 100 * line["min"], 100 * line["max"], color=style["color"], alpha=0.12, lw=0)
         name = module if len(whole) else f"{module} {layers}{'' if subset == 'all' else ' ' + subset}"
+        name += marks[module, layers, subset]
         labels.append((float(line.index[-1]), float(100 * line["mean"].iloc[-1]), name, style["color"]))
     axes.set_xlabel("epoch")
     axes.set_ylabel("score × 100")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_at_right(axes, labels)
-    return (
-        figure,
-        f"Learning curves: {where}",
-        "Dev score after each evaluation: mean over seeds, band from least to most.",
-    )
+    caption = f"Dev score after each evaluation: mean over seeds, band from least to most.{_on_marks(shown)}"
+    return figure, f"Learning curves: {where}", caption
+
+
+def _mark(note: str) -> str:
+    return MARK if note else ""
+
+
+def _on_marks(cells: pd.DataFrame) -> str:
+    return "" if (cells["note"] == "").all() else f" {MARK}: of several recipes or a part of the data; see the table."
 
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:

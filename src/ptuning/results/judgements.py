@@ -177,7 +177,8 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
             head = heads.get((backbone, task, source, select_on))
             beside = comparer.compare_all((key, head) for _, key in kinds.values()) if head else []
             if all(one.verdict != BETTER for one in beside):
-                verdict, why = NOT_ENOUGH, _NOTHING_LEARNT if head else _NO_HEAD
+                unpaired = next((f"the head alone: {one.why}" for one in beside if not one.difference), _NOTHING_LEARNT)
+                verdict, why = NOT_ENOUGH, unpaired if head else _NO_HEAD
         means = {kind: row["mean"] for kind, (row, _) in sorted(kinds.items(), reverse=True)}
         scores = ", ".join(f"{kind} {format_points(mean)}" for kind, mean in means.items())
         differences = "\n".join(

@@ -1,7 +1,7 @@
 """Everything that a folder of runs says, worked out once: for the report, for notebooks, for W&B."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,7 @@ from ptuning.results.collect import Collected, collect
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.figures import Picture, draw_all
 from ptuning.results.statistics import MARGIN
-from ptuning.results.summary import summarise
+from ptuning.results.summary import mark_shown, summarise
 from ptuning.results.tables import ModuleTable, comparison_tables, module_tables
 from ptuning.results.typeset import TextTable
 
@@ -25,7 +25,7 @@ class Results:
     runs_dir
         The folder.
     collected
-        Its records: every run, every evaluation, and what could not be read.
+        Its records: every run, whether it is shown, every evaluation, and what could not be read.
     summary
         A row per backbone, task, source, module, layers and subset, over seeds.
     tables
@@ -51,7 +51,7 @@ class Results:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """A row per run."""
+        """A row per run; the column ``shown`` says whether a number of the tables is made of it."""
         return self.collected.runs
 
 
@@ -82,6 +82,7 @@ def read_results(
     folder = Path(runs_dir)
     collected = collect(folder, history=True, only=only)
     summary = summarise(collected.runs)
+    collected = replace(collected, runs=mark_shown(collected.runs, summary))
     comparer = Comparer(folder, collected.runs, margin)
     comparisons = against_full(comparer, summary)
     return Results(

@@ -21,7 +21,7 @@ from ptuning.results.order import module_key, task_key
 from ptuning.results.reading import Results
 from ptuning.results.summary import write_table
 from ptuning.results.tables import ModuleTable, as_text, describe_choice
-from ptuning.results.typeset import TextTable, to_latex, to_markdown
+from ptuning.results.typeset import MARK, TextTable, hide_folders, to_latex, to_markdown
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200
@@ -127,11 +127,6 @@ def one_line(traceback: str) -> str:
     return hide_folders((named or lines or [""])[-1].strip())[:300]
 
 
-def hide_folders(text: str) -> str:
-    """Shorten absolute paths to their last part."""
-    return re.sub(r"(?<![\w.:/@])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\":;,()]+)+[/\\]([^\s/\\'\":;,()]+)", r"…/\1", text)
-
-
 def _reason(status: str, recorded: str) -> str:
     return one_line(recorded) or _WITHOUT_REASON.get(status, "")
 
@@ -139,7 +134,6 @@ def _reason(status: str, recorded: str) -> str:
 def _page(results: Results, sections: list[Section], now: datetime) -> str:
     runs, summary = results.runs, results.summary
     rest = unfinished(runs)
-    notes = [hide_folders(note) for note in summary["note"] if note]
     left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in results.collected.left_out]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
@@ -154,6 +148,7 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
         version=ptuning.__version__,
         versions=_versions(runs),
         devices=sorted({device for device in runs["device"] if device}),
+        precisions=sorted({precision for precision in summary["precision"] if precision}),
         synthetic=bool((summary["source"] == "synthetic").any()),
         choice=describe_choice(summary) if len(summary) else "",
         optimistic=bool((summary["select_on"] == "dev").any()),
@@ -164,7 +159,7 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
             ("Runs without a result", [(r.folder, r.status, r.reason) for r in rest]),
             ("Files left out", [(left.file, "", left.reason) for left in left_out]),
         ],
-        notes=notes,
+        mark=MARK,
         listed=_LISTED,
         tables=TABLES,
         figures=FIGURES,

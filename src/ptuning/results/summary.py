@@ -8,30 +8,32 @@ from typing import Any
 import pandas as pd
 
 from ptuning.files import check_place, write_whole
-from ptuning.results.collect import CELL
+from ptuning.results.collect import CELL, SETTING
 from ptuning.results.order import layers_key, module_key, subset_key, task_key
 from ptuning.results.statistics import t_interval
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
-_IDENTITY = ("data_id", "backbone_id", "select_on")
-"""What runs must share to be compared at all: the data, the weights, and on what their best epoch was chosen."""
-_SETTINGS: Mapping[str, str] = {
-    "lr": "lr",
-    "max_epochs": "epochs",
-    "batch_size": "batch",
-    "batch_tokens": "tokens per batch",
-    "max_length": "max length",
-    "weight_decay": "weight decay",
-    "warmup": "warmup",
-    "schedule": "schedule",
-    "precision": "precision",
-    "train_examples": "training examples",
+IDENTITY: Mapping[str, str] = {
     "data_id": "data",
     "backbone_id": "weights",
     "select_on": "best epoch on",
+    "precision": "precision",
+    "part": "part of the data",
 }
-"""Columns in which recipes differ, and what a note calls them."""
+"""What runs must share to be compared at all, and what a note calls it."""
+_NAMES: Mapping[str, str] = {
+    "optimisation.lr": "lr",
+    "optimisation.head_lr": "head lr",
+    "optimisation.weight_decay": "weight decay",
+    "trainer.max_epochs": "epochs",
+    "batch_size": "batch",
+    "batch_tokens": "tokens per batch",
+    "max_length": "max length",
+    "backbone": "weights",
+    "select_on": "best epoch on",
+}
+"""What a note calls a setting; others go by the last part of their key."""
 
 COLUMNS = (
     *CELL,
@@ -48,8 +50,9 @@ COLUMNS = (
     "max_epochs",
     "batch_size",
     "select_on",
-    "backbone_id",
+    *("data_id", "backbone_id", "precision", "part"),
     "recipe",
+    "recipes",
     "full_recipe",
     "note",
 )
@@ -58,9 +61,10 @@ COLUMNS = (
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per backbone, task, source, module, layers and subset that has a finished run.
 
-    Runs are averaged only when they differ in nothing but the seed. A cell with several recipes takes the one with
-    the most seeds, then the best mean, and its ``note`` says so. A seed that was run twice with one recipe counts
-    once, by its later end.
+    Runs are averaged only when they differ in nothing but the seed. Where several recipes compete for a cell, those on
+    all of the data come before those on a part of it, then goes the number of seeds, then the mean; the cell's ``note``
+    names the recipe that is shown and those that were left out. A seed that was run twice with one recipe counts once,
+    by its later end.
 
     Parameters
     ----------
@@ -72,26 +76,26 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         With :data:`COLUMNS`: ``mean`` and ``std`` are shares (0.71), ``std`` with one degree of freedom taken off and
         missing for single seeds, as are ``low`` and ``high``, the 95 % t interval of the mean; ``percent_of_full`` is
-        100 x the mean over the mean of ``module=full``, all layers, on the same weights and data with its best epoch
-        chosen alike, and missing where there is none or it is not above zero; ``full_recipe`` names the recipe of that
-        full fine-tuning.
+        100 x the mean over the mean of ``module=full``, all layers, that shares :data:`IDENTITY`, and missing where
+        there is none or it is not above zero; ``full_recipe`` names the recipe of that full fine-tuning; ``recipes``
+        counts those that compete; ``note`` is empty where one recipe did all of its work on all of the data.
     """
     runs = table[(table["status"] == "finished") & table["score"].notna()]
     if runs.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    by_recipe = [*CELL, *_IDENTITY, "recipe"]
     runs = _once(runs)
-    settings = [name for name in _SETTINGS if name not in _IDENTITY]
-    means = runs.groupby(by_recipe, sort=True, as_index=False).agg(
+    settings = [name for name in runs.columns if name.startswith(SETTING)]
+    means = runs.groupby([*CELL, "recipe"], sort=True, as_index=False).agg(
         seeds=("seed", "size"),
         mean=("score", "mean"),
         std=("score", "std"),
         **{name: (name, "mean") for name in ("trainable_percent", "trainable_parameters", "head_parameters")},
-        **{name: (name, "first") for name in settings},
+        **{name: (name, "first") for name in (*IDENTITY, "lr", "max_epochs", "batch_size", *settings)},
     )
-    means = means.sort_values(["seeds", "mean", "recipe"], ascending=[False, False, True], kind="stable")
+    means["partial"] = means["part"] != ""
+    means = means.sort_values(["partial", "seeds", "mean", "recipe"], ascending=[True, False, False, True])
     whole = means[(means["module"] == "full") & (means["layers"] == "all") & (means["subset"] == "all")]
-    same = ["backbone", "task", "source", *_IDENTITY]
+    same = ["backbone", "task", "source", *IDENTITY]
     whole = whole.drop_duplicates(same)[[*same, "mean", "recipe"]]
     whole = whole.rename(columns={"mean": "full", "recipe": "full_recipe"})
     chosen = means.drop_duplicates(list(CELL)).merge(whole, on=same, how="left", validate="many_to_one")
@@ -101,9 +105,10 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     chosen["low"], chosen["high"] = zip(
         *(t_interval([score for score, _ in scores[key].values()]) for key in recipe_keys(chosen)), strict=True
     )
-    several = means[means.duplicated(list(CELL), keep=False)]
-    notes = {cell: _note(cell, recipes) for cell, recipes in several.groupby(list(CELL), sort=False)}
-    chosen["note"] = [notes.get(cell, "") for cell in chosen[list(CELL)].itertuples(index=False, name=None)]
+    found = dict(iter(means.groupby(list(CELL), sort=False)))
+    cells = list(chosen[list(CELL)].itertuples(index=False, name=None))
+    chosen["recipes"] = [len(found[cell]) for cell in cells]
+    chosen["note"] = [_note(cell, found[cell]) for cell in cells]
     keys = [
         (
             row.backbone,
@@ -117,6 +122,23 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     ]
     order = sorted(range(len(chosen)), key=keys.__getitem__)
     return chosen.iloc[order][list(COLUMNS)].reset_index(drop=True)
+
+
+def mark_shown(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of runs with two columns more: whether a cell's number is made of the run, and the cell's note.
+
+    Parameters
+    ----------
+    runs
+        ``collect(...).runs``.
+    summary
+        ``summarise(runs)``.
+    """
+    scores = scores_by_recipe(runs)
+    shown = {folder for key in recipe_keys(summary) for _, folder in scores[key].values()}
+    notes = dict(zip(summary[list(CELL)].itertuples(index=False, name=None), summary["note"], strict=True))
+    cells = runs[list(CELL)].itertuples(index=False, name=None)
+    return runs.assign(shown=runs["folder"].isin(shown), note=[notes.get(cell, "") for cell in cells])
 
 
 def scores_by_recipe(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, tuple[float, str]]]:
@@ -156,27 +178,36 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def _note(cell: tuple[str, ...], recipes: pd.DataFrame) -> str:
-    """Say which of a cell's recipes is shown; ``recipes`` begins with it."""
+    """Say which of a cell's recipes is shown, and on which part of the data; ``recipes`` begins with it."""
+    part = str(recipes["part"].iloc[0])
+    if len(recipes) == 1 and not part:
+        return ""
     backbone, task, source, module, layers, subset = cell
-    differing = [name for name in _SETTINGS if recipes[name].nunique(dropna=False) > 1]
-    described = [_describe(row, differing) for row in recipes.to_dict("records")]
-    left_out = "; ".join(described[1:4]) + (f"; and {len(described) - 4} more" if len(described) > 4 else "")
     layers = "all layers" if layers == "all" else f"layers {layers}"
-    part = "" if subset == "all" else f", subset {subset}"
-    return (
-        f"{backbone}, {task} ({source}), {module}, {layers}{part}: {len(described)} recipes. "
-        f"Shown: {described[0]}. Left out: {left_out}."
-    )
+    chosen = "" if subset == "all" else f", subset {subset}"
+    said = [f"{backbone}, {task} ({source}), {module}, {layers}{chosen}"]
+    if part:
+        said.append(f"on a part of the data, {part}")
+    if len(recipes) > 1:
+        names = [name for name in recipes.columns if name.startswith(SETTING)]
+        differing = [name for name in names if recipes[name].nunique(dropna=False) > 1]
+        described = [_describe(row, differing) for row in recipes.to_dict("records")]
+        left_out = "; ".join(described[1:4]) + (f"; and {len(described) - 4} more" if len(described) > 4 else "")
+        said.append(f"{len(described)} recipes. Shown: {described[0]}. Left out: {left_out}")
+    return f"{': '.join(said)}."
 
 
 def _describe(row: Mapping[str, Any], differing: list[str]) -> str:
     """Return ``lr 0.001, epochs 8 (3 seeds, mean 71.2)``."""
-    said = [f"{_SETTINGS[name]} {_short(row[name])}" for name in differing]
+    keys = [name.removeprefix(SETTING) for name in differing]
+    said = [f"{_NAMES.get(key, key.rpartition('.')[2])} {short_setting(row[SETTING + key], key)}" for key in keys]
     seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
-    return f"{', '.join(said) or 'recipe ' + row['recipe']} ({seeds}, mean {100 * row['mean']:.1f})"
+    part = f"; {row['part']}" if row["part"] else ""
+    return f"{', '.join(said) or 'recipe ' + row['recipe']} ({seeds}, mean {100 * row['mean']:.1f}{part})"
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, str):
-        return value.removeprefix("sha256:")[: 8 if value.startswith("sha256:") else 80] or "unknown"
-    return "unknown" if pd.isna(value) else f"{value:g}"
+def short_setting(value: str, key: str = "") -> str:
+    """Return a setting's text for a sentence: digests shortened, what was not typed as ``not set``."""
+    if value.startswith("sha256:"):
+        return value.removeprefix("sha256:")[:8]
+    return value[:80] or ("dev" if key == "select_on" else "not set")

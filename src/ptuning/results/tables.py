@@ -11,18 +11,22 @@ from ptuning.numbers import format_p, format_percent, format_points
 from ptuning.results.order import layers_key, module_key, subset_key, task_key
 from ptuning.results.resampling import RESAMPLES
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
-from ptuning.results.typeset import DAGGER, MISSING, TextTable, to_markdown
+from ptuning.results.typeset import DAGGER, MARK, MISSING, TextTable, hide_folders, number_notes, to_markdown
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table, ready to print; ``score`` is ``–`` where there was no run."""
+    """One number of a table, ready to print; ``score`` is ``–`` where there was no run.
+
+    ``mark`` leads to the table's note on it: ``‡1`` where it is one of several recipes', or of a part of the data.
+    """
 
     score: str = MISSING
     deviation: str = ""
     interval: str = ""
     percent_of_full: str = ""
     synthetic: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class ModuleTable:
         How to read the numbers.
     shows_layers
         Whether rows name their layers.
+    notes
+        What the marks ‡1, ‡2 … at its numbers say, in this order.
     """
 
     backbone: str
@@ -64,6 +70,7 @@ class ModuleTable:
     rows: tuple[Row, ...]
     caption: str
     shows_layers: bool
+    notes: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
         """What a notebook shows."""
@@ -112,7 +119,7 @@ def as_text(table: ModuleTable) -> TextTable:
         for row in table.rows
     )
     align = "l" * (1 + len(layers)) + "r" * (1 + len(table.columns))
-    return TextTable(table.slug, table.title, table.caption, head, align, rows)
+    return TextTable(table.slug, table.title, table.caption, head, align, rows, table.notes)
 
 
 def name_layers(layers: str, subset: str) -> str:
@@ -129,22 +136,23 @@ def comparison_tables(comparisons: pd.DataFrame) -> list[tuple[str, TextTable]]:
             if (rows["method"] == "").all():
                 continue
             slug = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{number}-{backbone}-{task}-{source}-full")
-            body = tuple(_compared(row) for row in rows.to_dict("records"))
+            marks = number_notes(map(hide_folders, rows["note"]))
+            body = tuple(_compared(row, marks[hide_folders(row["note"])]) for row in rows.to_dict("records"))
             head = ("module", "layers", "difference", "90 % interval", "pairs", "p margin", "p better", "verdict")
             title = f"{backbone}, {name}: against full fine-tuning"
             caption = _comparison_caption(rows)
-            tables.append((str(backbone), TextTable(slug, title, caption, head, "llrrlrrl", body)))
+            tables.append((str(backbone), TextTable(slug, title, caption, head, "llrrlrrl", body, tuple(marks)[1:])))
     return tables
 
 
-def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _compared(row: Mapping[str, Any], mark: str) -> tuple[str, ...]:
     place = (row["module"], name_layers(row["layers"], row["subset"]))
     if not row["method"]:
-        return (*place, MISSING, MISSING, MISSING, MISSING, MISSING, f"{row['verdict']}: {row['why']}")
+        return (*place, MISSING + mark, MISSING, MISSING, MISSING, MISSING, f"{row['verdict']}: {row['why']}")
     kind = "seeds" if row["method"] == T_SEEDS else "examples"
     return (
         *place,
-        format_points(row["difference"], signed=True),
+        format_points(row["difference"], signed=True) + mark,
         f"[{format_points(row['low'], signed=True)}, {format_points(row['high'], signed=True)}]",
         f"{row['pairs']:,} {kind}",
         format_p(min(row["p_not_worse"], row["p_worse"])),
@@ -164,7 +172,23 @@ def _comparison_caption(rows: pd.DataFrame) -> str:
         f"above 0 as well; worse: surely below {margin}; undecided: neither. p margin: of the test against {margin} on "
         "the side where the difference lies; p better: of the test against 0. Both are corrected by Holm over the "
         "modules in all layers, over the layers of one module, or over its subsets, and they decide: an interval is "
-        f"not corrected. {describe_choice(rows)}"
+        f"not corrected. {describe_choice(rows)}{_of_full(rows)}{_on_marks(rows)}"
+    )
+
+
+def _of_full(rows: pd.DataFrame) -> str:
+    """Return what there is to note of the full fine-tuning that all rows stand against."""
+    note = hide_folders(rows["full_note"].iloc[0])
+    return f" Full fine-tuning itself: {note}" if note else ""
+
+
+def _on_marks(rows: pd.DataFrame) -> str:
+    """Return what a mark at a number means, where there is one."""
+    if (rows["note"] == "").all():
+        return ""
+    return (
+        f" {MARK}: of several recipes, or of a part of the data; below is what differs. Runs on all of the data come "
+        "before others, then the recipe with the most seeds, then the best mean, which being chosen flatters."
     )
 
 
@@ -172,9 +196,15 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
     rows = []
     groups = part.groupby(["module", "layers", "subset"], sort=False)
-    for module, layers, subset in sorted(groups.groups, key=_row_key):
+    places = sorted(groups.groups, key=_row_key)
+    # Numbered as they are read: row by row, along the columns.
+    by_row = (groups.get_group(place).to_dict("records") for place in places)
+    order = list(columns)
+    in_order = (sorted(group, key=lambda row: order.index((row["task"], row["source"]))) for group in by_row)
+    marks = number_notes(hide_folders(row["note"]) for group in in_order for row in group)
+    for module, layers, subset in places:
         group = groups.get_group((module, layers, subset))
-        cells = {(row["task"], row["source"]): _cell(row) for row in group.to_dict("records")}
+        cells = {(row["task"], row["source"]): _cell(row, marks) for row in group.to_dict("records")}
         rows.append(
             Row(
                 module,
@@ -184,7 +214,8 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
             )
         )
     title = f"{backbone}, {title}"
-    return ModuleTable(backbone, slug, title, tuple(columns.values()), tuple(rows), _caption(part), shows_layers)
+    names, notes = tuple(columns.values()), tuple(marks)[1:]
+    return ModuleTable(backbone, slug, title, names, tuple(rows), _caption(part), shows_layers, notes)
 
 
 def _row_key(row: tuple[str, str, str]) -> Any:
@@ -192,7 +223,7 @@ def _row_key(row: tuple[str, str, str]) -> Any:
     return module_key(module), layers_key(layers), subset_key(subset)
 
 
-def _cell(row: Mapping[str, Any]) -> Cell:
+def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
     mean, std, percent = row["mean"], row["std"], row["percent_of_full"]
     low, high = row["low"], row["high"]
     return Cell(
@@ -201,6 +232,7 @@ def _cell(row: Mapping[str, Any]) -> Cell:
         "" if math.isnan(low) else f"[{format_points(low)}, {format_points(high)}]",
         "" if math.isnan(percent) else f"{percent:.1f}",
         row["source"] == "synthetic",
+        marks[hide_folders(row["note"])],
     )
 
 
@@ -218,7 +250,14 @@ def _caption(part: pd.DataFrame) -> str:
     missing = f". {MISSING}: no finished run."
     synthetic = f" {DAGGER}: synthetic data, no measure of a task." if (part["source"] == "synthetic").any() else ""
     chosen = f" {describe_choice(part)}"
-    return f"{seeds}{percent}{missing}{synthetic}{chosen}".replace(" x ", " × ")
+    return f"{seeds}{percent}{missing}{synthetic}{chosen}{_on_precision(part)}{_on_marks(part)}".replace(" x ", " × ")
+
+
+def _on_precision(part: pd.DataFrame) -> str:
+    """Return that the cells were not all computed in one precision, where it is so."""
+    found = sorted(set(part["precision"]) - {""})
+    several = f" Computed in {' or '.join(found)}: summary.csv says which, and none is held against another."
+    return several if len(found) > 1 else ""
 
 
 def describe_choice(part: pd.DataFrame) -> str:
@@ -236,4 +275,4 @@ def _text(cell: Cell) -> str:
     deviation = f" ± {cell.deviation}" if cell.deviation else ""
     interval = f" {cell.interval}" if cell.interval else ""
     percent = f" ({cell.percent_of_full})" if cell.percent_of_full else ""
-    return f"{cell.score}{DAGGER if cell.synthetic else ''}{deviation}{interval}{percent}"
+    return f"{cell.score}{DAGGER if cell.synthetic else ''}{cell.mark}{deviation}{interval}{percent}"

@@ -1,8 +1,11 @@
 """Tables of ready texts in Markdown and in LaTeX."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-MISSING, DAGGER = "–", "†"
+MISSING, DAGGER, MARK = "–", "†", "‡"
+"""No number; a number from synthetic data; a number with a note of its own: ``‡3``."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class TextTable:
         A letter per column, as LaTeX has it: ``l`` for texts, ``r`` for numbers.
     rows
         Texts, as many per row as there are columns; a text may have several lines.
+    notes
+        What the marks ‡1, ‡2 … in the rows say, in this order.
     """
 
     slug: str
@@ -29,15 +34,28 @@ class TextTable:
     head: tuple[str, ...]
     align: str
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
         """What a notebook shows."""
         return to_markdown(self, "###")
 
 
+def number_notes(notes: Iterable[str]) -> dict[str, str]:
+    """Return note → mark (``‡1``), in order; the empty note has the empty mark."""
+    found = dict.fromkeys(note for note in notes if note)
+    return {"": "", **{note: f"{MARK}{number}" for number, note in enumerate(found, start=1)}}
+
+
+def marked(notes: Iterable[str]) -> list[str]:
+    """Return notes with their marks before them: ``‡1 …``."""
+    return [f"{MARK}{number} {note}" for number, note in enumerate(notes, start=1)]
+
+
 def to_markdown(table: TextTable, heading: str = "#") -> str:
     """Return the table as a Markdown page, or as a section of one."""
-    return f"{heading} {table.title}\n\n{markdown_rows(table)}\n\n{table.caption}\n"
+    parts = (f"{heading} {table.title}", markdown_rows(table), table.caption, *marked(table.notes))
+    return "\n\n".join(parts) + "\n"
 
 
 def markdown_rows(table: TextTable) -> str:
@@ -67,6 +85,7 @@ def to_latex(table: TextTable) -> str:
             r"\end{tabular}",
             rf"\caption{{{_latex(f'{table.title}. {table.caption}')}}}",
             rf"\label{{tab:{table.slug}}}",
+            *(rf"\par\raggedright\footnotesize {_latex(note)}" for note in marked(table.notes)),
             r"\end{table}",
             "",
         ]
@@ -95,4 +114,10 @@ _LATEX = {
 
 def _latex(text: str) -> str:
     """Escape a text for LaTeX, character by character."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(rf"{MARK}(\d*)", r"$^{\\ddagger \1}$", escaped)
+
+
+def hide_folders(text: str) -> str:
+    """Shorten absolute paths to their last part."""
+    return re.sub(r"(?<![\w.:/@])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\":;,()]+)+[/\\]([^\s/\\'\":;,()]+)", r"…/\1", text)

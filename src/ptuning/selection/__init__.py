@@ -15,6 +15,7 @@ from ptuning.selection.architectures import (
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.select import (
     Selection,
+    choose_parameters,
     count_frozen_blocks,
     count_layers,
     count_modules,
@@ -41,6 +42,7 @@ __all__ = [
     "SelectionCallback",
     "Subset",
     "architecture_of",
+    "choose_parameters",
     "choose_weights",
     "count_frozen_blocks",
     "count_layers",

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from torch import nn
 
 from ptuning.selection.layers import Layers
-from ptuning.selection.select import Selection, describe, select, set_trainable
+from ptuning.selection.select import Selection, choose_parameters, describe, set_trainable
 
 
 class SelectionCallback(pl.Callback, ABC):
@@ -74,5 +74,5 @@ class ModuleSelectionCallback(SelectionCallback):
     """Freeze everything but the chosen modules in the chosen layers: ``module=layernorm layers=last:3``."""
 
     def choose(self, model: nn.Module) -> Iterable[str]:
-        """Return the names that :func:`ptuning.select` finds."""
-        return select(model, self.module, self.layers, self.patterns).names
+        """Return the names that :func:`ptuning.selection.choose_parameters` finds."""
+        return choose_parameters(model, self.module, self.layers, self.patterns).names

@@ -1,4 +1,4 @@
-"""Pure functions from a model and a choice of modules and layers to the set of parameters that may move."""
+"""From a model and a choice of modules and layers to the parameters that may move: found, counted, and set free."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +58,48 @@ def select(
     layers: Layers = "all",
     patterns: Sequence[str] = (),
 ) -> Selection:
-    """Choose parameters of ``model`` by module names and layers.
+    """Freeze all of ``model`` but the chosen modules in the chosen layers and the head, and return what may move.
+
+    Nothing is frozen if the choice cannot be made. A second call begins anew: what the first one froze may move again.
+    To look without touching the model there is :func:`ptuning.selection.choose_parameters`.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face encoder, bare or with a classification head.
+    module, layers, patterns
+        As for :func:`ptuning.selection.choose_parameters`.
+
+    Returns
+    -------
+    Selection
+        Names in the model's own order, with counts. ``requires_grad`` is true for its names and for its head's, and
+        false for all other parameters.
+
+    Raises
+    ------
+    SelectionError
+        If a name, layer or pattern is not to be had in this model, or if nothing is selected.
+
+    Examples
+    --------
+    >>> select(bert, module="layernorm", layers=11).trainable_parameters
+    3072
+    >>> sum(p.numel() for p in bert.parameters() if p.requires_grad)  # with the 1,538 of the head
+    4610
+    """
+    selection = choose_parameters(model, module, layers, patterns)
+    set_trainable(model, selection)
+    return selection
+
+
+def choose_parameters(
+    model: nn.Module,
+    module: str | Sequence[str] = "layernorm",
+    layers: Layers = "all",
+    patterns: Sequence[str] = (),
+) -> Selection:
+    """Return which parameters modules and layers name, and how many weights they are; nothing is frozen by it.
 
     Parameters
     ----------
@@ -84,7 +125,7 @@ def select(
 
     Examples
     --------
-    >>> select(bert, module="layernorm", layers=11).trainable_parameters
+    >>> choose_parameters(bert, module="layernorm", layers=11).trainable_parameters
     3072
     """
     wanted = (module,) if isinstance(module, str) else tuple(module)
