@@ -32,7 +32,7 @@ def describe_data(
         "labels": _describe_counts(counts, task) if counts else _describe_scores(train.labels or ()),
         "score": _describe_score(task),
     }
-    if notes := _notes(counts, train, validation):
+    if notes := [*_describe_constant(task, validation, bool(held_out)), *_notes(counts, train, validation)]:
         facts["note"] = "\n".join(notes)
     return facts
 
@@ -63,6 +63,22 @@ def _describe_scores(scores: Sequence[float]) -> str:
 def _describe_score(task: Task) -> str:
     names = [f"{name} of '{task.labels[1]}'" if METRICS[name].two_classes else name for name in task.score_of]
     return names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
+
+
+def _describe_constant(task: Task, validation: Table, held_out: bool) -> list[str]:
+    """Say that all dev rows have one label, if they do, and which metrics are undefined then."""
+    labels = validation.labels or ()
+    if len(set(labels)) != 1:
+        return []
+    what = f"score of {validation.origin}" if task.is_regression else f"label of {validation.origin}"
+    if held_out:
+        what = f"{what.split()[0]} held out of {validation.origin}"
+    name = f"{labels[0]:g}" if task.is_regression else f"'{task.labels[int(labels[0])]}'"
+    silent = [metric for metric in task.metrics if "labels" in METRICS[metric].needs_variety]
+    if not silent:
+        return [f"every {what} is {name}: the score only says how often that is the answer"]
+    several = f"{', '.join(silent[:-1])} and {silent[-1]} say" if len(silent) > 1 else f"{silent[0]} says"
+    return [f"every {what} is {name}, so {several} nothing (taken as 0)"]
 
 
 def _notes(counts: Mapping[str, int], train: Table, validation: Table) -> list[str]:
