@@ -289,9 +289,8 @@ def _benchmark(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Ro
     for number, line in enumerate(lines, start=1):
         cells = line.removesuffix("\n").split("\t")
         if head is None:
-            first = _head(number, cells, name)
-            if not dialect.names or set(dialect.names) & set(first.names):
-                head = first
+            if not dialect.names or set(dialect.names) & set(map(str.strip, cells)):
+                head = _head(number, cells, name)
                 continue
             head = Head(number, dialect.names)
         yield Row(number, dict(zip(head.names, cells, strict=False)), head)

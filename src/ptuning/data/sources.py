@@ -200,9 +200,7 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
             if row.head and error.args[0] in row.head.names:
                 if task.skips_damaged_rows:
                     continue
-                raise DataError(
-                    f"{place} has only {len(row.values)} of {len(row.head.names)} fields."
-                ) from None
+                raise DataError(f"{place} has only {len(row.values)} of {len(row.head.names)} fields.") from None
             names = row.head.names if row.head else ()
             raise DataError(
                 f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "

@@ -84,9 +84,7 @@ def evaluate(
 def _columns(own: Task, task: Task) -> list[int] | None:
     """Return which output of the run's head stands for each label of a task; ``None`` for regression."""
     if own.is_regression != task.is_regression or sorted(own.labels) != sorted(task.labels):
-        raise ConfigError(
-            f"The run's head answers {own.name} with {answers(own)}; {task.name} wants {answers(task)}."
-        )
+        raise ConfigError(f"The run's head answers {own.name} with {answers(own)}; {task.name} wants {answers(task)}.")
     if len(own.text) != len(task.text):
         raise ConfigError(f"{own.name} has {len(own.text)} texts per row, {task.name} {len(task.text)}.")
     return None if task.is_regression else [own.labels.index(label) for label in task.labels]

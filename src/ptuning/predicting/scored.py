@@ -19,12 +19,13 @@ from ptuning.tasks import OWN, Task
 _FILE_KEYS = {"train", "dev", "text", "label"}
 """Keys of ``data`` by which a file of one's own is scored, whatever the run was trained on."""
 
+_PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
+"""Keys of ``data`` that say where rows lie."""
+
 _OTHERS = "To score other rows, type them: data.dev=FILE."
 
 
-def scored_source(
-    loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None
-) -> Source:
+def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None) -> Source:
     """Return where the labelled rows come from.
 
     Parameters
@@ -78,11 +79,11 @@ def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfi
 
 def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]) -> ScoredSource:
     keys = _typed_keys(overrides)
-    data, kept = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_own else OWN)
+    data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_own else OWN)
     chosen = own_data(data, trains=False)
     source = ScoredSource(_as_typed(loaded.task, chosen, keys), chosen)
     scored = "train" if split == "train" or not source.has_dev else "dev"
-    if scored not in keys and kept:
+    if not elsewhere and not keys & {scored, "config", "revision"}:
         if not recorded:
             raise ConfigError(f"Neither the run nor what was typed says which rows to score. {_OTHERS}")
         trained_on = own_data(DataConfig(**recorded))
@@ -97,25 +98,17 @@ def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded
 def _merged(
     recorded: Mapping[str, Any], overrides: Sequence[str], keys: set[str], name: str
 ) -> tuple[DataConfig, bool]:
-    """Return (what is typed on top of what is recorded, whether the recorded places still count)."""
+    """Return (what is typed on top of what is recorded, whether what is typed lies elsewhere altogether)."""
     typed = compose([f"task={OWN}", *overrides]).data
-    values = {key: value for key, value in recorded.items() if key != "source"}
-    files = [getattr(typed, key) for key in ("train", "dev") if key in keys]
-    if values.get("path"):
-        moved = bool(keys & {"path", "config", "revision", "source"}) or any(
-            Path(str(file)).expanduser().is_file() for file in files
-        )
-        gone = ("path", "config", "revision", "train", "dev", "test") if moved else ()
-    else:
-        moved = "path" in keys
-        gone = ("train", "dev", "test") if moved else ()
-    if "config" in keys or "revision" in keys:  # another version of the same dataset, with its splits
-        gone = ()
-    if "dev" in keys or moved:
-        gone = (*gone, "dev_share")
-    values = {key: value for key, value in values.items() if key not in gone}
+    elsewhere = "path" in keys
+    if recorded.get("path") and not elsewhere:  # a split of that dataset, unless it is a file
+        files = [getattr(typed, key) for key in ("train", "dev") if key in keys]
+        asked = "source" in keys and typed.source == "files"
+        elsewhere = asked or any(Path(str(file)).expanduser().is_file() for file in files)
+    dropped = {"source", *(_PLACES if elsewhere else ["dev_share"] if "dev" in keys else [])}
+    values = {key: value for key, value in recorded.items() if key not in dropped}
     values |= {key: getattr(typed, key) for key in keys}
-    return DataConfig(**{**values, "source": typed.source, "name": name}), not moved
+    return DataConfig(**{**values, "source": typed.source, "name": name}), elsewhere
 
 
 def _as_typed(task: Task, chosen: OwnData, keys: set[str]) -> Task:
