@@ -106,7 +106,7 @@ def explain(error: BaseException) -> str | None:
                 "elsewhere (runs_dir=FOLDER), and type the same command again: it goes on from the last checkpoint."
             )
         if isinstance(link, PermissionError):
-            return _explain_permission(str(link.filename))
+            return f"{link.filename} may not be written. Put runs elsewhere: runs_dir=FOLDER."
     if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
         return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
     if isinstance(error, MissingConfigException) and error.options:
@@ -123,16 +123,6 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and "Config group override must be" in str(error):  # Hydra's, for task=null
         return "A group takes the name of one of its choices, not null or a number: module=layernorm, logger=none."
     return None
-
-
-def _explain_permission(path: str) -> str:
-    """Say whether a place may not be read, entered or written: Python's error is the same for all three."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.exists(path) and not os.access(path, os.R_OK):
-        return f"{path} may not be read."
-    if os.path.isdir(folder) and not os.access(folder, os.X_OK):
-        return f"{folder} may not be entered. If runs were to be written there, put them elsewhere: runs_dir=FOLDER."
-    return f"{path} may not be written. Put runs elsewhere: runs_dir=FOLDER."
 
 
 def _explain_override(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import check_text
-from ptuning.data.readers import Dialect, first_line, read_file
+from ptuning.data.readers import Dialect, first_line, open_file, read_file
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
@@ -137,12 +137,18 @@ class LocalSource(Source):
             for file in self._files(split):
                 folder = [file] if file.suffix != ".json" else sorted(file.parent.glob("*.arrow"))
                 for part in folder:
-                    with part.open("rb") as stream:
+                    with open_file(part) as stream:
                         digest.update(f"{split} {part.suffix}\n".encode())
                         digest.update(hashlib.file_digest(stream, "sha256").digest())
         return f"sha256:{digest.hexdigest()}"
 
     def _files(self, split: str) -> list[Path]:
+        try:
+            return self._find_files(split)
+        except PermissionError as error:
+            raise DataError(f"{error.filename} may not be read.") from None
+
+    def _find_files(self, split: str) -> list[Path]:
         if not self.folder.is_dir():
             raise DataError(f"There is no folder {self.folder}. Set data.dir to the folder that holds GLUE's files.")
         stem = {**self.task.validation, **self.task.test, "train": "train"}[split]

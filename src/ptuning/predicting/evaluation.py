@@ -1,5 +1,6 @@
 """A run's metrics on labelled splits: of its own data, of other data, or of another task with the same labels."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from ptuning import metrics
+from ptuning.data.facts import describe_constant
 from ptuning.errors import ConfigError, nearest
 from ptuning.predicting.predictor import Predictor
 from ptuning.predicting.scored import answers, scored_source, takes_files
 from ptuning.tasks import OWN, Task, get_task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def evaluate(
         logits, labels = predictor.answer_split(source, name)
         if labels is None:
             raise ConfigError(f"The {name} split of {task.name} has no labels to compare with.")
+        if constant := describe_constant(task, labels.tolist(), f"of {name}"):
+            log.warning("%s", constant)
         rows[name], found[name] = len(labels), metrics.evaluate(task, _reordered(logits, columns), labels)
     scores = [metrics.score(task, one) for one in found.values()]
     return Evaluation(task.name, source.place, rows, found, sum(scores) / len(scores))
