@@ -79,6 +79,7 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     known_from
         What gave the task its labels, for the message about one that it does not have.
     """
+    table = read_texts(rows, task)
     ids = {name: number for number, name in enumerate(task.labels)}
     labels: list[Any] = []
     for row, name in enumerate(names):
@@ -96,7 +97,7 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
                 f"{rows.place(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
                 f"Labels there: {shortened(task.labels)}."
             )
-    return replace(read_texts(rows, task), labels=labels)
+    return replace(table, labels=labels)
 
 
 def shortened(names: Sequence[str]) -> str:
