@@ -29,7 +29,7 @@ from ptuning.data.labels import label_names
 from ptuning.data.options import own_data
 from ptuning.data.own import own_source
 from ptuning.data.sources import LocalSource
-from ptuning.errors import DataError, UserError
+from ptuning.errors import UserError
 from ptuning.model.delta import load_run
 from ptuning.predicting.evaluation import evaluate
 from ptuning.predicting.predictor import Predictor
