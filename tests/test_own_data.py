@@ -26,7 +26,7 @@ import ptuning
 from conftest import Run, TypeIt, run_in
 from ptuning import cli
 from ptuning.config import compose
-from ptuning.data.formats import read_rows
+from ptuning.data.columns import read_columns
 from ptuning.data.options import OWN_KEYS, own_data
 from ptuning.data.own import OwnSource, hold_out, own_source
 from ptuning.data.table import Table
@@ -141,7 +141,7 @@ def test_what_was_quoted_comes_back(
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="," if ending == "csv" else "\t", quoting=quoting)
         writer.writerows([("one", "two"), *rows])
-    found = read_rows(file)
+    found = read_columns(file)
     assert list(zip(found.columns["one"], found.columns["two"], strict=True)) == [
         (one.strip(), two.strip()) for one, two in rows
     ]
@@ -150,7 +150,7 @@ def test_what_was_quoted_comes_back(
 def test_in_an_unquoted_tsv_a_quote_is_a_character(here: Path) -> None:
     lines = ['"Hello," he said\tyes', 'He said "hello"\tno', '"\tyes', 'and "so\tno']
     (here / "a.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
-    assert read_rows(here / "a.tsv").columns["text"] == [line.split("\t")[0] for line in lines]
+    assert read_columns(here / "a.tsv").columns["text"] == [line.split("\t")[0] for line in lines]
 
 
 @pytest.mark.skipif(not GLUE.is_dir(), reason="GLUE's own files are not here")
@@ -610,7 +610,7 @@ FILES = {
         ("data.train=open.csv", "the row that begins on line 3 is not quoted rightly"),
         ("data.train=twice.csv", "twice.csv has two columns 'text'"),
         ("data.train=short.tsv", "short.tsv, line 3 has 1 fields, but the first line names 2."),
-        ("data.train=broken.jsonl", "broken.jsonl, line 3 is not JSON: Expecting value"),
+        ("data.train=broken.jsonl", "broken.jsonl, line 3 ends before its object does."),
         ("data.train=list.jsonl", "list.jsonl, line 2 is no JSON object"),
         ("data.train=number.jsonl", "number.jsonl, line 2: 'text' is 3, not text."),
         ("data.train=lacking.jsonl", "lacking.jsonl, line 2: the label 'label' is missing"),
@@ -655,7 +655,7 @@ def test_a_mistake_is_one_sentence_with_the_mend(here: Path, overrides: str, tol
 
 def test_text_that_is_no_utf_8_is_told_with_its_line(here: Path) -> None:
     (here / "a.csv").write_bytes("text,label\nx,a\ncafé,b\n".encode("latin-1"))
-    assert said(lambda: read_rows(Path("a.csv"))) == "a.csv, line 3: byte 0xe9 is not UTF-8; save the file as UTF-8."
+    assert said(lambda: read_columns(Path("a.csv"))) == "a.csv, line 3: byte 0xe9 is not UTF-8; save the file as UTF-8."
 
 
 def test_a_mistake_ends_with_code_2(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

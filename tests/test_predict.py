@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from ptuning import cli
 from ptuning.data.sources import SyntheticSource
 from ptuning.model.delta import load_run
 from ptuning.predicting.predictor import Predictor
-from ptuning.predicting.reading import read_rows
+from ptuning.predicting.reading import read_texts
 from ptuning.predicting.stream import predict_rows
 from ptuning.tasks import TASKS, Task
 
@@ -113,17 +113,17 @@ def test_output_goes_into_a_file_that_appears_when_all_is_written(
     ("name", "content", "told"),
     [
         ("x.txt", "a\tb\n\nc\td\n", "line 2 is empty."),
-        ("x.txt", "a\tb\nonly one\n", "line 2 has 0 tabs: rte takes two texts"),
+        ("x.txt", "a\tb\nonly one\n", "line 2 has 0 tabs: a line holds 2 texts"),
         ("x.txt", "a\tb\na\t \n", "line 2: 'sentence2' is empty."),
-        ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": \n', "line 2 is not JSON"),
-        ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n\n', "line 2 is empty."),
+        ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": \n', "line 2 ends before its object does"),
+        ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{sentence1: "a"}\n', "line 2 is not JSON: Expecting"),
         ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n["a", "b"]\n', "line 2 is no JSON object"),
         ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": "a"}\n', "line 2 has no 'sentence2'."),
         ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": 3, "sentence2": "b"}\n', "is 3, not text"),
-        ("x.csv", "sentence1,sentence2\na,b\nHello, you,b\n", "line 3 has 3 fields, the first line 2."),
-        ("x.csv", 'sentence1,sentence2\na,b\n"a,b\n', "line 3 cannot be read as ','-separated"),
+        ("x.csv", "sentence1,sentence2\na,b\nHello, you,b\n", "line 3 has 3 fields, but the first line names 2."),
+        ("x.csv", 'sentence1,sentence2\na,b\n"a,b\n', "the row that begins on line 3 is not quoted rightly"),
         ("x.csv", "sentence1,sentense2\na,b\n", "Did you mean 'sentense2'?"),
-        ("x.tsv", "sentence1\tsentence2\na\tb\n\n", "line 3 is empty."),
+        ("x.tsv", "sentence1\tsentence2\na\tb\nc\n", "line 3 has only 1 of 2 fields."),
         ("x.txt", b"a\tb\n\xff\tb\n", "line 2: byte 0xff is not UTF-8"),
     ],
 )
@@ -161,8 +161,8 @@ def test_columns_can_be_named_and_the_only_one_needs_no_name(
     assert "3 fields" not in err
     for arguments, told in (
         (("--batch-size", 0), "at least 1"),
-        (("--input", tmp_path / "none"), "cannot be read: No such file"),
-        (("--input", tmp_path), "cannot be read: Is a directory"),
+        (("--input", tmp_path / "none"), "There is no file"),
+        (("--input", tmp_path), "is a folder: name a file."),
         (("--input", file, "--format", "lines", "--text", "a,b"), "plain lines have none"),
     ):
         code, _, err = command(capsys, "predict", runs["rte"].path, *arguments)
@@ -190,7 +190,7 @@ def test_every_text_comes_through_every_layout_as_it_is(rows: list[tuple[str, st
     for layout, content in layouts.items():
         if layout in ("tsv", "lines") and any(not "\t".join(row).strip() for row in rows):
             continue
-        assert list(read_rows(BytesIO(content.encode()), "x", task, layout)) == rows, layout
+        assert list(read_texts(BufferedReader(BytesIO(content.encode())), "x", task, layout)) == rows, layout
 
 
 def test_rows_are_read_as_answers_are_taken(runs: dict[str, Run]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -45,6 +46,31 @@ def quiet() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    _tell_warnings()
+
+
+def _tell_warnings() -> None:
+    """Let ptuning's own warnings reach standard error, each once: Hydra has switched all loggers off."""
+    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "ptuning"]:
+        logging.getLogger(name).disabled = False
+    ours = logging.getLogger("ptuning")
+    ours.setLevel(logging.WARNING)
+    ours.handlers = [handler for handler in ours.handlers if not isinstance(handler, _Once)] + [_Once()]
+
+
+class _Once(logging.Handler):
+    """Writes every line once to what standard error is then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, if it is a new one."""
+        line = record.getMessage()
+        if line not in self._told:
+            self._told.add(line)
+            sys.stderr.write(f"{line}\n")
 
 
 def show_plan(rows: Mapping[str, str]) -> None:

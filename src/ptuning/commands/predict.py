@@ -5,17 +5,19 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
-HELP = "answer new texts with a run: CSV, TSV, JSONL or plain lines in, JSONL out"
+from ptuning.data.readers import FORMATS, open_file
+
+HELP = "answer new texts with a run: CSV, TSV, JSON, Parquet or plain lines in, JSONL out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
     parser.add_argument("--input", default="-", metavar="FILE", help="the texts; - is standard input (-)")
-    parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "lines"), help="default: by the file's suffix")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the file's ending")
     parser.add_argument("--text", default="", metavar="A[,B]", help="names of the text columns, if not the task's")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the answers go (standard output)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows per forward pass (64)")
@@ -35,12 +37,12 @@ def run(chosen: argparse.Namespace) -> None:
         loaded = load_quietly(chosen.run_name, chosen.backbone)
 
         from ptuning.predicting.predictor import Predictor
-        from ptuning.predicting.reading import read_rows
+        from ptuning.predicting.reading import read_texts
         from ptuning.predicting.stream import predict_rows
 
         name = "standard input" if chosen.input == "-" else chosen.input
         columns = [column.strip() for column in chosen.text.split(",") if column.strip()]
-        rows = read_rows(stream, name, loaded.task, chosen.format, columns)
+        rows = read_texts(stream, name, loaded.task, chosen.format, columns)
         predictor = Predictor(loaded, chosen.batch_size)
         answers = predict_rows(predictor, rows, chosen.chunk or (1 if stream.isatty() else 1024))
         if sys.stderr.isatty() and (chosen.output or not sys.stdout.isatty()):
@@ -57,17 +59,11 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    from ptuning.errors import DataError
-
+def _opened(name: str) -> Iterator[BufferedReader]:
     if name == "-":
-        yield sys.stdin.buffer
+        yield sys.stdin.buffer  # type: ignore[misc]  # a BufferedReader, which the stubs do not promise
         return
-    try:
-        stream = Path(name).expanduser().open("rb")
-    except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror}.") from None
-    with stream:
+    with open_file(Path(name).expanduser()) as stream:
         yield stream
 
 

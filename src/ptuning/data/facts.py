@@ -32,7 +32,9 @@ def describe_data(
         "labels": _describe_counts(counts, task) if counts else _describe_scores(train.labels or ()),
         "score": _describe_score(task),
     }
-    if notes := _notes(counts, train, validation):
+    of = f"{'held out ' if held_out else ''}of {validation.origin}"
+    constant = describe_constant(task, validation.labels or (), of)
+    if notes := [*([constant] if constant else []), *_notes(counts, train, validation)]:
         facts["note"] = "\n".join(notes)
     return facts
 
@@ -63,6 +65,28 @@ def _describe_scores(scores: Sequence[float]) -> str:
 def _describe_score(task: Task) -> str:
     names = [f"{name} of '{task.labels[1]}'" if METRICS[name].two_classes else name for name in task.score_of]
     return names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
+
+
+def describe_constant(task: Task, labels: Sequence[float], of: str) -> str:
+    """Say that all labels of a dev set are one, and which metrics are undefined then; nothing if they differ.
+
+    Parameters
+    ----------
+    task
+        The task.
+    labels
+        Class ids or scores.
+    of
+        Whose labels they are: ``"of dev.csv"``.
+    """
+    if len(set(labels)) != 1:
+        return ""
+    name = f"score {of} is {labels[0]:g}" if task.is_regression else f"label {of} is '{task.labels[int(labels[0])]}'"
+    silent = [metric for metric in task.metrics if "labels" in METRICS[metric].needs_variety]
+    if not silent:
+        return f"every {name}: a score of it only says how often that is the answer"
+    several = f"{', '.join(silent[:-1])} and {silent[-1]} say" if len(silent) > 1 else f"{silent[0]} says"
+    return f"every {name}, so {several} nothing (taken as 0)"
 
 
 def _notes(counts: Mapping[str, int], train: Table, validation: Table) -> list[str]:

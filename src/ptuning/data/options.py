@@ -55,8 +55,15 @@ class OwnData:
     revision: str | None
 
 
-def own_data(data: DataConfig) -> OwnData:
+def own_data(data: DataConfig, trains: bool = True) -> OwnData:
     """Check the keys of ``data`` for ``task=custom`` and fill in their defaults.
+
+    Parameters
+    ----------
+    data
+        The keys.
+    trains
+        Whether there have to be rows to train on; a run that is only scored needs none.
 
     Raises
     ------
@@ -71,7 +78,7 @@ def own_data(data: DataConfig) -> OwnData:
     if not data.path:
         if data.source == "hub":
             raise ConfigError("task=custom with data=hub needs the dataset's name: data.path=owner/name.")
-        if not data.train:
+        if not data.train and trains:
             raise ConfigError(
                 "task=custom needs a file to train on, data.train=train.csv, or a dataset of the Hub, "
                 "data.path=owner/name."

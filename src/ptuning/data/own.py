@@ -1,27 +1,27 @@
-"""A reader's own data: the task that its columns and labels make, and the source that reads it."""
+"""A reader's own data: the task that its columns and labels make, and the sources that read it."""
 
 import hashlib
 import json
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ptuning.data.columns import Columns, read_columns
 from ptuning.data.facts import IMBALANCED, describe_data, imbalance
-from ptuning.data.formats import Rows, read_rows
+from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
 from ptuning.data.options import OwnData
-from ptuning.data.sources import Source, check_texts, reason
+from ptuning.data.readers import first_line
+from ptuning.data.sources import Source
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.metrics import METRICS
 from ptuning.tasks import Task
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 """What a dataset's splits are called where nothing else was typed."""
 
@@ -63,7 +63,7 @@ class OwnSource(Source):
         rows = _read(self.chosen, "test")
         if rows is None:
             raise ConfigError("predict=[test] needs a file to predict: data.test=FILE.")
-        return _texts(rows, self.task)
+        return read_texts(rows, self.task)
 
     def identity(self) -> str:
         """Return the digest of texts and labels."""
@@ -100,12 +100,12 @@ def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
             f"data.text says which column holds the text, or which two: data.text=[a,b]. {train.origin} has: "
             f"{', '.join(train.columns)}."
         )
-    names = _label_names(train, chosen)
-    regression = chosen.kind == "regression" or (chosen.kind is None and _are_scores(names))
-    labels = () if regression else tuple(train.classes.get(chosen.label, ())) or _in_order(set(names))
+    names = label_names(train, chosen.label)
+    regression = chosen.kind == "regression" or (chosen.kind is None and are_scores(names))
+    labels = () if regression else tuple(train.classes.get(chosen.label, ())) or in_order(names)
     _check_variety(names, chosen, train.origin, regression)
     counts = {label: count for label, count in Counter(names).items() if count} if not regression else {}
-    score_of = _score_of(chosen, labels, counts)
+    score_of = score_metrics(chosen, labels, counts)
     task = Task(
         chosen.name,
         chosen.text,
@@ -114,16 +114,69 @@ def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
         score_of=score_of,
         label=chosen.label,
     )
-    everything = _labelled(train, names, task)
+    everything = read_labelled(train, names, task, train.origin)
     dev = _read(chosen, "dev")
     if dev is None:
         table, validation = hold_out(everything, chosen.dev_share, chosen.seed)
     else:
-        table, validation = everything, _labelled(dev, _label_names(dev, chosen), task, train.origin)
-    digest = f"sha256:{_digest([labels, table.texts, table.labels, validation.texts, validation.labels])}"
+        table, validation = everything, read_labelled(dev, label_names(dev, chosen.label), task, train.origin)
+    digest = f"sha256:{_digest([labels, *_digested(table, validation)])}"
     held_out = f"{100 * chosen.dev_share:g} % of {train.origin}, held out (data.dev_share)" if dev is None else ""
     facts = describe_data(task, counts, table, validation, held_out)
     return OwnSource(task, chosen, table, validation, digest, facts)
+
+
+@dataclass(frozen=True)
+class ScoredSource(Source):
+    """Files, or a dataset, to score a run on: read with the run's task, its columns, label names and their ids.
+
+    Attributes
+    ----------
+    task
+        The run's.
+    chosen
+        What the configuration says; without ``dev``, rows of ``train`` are held out as in training.
+    """
+
+    task: Task
+    chosen: OwnData
+
+    @property
+    def place(self) -> str:
+        """Return ``hub`` or ``files``."""
+        return "hub" if self.chosen.path else "files"
+
+    def read(self, split: str) -> Table:
+        """Return ``train`` or ``validation``.
+
+        Raises
+        ------
+        DataError
+            If a row has a label that the run does not know, or none.
+        """
+        if split == "validation" and (dev := self._labelled("dev")) is not None:
+            return dev
+        train = self._labelled("train")
+        if train is None:
+            raise ConfigError("There is nothing to score: name a labelled file, data.dev=FILE.")
+        if self.has_dev:
+            return train
+        rest, held_out = hold_out(train, self.chosen.dev_share, self.chosen.seed)
+        return rest if split == "train" else held_out
+
+    @property
+    def has_dev(self) -> bool:
+        """Whether there is a dev set, so that no rows of train are held out."""
+        return bool(self.chosen.dev) or _read(self.chosen, "dev") is not None
+
+    def identity(self) -> str:
+        """Return the digest of texts and labels."""
+        return f"sha256:{_digest([self.task.labels, *_digested(self.read('train'), self.read('validation'))])}"
+
+    def _labelled(self, which: str) -> Table | None:
+        rows = _read(self.chosen, which)
+        known_from = "the data that the run was trained on"
+        return None if rows is None else read_labelled(rows, label_names(rows, self.task.label), self.task, known_from)
 
 
 def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
@@ -158,14 +211,14 @@ def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     )
 
 
-def _read(chosen: OwnData, which: str) -> Rows | None:
+def _read(chosen: OwnData, which: str) -> Columns | None:
     """Return the rows of ``train``, ``dev`` or ``test``; ``None`` where none were named and none are there."""
     given = getattr(chosen, which)
     if not chosen.path:
-        return _rows(given, _stamp(given)) if given else None
+        return _columns(given, _stamp(given)) if given else None
     found, name = _dataset(chosen.path, chosen.config, chosen.revision), given or _SPLITS[which]
     if name in found:
-        return _dataset_rows(found[name], f"{chosen.path} {name}")
+        return _dataset_columns(found[name], f"{chosen.path} {name}")
     if given or which == "train":
         raise DataError(
             f"{chosen.path} has no split '{name}' (data.{which}).{nearest(name, found)} It has: {', '.join(found)}."
@@ -175,97 +228,52 @@ def _read(chosen: OwnData, which: str) -> Rows | None:
 
 def _stamp(file: str | None) -> tuple[str, int, int] | None:
     """Return place, size and time of change: what is kept of a file serves until they change."""
-    path = Path(file or "").expanduser().resolve()
-    return (str(path), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+    try:
+        path = Path(file or "").expanduser().resolve()
+        found = path.stat()
+    except (OSError, RuntimeError):  # reading it will say why
+        return None
+    return str(path), found.st_size, found.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
-def _rows(file: str, stamp: tuple[str, int, int] | None) -> Rows:
-    return read_rows(Path(file).expanduser())
+def _columns(file: str, stamp: tuple[str, int, int] | None) -> Columns:
+    return read_columns(Path(file).expanduser())
 
 
 @lru_cache(maxsize=2)
 def _dataset(path: str, config: str | None, revision: str | None) -> Any:
+    """Return a dataset's splits by name; a split that ``save_to_disk`` wrote alone is ``train``."""
     import datasets
 
     datasets.disable_progress_bars()
+    folder = Path(path).expanduser()
+    if folder.is_file():
+        raise ConfigError(f"data.path={path} is a file: data.train={path}. data.path takes a dataset or a folder.")
     try:
-        if Path(path, "dataset_dict.json").is_file():
-            return datasets.load_from_disk(path)
-        return datasets.load_dataset(path, config, revision=revision)
+        if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            found = datasets.load_from_disk(str(folder))
+            return found if isinstance(found, datasets.DatasetDict) else {"train": found}
+        return datasets.load_dataset(str(folder) if folder.is_dir() else path, config, revision=revision)
+    except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
+        raise DataError(f"{path} has a split without rows.") from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"The dataset {path}{f' ({config})' if config else ''} could not be had: {reason(error)}. "
+            f"The dataset {path}{f' ({config})' if config else ''} could not be had: {first_line(error)}. "
             "data.path takes a dataset of the Hub or a folder, data.config one of its configurations; "
             "files need no network: data.train=FILE."
         ) from error
 
 
-def _dataset_rows(data: Any, origin: str) -> Rows:
+def _dataset_columns(data: Any, origin: str) -> Columns:
     import datasets
 
     plain = {n: f for n, f in data.features.items() if isinstance(f, datasets.Value | datasets.ClassLabel)}
     if not len(data):
         raise DataError(f"{origin} has no rows.")
     classes = {name: list(feature.names) for name, feature in plain.items() if isinstance(feature, datasets.ClassLabel)}
-    return Rows({name: data[name][:] for name in plain}, origin, classes=classes)
-
-
-def _texts(rows: Rows, task: Task) -> Table:
-    table = Table(tuple(rows.column(name, "data.text") for name in task.text), None, rows.origin)
-    check_texts(table, task, [rows.place(row) for row in range(len(rows))])
-    return table
-
-
-def _labelled(rows: Rows, names: Sequence[str], task: Task, known_from: str = "") -> Table:
-    ids = {name: number for number, name in enumerate(task.labels)}
-    labels: list[Any] = []
-    for row, name in enumerate(names):
-        if task.is_regression:
-            score = float(name) if _NUMBER.fullmatch(name) else math.nan
-            if not math.isfinite(score):
-                raise DataError(
-                    f"{rows.place(row)}: the score '{name}' is not a number; for classes: data.kind=classification."
-                )
-            labels.append(score)
-        elif name in ids:
-            labels.append(ids[name])
-        else:
-            raise DataError(
-                f"{rows.place(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
-                f"Labels there: {_shortened(task.labels)}."
-            )
-    return replace(_texts(rows, task), labels=labels)
-
-
-def _label_names(rows: Rows, chosen: OwnData) -> list[str]:
-    """Return every row's label as the text that a reader would type for it."""
-    values, classes = rows.column(chosen.label, "data.label"), rows.classes.get(chosen.label)
-    found = []
-    for row, value in enumerate(values):
-        name = classes[value] if classes and value is not None and value >= 0 else None if classes else _plain(value)
-        if not name:
-            raise DataError(f"{rows.place(row)}: the label '{chosen.label}' is missing; fill it in or drop the row.")
-        found.append(name)
-    return found
-
-
-def _plain(value: Any) -> str | None:
-    """Return a label as text: 1, 1.0 and "1.0" are one label, "01" is another."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return re.sub(r"(?<=\d)\.0+$", "", str(value).strip())
-
-
-def _are_scores(names: Sequence[str]) -> bool:
-    """Whether labels are numbers and any has a fraction; whole numbers are classes."""
-    return all(map(_NUMBER.fullmatch, names)) and not all(float(name).is_integer() for name in names)
-
-
-def _in_order(names: set[str]) -> tuple[str, ...]:
-    """Sort label names: numbers by value, else by the alphabet."""
-    numbers = all(map(_NUMBER.fullmatch, names))
-    return tuple(sorted(names, key=lambda name: (float(name) if numbers else 0.0, name)))
+    others = {name: str(feature) for name, feature in data.features.items() if name not in plain}
+    return Columns({name: data[name][:] for name in plain}, origin, classes=classes, others=others)
 
 
 def _check_variety(names: Sequence[str], chosen: OwnData, origin: str, regression: bool) -> None:
@@ -279,7 +287,7 @@ def _check_variety(names: Sequence[str], chosen: OwnData, origin: str, regressio
         )
 
 
-def _score_of(chosen: OwnData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
+def score_metrics(chosen: OwnData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the metrics that make the score: those typed, if they fit, else the default."""
     fitting = [
         name
@@ -300,8 +308,8 @@ def _score_of(chosen: OwnData, labels: tuple[str, ...], counts: Mapping[str, int
     return ("f1_macro",) if imbalance(counts) >= IMBALANCED else ("accuracy",)
 
 
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+def _digested(train: Table, validation: Table) -> list[Any]:
+    return [train.texts, train.labels, validation.texts, validation.labels]
 
 
 def _digest(value: Any) -> str:

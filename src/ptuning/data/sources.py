@@ -2,17 +2,19 @@
 
 import hashlib
 import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.formats import read_text
+from ptuning.data.columns import check_text
+from ptuning.data.readers import Dialect, first_line, open_file, read_file
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
-from ptuning.tasks import Task
+from ptuning.tasks import TASKS, Task
 
 GLUE = "nyu-mll/glue"
 """The dataset of the Hub that ``data=hub`` reads."""
@@ -90,7 +92,7 @@ class HubSource(Source):
             data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
-                f"{self.path} ({self.task.name}, {split}) could not be had: {reason(error)}. {_OTHER_WAYS}"
+                f"{self.path} ({self.task.name}, {split}) could not be had: {first_line(error)}. {_OTHER_WAYS}"
             ) from error
         return _from_dataset(data, self.task, split, f"{self.path} {self.task.name}/{split}")
 
@@ -123,7 +125,7 @@ class LocalSource(Source):
             else:
                 data = datasets.load_from_disk(str(files[0].parent))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"{files[0]} could not be read: {reason(error)}.") from error
+            raise DataError(f"{files[0]} could not be read: {first_line(error)}.") from error
         except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
             raise DataError(f"{files[0]} has no rows.") from error
         return _from_dataset(data, self.task, split, str(files[0]))
@@ -135,12 +137,18 @@ class LocalSource(Source):
             for file in self._files(split):
                 folder = [file] if file.suffix != ".json" else sorted(file.parent.glob("*.arrow"))
                 for part in folder:
-                    with part.open("rb") as stream:
+                    with open_file(part) as stream:
                         digest.update(f"{split} {part.suffix}\n".encode())
                         digest.update(hashlib.file_digest(stream, "sha256").digest())
         return f"sha256:{digest.hexdigest()}"
 
     def _files(self, split: str) -> list[Path]:
+        try:
+            return self._find_files(split)
+        except PermissionError as error:
+            raise DataError(f"{error.filename} may not be read.") from None
+
+    def _find_files(self, split: str) -> list[Path]:
         if not self.folder.is_dir():
             raise DataError(f"There is no folder {self.folder}. Set data.dir to the folder that holds GLUE's files.")
         stem = {**self.task.validation, **self.task.test, "train": "train"}[split]
@@ -150,6 +158,8 @@ class LocalSource(Source):
             if child.is_dir() and child.name.lower() in {self.task.folder.lower(), self.task.name}
         ]
         for home in (*homes, self.folder):
+            if home is self.folder:
+                self._refuse_other_folder()
             tsv = home / f"{stem}.tsv"
             if tsv.is_file():
                 return [tsv]
@@ -165,43 +175,48 @@ class LocalSource(Source):
             f"download) nor {split}/ or {split}*.parquet (saved by datasets)."
         )
 
-
-def _lines(file: Path) -> list[str]:
-    """Return the lines of a text file that has at least one."""
-    lines = read_text(file).split("\n")
-    return lines if lines[-1] else lines[:-1]
+    def _refuse_other_folder(self) -> None:
+        """Refuse the folder of another task of the benchmark, whose files may have the same columns."""
+        if not self.task.trains:  # AX's one file may lie in any folder
+            return
+        folders = [Path(os.path.abspath(self.folder)), self.folder.resolve()]
+        for name in (folder.name.lower() for folder in folders):
+            if name in (self.task.name, self.task.folder.lower()):
+                return
+            for other in TASKS.values():
+                if name in (other.name, other.folder.lower()):
+                    raise DataError(
+                        f"{self.folder} is {other.name}'s folder by its name, and has none of {self.task.name} in it: "
+                        f"task={other.name}, or data.dir=FOLDER with {self.task.folder} in it."
+                    )
 
 
 def _read_tsv(file: Path, task: Task, split: str) -> Table:
-    """Read one file of the benchmark's download: tab-separated, where a quote is an ordinary character."""
+    """Read one file of the benchmark's download."""
     labelled = split not in task.test
-    lines = _lines(file)
-    if task.header and labelled:
-        header, first = list(task.header), 1
-    else:
-        header, first = lines[0].rstrip("\r").split("\t"), 2
-        lines = lines[1:]
     wanted = (*task.file_text, *((task.file_label,) if labelled else ()))
-    for column in wanted:
-        if column not in header:
-            raise DataError(
-                f"{file} has no column '{column}'.{nearest(column, header)} Its first line names: {', '.join(header)}."
-            )
-    places = [header.index(column) for column in wanted]
     texts: tuple[list[str], ...] = tuple([] for _ in task.text)
     labels: list[Any] = []
     where: list[str] = []
-    for number, line in enumerate(lines, start=first):
-        cells = line.rstrip("\r").split("\t")
-        if len(cells) <= max(places):
-            if task.skips_damaged_rows:
-                continue
-            raise DataError(f"{file}, line {number} has only {len(cells)} of {len(header)} fields.")
-        where.append(f"{file}, line {number}")
-        for column, place in zip(texts, places, strict=False):
-            column.append(cells[place])
+    for row in read_file(file, benchmark_dialect(task)):
+        place = f"{file}, line {row.number}"
+        try:
+            cells = [row.values[column] for column in wanted]
+        except KeyError as error:
+            if row.head and error.args[0] in row.head.names:
+                if task.skips_damaged_rows:
+                    continue
+                raise DataError(f"{place} has only {len(row.values)} of {len(row.head.names)} fields.") from None
+            names = row.head.names if row.head else ()
+            raise DataError(
+                f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "
+                f"{', '.join(names)}.{_whose(names, task)}"
+            ) from None
+        where.append(place)
+        for column, cell in zip(texts, cells, strict=False):
+            column.append(cell)
         if labelled:
-            labels.append(cells[places[-1]])
+            labels.append(cells[-1])
     if not where:
         raise DataError(f"{file} has no rows.")
     table = Table(texts, None, str(file))
@@ -209,14 +224,29 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
     return replace(table, labels=parse_labels(labels, task, where)) if labelled else table
 
 
+def benchmark_dialect(task: Task) -> Dialect:
+    """Return how the TSV files of a task's download are written."""
+    return Dialect("tsv", verbatim=True, names=task.header)
+
+
+def _whose(names: Iterable[str], task: Task) -> str:
+    """Say which other tasks have such columns, or nothing."""
+    there = set(names)
+    others = [
+        other.name
+        for other in TASKS.values()
+        if other.trains
+        and other != task
+        and ({*other.file_text, other.file_label} <= there or {*other.text, other.label} <= there)
+    ]
+    return f" {', '.join(others)} has such columns: task={others[0]}." if others else ""
+
+
 def check_texts(table: Table, task: Task, where: Sequence[str]) -> None:
     """Raise :class:`DataError` for a text that is none, or empty where the task has no empty ones, with its place."""
     for name, column in zip(task.text, table.texts, strict=True):
         for place, text in zip(where, column, strict=True):
-            if not isinstance(text, str):
-                raise DataError(f"{place}: '{name}' is {text!r}, not text.")
-            if not text.strip() and not task.skips_damaged_rows:
-                raise DataError(f"{place}: '{name}' is empty.")
+            check_text(text, name, place, task.skips_damaged_rows)
 
 
 def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
@@ -243,7 +273,7 @@ def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> lis
         known |= {name: number, number: number, str(number): number}
     ids = []
     for place, label in zip(where, labels, strict=False):
-        if label not in known:
+        if not isinstance(label, str | int | float) or label not in known:
             raise DataError(
                 f"{place}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
                 f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
@@ -252,9 +282,15 @@ def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> lis
     return ids
 
 
-def reason(error: Exception) -> str:
-    """Return the first line of an error's message, or its name if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
+    """Refuse a label column whose classes have names of GLUE, but not this task's in its order."""
+    glue = {label for other in TASKS.values() for label in other.labels}
+    if names and glue & set(names) and tuple(names[: len(task.labels) or None]) != task.labels:
+        others = [other.name for other in TASKS.values() if other.trains and other.labels == tuple(names)]
+        raise DataError(
+            f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
+            + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
+        )
 
 
 def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
@@ -263,8 +299,10 @@ def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
         if column not in data.column_names:
             raise DataError(
                 f"{origin} has no column '{column}'.{nearest(column, data.column_names)} "
-                f"It has: {', '.join(data.column_names)}."
+                f"It has: {', '.join(data.column_names)}.{_whose(data.column_names, task)}"
             )
+    if labelled:
+        _refuse_other_labels(getattr(data.features["label"], "names", None), task, origin)
     table = Table(tuple(data[column][:] for column in task.text), None, origin)
     if not len(table):
         raise DataError(f"{origin} has no rows.")

@@ -1,152 +1,94 @@
-"""Rows of text from CSV, TSV, JSONL or plain lines, one at a time, with the line that each stands on."""
+"""The texts of a file or a pipe for prediction: which columns hold them, by the task that the run has stored."""
 
-import csv
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
 
+from ptuning.data.columns import check_text
+from ptuning.data.readers import Dialect, Row, format_of, iter_rows, sniff_format
+from ptuning.data.sources import benchmark_dialect
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks import Task
 
-Row = tuple[str, ...]
+Texts = tuple[str, ...]
 """One text, or the two of a pair."""
 
-FORMATS = ("csv", "tsv", "jsonl", "lines")
-_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
-
-def read_rows(
-    stream: BinaryIO, name: str, task: Task, layout: str | None = None, columns: Sequence[str] = ()
-) -> Iterator[Row]:
-    """Yield the rows of a file or a pipe, without holding more than one.
+def read_texts(
+    stream: BufferedReader, name: str, task: Task, written: str | None = None, columns: Sequence[str] = ()
+) -> Iterator[Texts]:
+    """Yield the texts of every row, read as training reads such a file; see :func:`ptuning.data.readers.iter_rows`.
 
     Parameters
     ----------
     stream
-        Bytes in UTF-8.
+        Bytes.
     name
-        What to call it in messages; its suffix says the layout where ``layout`` does not.
+        What to call it in messages; its ending says the format where ``written`` does not, and where neither does,
+        the first characters.
     task
-        Says whether a row is one text or a pair, and what its columns are called.
-    layout
-        One of :data:`FORMATS`: ``csv`` and ``jsonl`` by column names, ``tsv`` the same with tabs and quotes as ordinary
-        characters, ``lines`` a text per line, with a tab between the two of a pair. Without it and without a suffix
-        that says it, a first character ``{`` means ``jsonl``, everything else ``lines``.
+        The run's: says whether a row is one text or a pair, what its columns are called, and whether a TSV file is one
+        of the benchmark's.
+    written
+        One of :data:`ptuning.data.readers.FORMATS`.
     columns
         Names of the text columns, if they are not the task's.
 
     Raises
     ------
     DataError
-        For a line that is empty, broken or not UTF-8, with its number; for columns that are not there.
+        For a row that is broken or has no text, with its line; for columns that are not there.
+    ConfigError
+        If ``columns`` does not fit.
     """
-    lines = _lines(stream, name)
-    if layout is None:
-        layout = _SUFFIXES.get(Path(name).suffix.lower())
-    if layout is None:
-        first = next(lines, "")
-        lines = chain([first] if first else [], lines)
-        layout = "jsonl" if first.lstrip().startswith("{") else "lines"
     if len(columns) not in (0, len(task.text)):
         wanted = "one text column" if len(task.text) == 1 else "two text columns"
         raise ConfigError(f"--text names {len(columns)} columns, but {task.name} takes {wanted}.")
-    if layout == "lines":
-        if columns:
-            raise ConfigError("--text names columns, and plain lines have none: say --format csv, tsv or jsonl.")
-        return _plain(lines, name, task)
-    if layout == "jsonl":
-        return _json(lines, name, task, columns)
-    return _table(lines, name, task, columns, "\t" if layout == "tsv" else ",")
+    written = written or format_of(name) or sniff_format(stream)
+    if written == "lines" and columns:
+        raise ConfigError("--text names columns, and plain lines have none: say --format csv, tsv, json or parquet.")
+    return _texts(iter_rows(stream, name, dialect_of(task, written)), name, task, columns)
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Yield the lines of a stream, with their ends."""
-    for number, line in enumerate(stream, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            byte = error.object[error.start]
-            raise DataError(f"{name}, line {number}: byte {byte:#04x} is not UTF-8; save it as UTF-8.") from None
-        yield text
+def dialect_of(task: Task, written: str) -> Dialect:
+    """Return how a file is written for a task: GLUE's keep white space, and their TSV files are the benchmark's."""
+    if written == "lines":
+        return Dialect(written, names=task.text)
+    if task.is_own:
+        return Dialect(written)
+    return benchmark_dialect(task) if written == "tsv" else Dialect(written, verbatim=True)
 
 
-def _plain(lines: Iterable[str], name: str, task: Task) -> Iterator[Row]:
-    for number, line in enumerate(lines, start=1):
-        place, text = f"{name}, line {number}", line.rstrip("\r\n")
-        if not text.strip():
-            raise DataError(f"{place} is empty.")
-        parts = text.split("\t") if len(task.text) > 1 else [text]
-        if len(parts) != len(task.text):
-            raise DataError(
-                f"{place} has {len(parts) - 1} tabs: {task.name} takes two texts per line with one tab between them."
-            )
-        yield _checked(parts, task.text, place)
+def _texts(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -> Iterator[Texts]:
+    chosen: Sequence[str] = ()
+    for row in rows:
+        chosen = chosen or _choose(row, name, task, columns)
+        place = f"{name}, {row.unit} {row.number}"
+        for column in chosen:
+            if column not in row.values:
+                if row.head:
+                    raise DataError(f"{place} has only {len(row.values)} of {len(row.head.names)} fields.")
+                raise _missing(column, row, place, task)
+            check_text(row.values[column], column, place, task.skips_damaged_rows)
+        yield tuple(row.values[column] for column in chosen)
 
 
-def _json(lines: Iterable[str], name: str, task: Task, columns: Sequence[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, start=1):
-        place = f"{name}, line {number}"
-        if not line.strip():
-            raise DataError(f"{place} is empty.")
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place} is not JSON ({str(error).splitlines()[0]}).") from None
-        if not isinstance(found, dict):
-            raise DataError(f'{place} is no JSON object: one per line, e.g. {{"{task.text[0]}": "…"}}.')
-        chosen = _choose(found, task, columns, place)
-        yield _checked([found[column] for column in chosen], chosen, place)
-
-
-def _table(lines: Iterable[str], name: str, task: Task, columns: Sequence[str], separator: str) -> Iterator[Row]:
-    """Yield the rows of a table with a header; in TSV a quote is an ordinary character, as in GLUE's files."""
-    rules: Any = {"quoting": csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE}
-    reader = csv.reader(lines, delimiter=separator, strict=True, **rules)
-    header: Mapping[str, int] = {}
-    chosen: tuple[str, ...] = ()
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{name}, line {number} cannot be read as {separator!r}-separated: {error}.") from None
-        if cells is None:
-            return
-        place = f"{name}, line {number}"
-        if not any(cell.strip() for cell in cells):
-            raise DataError(f"{place} is empty.")
-        if not header:
-            header = {column.strip(): position for position, column in enumerate(cells)}
-            chosen = _choose(header, task, columns, place)
-        elif len(cells) != len(header):
-            hint = " A text with a comma in it needs double quotes." if separator == "," else ""
-            raise DataError(f"{place} has {len(cells)} fields, the first line {len(header)}.{hint}")
-        else:
-            yield _checked([cells[header[column]] for column in chosen], chosen, place)
-
-
-def _choose(found: Mapping[str, Any], task: Task, columns: Sequence[str], place: str) -> tuple[str, ...]:
+def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence[str]:
     """Return the text columns: those asked for, else the task's by either of its names, else the only one."""
+    there = [column for column in (row.head.names if row.head else row.values) if column]
     for names in [columns] if columns else (task.text, task.file_text):
-        if all(name in found for name in names):
-            return tuple(names)
-    if not columns and len(task.text) == 1 and len(found) == 1:
-        return tuple(found)
-    missing = next(name for name in columns or task.text if name not in found)
-    example = "premise,hypothesis" if len(task.text) > 1 else "sentence"
-    raise DataError(
-        f"{place} has no '{missing}'.{nearest(missing, found)} It has: {', '.join(found) or 'nothing'}. "
+        if names and all(column in there for column in names):
+            return names
+    if not columns and len(task.text) == 1 and len(there) == 1 and there[0] != task.label:
+        return there
+    missing = next(column for column in columns or task.text if column not in there)
+    place = f"{name}, line {row.head.line}" if row.head else f"{name}, {row.unit} {row.number}"
+    raise _missing(missing, row, place, task)
+
+
+def _missing(column: str, row: Row, place: str, task: Task) -> DataError:
+    there = [other for other in (row.head.names if row.head else row.values) if other]
+    example = "premise,hypothesis" if len(task.text) > 1 else there[0] if there else "sentence"
+    return DataError(
+        f"{place} has no '{column}'.{nearest(column, there)} It has: {', '.join(there) or 'nothing'}. "
         f"Name the text columns: --text {example}."
     )
-
-
-def _checked(texts: Sequence[Any], names: Sequence[str], place: str) -> Row:
-    """Return a row whose texts are texts and not empty."""
-    for text, name in zip(texts, names, strict=False):
-        if not isinstance(text, str):
-            raise DataError(f"{place}: '{name}' is {json.dumps(text)[:40]}, not text.")
-        if not text.strip():
-            raise DataError(f"{place}: '{name}' is empty.")
-    return tuple(texts)

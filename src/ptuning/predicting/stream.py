@@ -8,11 +8,11 @@ from torch import Tensor
 from ptuning.data.table import Table
 from ptuning.errors import DataError
 from ptuning.predicting.predictor import Predictor
-from ptuning.predicting.reading import Row
+from ptuning.predicting.reading import Texts
 from ptuning.tasks import Task
 
 
-def predict_rows(predictor: Predictor, rows: Iterable[Row], chunk: int = 1024) -> Generator[str, None, None]:
+def predict_rows(predictor: Predictor, rows: Iterable[Texts], chunk: int = 1024) -> Generator[str, None, None]:
     """Yield the answers of every chunk of rows as lines of JSON, in the order of the rows.
 
     Parameters
@@ -47,8 +47,8 @@ def format_answers(task: Task, logits: Tensor) -> Iterator[str]:
         yield json.dumps({"label": task.labels[number], "scores": scores}, ensure_ascii=False)
 
 
-def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    part: list[Row] = []
+def _chunks(rows: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
+    part: list[Texts] = []
     try:
         for row in rows:
             part.append(row)

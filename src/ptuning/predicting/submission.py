@@ -13,8 +13,8 @@ from ptuning.files import whole_file
 from ptuning.model.delta import load_run
 from ptuning.plan import make_source
 from ptuning.predicting.entries import Entry, Rule
-from ptuning.predicting.evaluation import find_data
 from ptuning.predicting.predictor import Predictor
+from ptuning.predicting.scored import find_data
 from ptuning.schema import Config
 from ptuning.tasks import Task, get_task
 
@@ -73,7 +73,7 @@ def _answer(predictor: Predictor, rule: Rule, overrides: Sequence[str]) -> Tenso
     task = get_task(rule.task)
     mend = f"Say where it lies: data=local data.dir=FOLDER; or take sample predictions: --sample {rule.task}."
     try:
-        data = find_data(predictor, task, overrides)
+        data = find_data(predictor.loaded, task, overrides)
         logits, _ = predictor.answer_split(make_source(Config(data=data), task), rule.split)
     except DataError as error:
         raise DataError(f"There is no test set for {rule.file}: {error} {mend}") from error

@@ -1,0 +1,107 @@
+"""A file or a split as columns, each row with its place for messages, and what a text has to be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptuning.data.readers import ENDINGS, Dialect, format_of, open_file, read_file
+from ptuning.errors import DataError, nearest
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A file or split as columns.
+
+    Attributes
+    ----------
+    columns
+        Values by column name, all of equal length. In text files every value is a string, in CSV and TSV without the
+        white space around it.
+    origin
+        The file, or the dataset and its split.
+    numbers
+        For files, the line (or the place among the rows) of each row.
+    unit
+        What ``numbers`` count: ``line`` or ``row``.
+    classes
+        By column name, what class ids in this column mean, where the data says so itself.
+    others
+        By column name, the type of what was left out, because a row of it is no single value.
+    """
+
+    columns: Mapping[str, list[Any]]
+    origin: str
+    numbers: Sequence[int] = ()
+    unit: str = "row"
+    classes: Mapping[str, list[str]] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def column(self, name: str, key: str) -> list[Any]:
+        """Return a column, which the configuration's ``key`` names.
+
+        Raises
+        ------
+        DataError
+            If there is none of this name; the message has the nearest and all.
+        """
+        if name in self.others:
+            raise DataError(f"{self.origin}: column '{name}' ({key}) holds {self.others[name]}, not one value per row.")
+        if name not in self.columns:
+            has = "Its first line names" if self.origin.lower().endswith((".csv", ".tsv")) else "It has"
+            raise DataError(
+                f"{self.origin} has no column '{name}'; {key} names another.{nearest(name, self.columns)} "
+                f"{has}: {', '.join(self.columns)}."
+            )
+        return self.columns[name]
+
+    def place(self, row: int) -> str:
+        """Return where a row stands: ``train.csv, line 7``."""
+        return f"{self.origin}, {self.unit} {self.numbers[row] if self.numbers else row + 1}"
+
+
+def read_columns(file: Path) -> Columns:
+    """Return a file's rows as columns; its ending says the format.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, of an unknown ending, or broken; with the line.
+    """
+    written = format_of(file.name)
+    if written is None:
+        with open_file(file):  # a file that is not there has no ending to speak of
+            raise DataError(f"{file} has an ending that is not known. Known: {', '.join(ENDINGS)}.")
+    columns: dict[str, list[Any]] = {}
+    numbers: list[int] = []
+    unit = "row"
+    for index, row in enumerate(read_file(file, Dialect(written))):
+        for name, value in row.values.items():
+            column = columns.setdefault(name, [])
+            column.extend([None] * (index - len(column)))  # in JSON a row may lack what others have
+            column.append(value)
+        numbers.append(row.number)
+        unit = row.unit
+    for column in columns.values():
+        column.extend([None] * (len(numbers) - len(column)))
+    return Columns(columns, str(file), numbers, unit)
+
+
+def check_text(text: Any, column: str, place: str, may_be_empty: bool = False) -> None:
+    """Raise :class:`DataError` for what is no text, or an empty one."""
+    if not isinstance(text, str):
+        if several := several_values(text):
+            raise DataError(f"{place}: '{column}' is {several}; one text per row.")
+        raise DataError(f"{place}: '{column}' is {text!r}, not text.")
+    if not may_be_empty and not text.strip():
+        raise DataError(f"{place}: '{column}' is empty.")
+
+
+def several_values(value: Any) -> str:
+    """Return what a value is that holds others, ``a list`` or ``an object``; nothing for a single one."""
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, Sequence) and not isinstance(value, str | bytes) else ""
