@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ptuning.config import compose, config_folder
+from ptuning.config import check_batches, compose, config_folder
 from ptuning.entry import explain
-from ptuning.errors import UserError
+from ptuning.errors import ConfigError, UserError
 from ptuning.plan import Plan, make_plan
 from ptuning.records import RunFolder, find_run
 from ptuning.schema import Config, TrainerConfig
@@ -200,20 +200,30 @@ def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) ->
         *(f"trainer.max_steps={value}" for value in ("-2", "0", "x")),
         *(f"trainer.{name}={value}" for name in ("min_epochs", "min_steps") for value in ("0", "-1")),
         *(f"trainer.limit_{name}_batches={value}" for name in ("train", "val") for value in ("-1", "0", "1.5", "x")),
-        "trainer.overfit_batches=-1",
-        "trainer.val_check_interval=0",
+        *(f"trainer.limit_val_batches={value}" for value in ("2.0", "true", "nan", "[1]")),
+        *(f"trainer.overfit_batches={value}" for value in ("-1", "1", "2", "0.5", "x")),
+        *(f"trainer.val_check_interval={value}" for value in ("0", "1.5", "00:00:10:00")),
         *(f"trainer.check_val_every_n_epoch={value}" for value in ("0", "-1")),
         "trainer.accumulate_grad_batches=0",
         "trainer.gradient_clip_val=-1",
         "trainer.gradient_clip_algorithm=norn",
         "trainer.num_sanity_val_steps=-5",
         "trainer.log_every_n_steps=-1",
-        "trainer.max_time=soon",
+        *(f"trainer.max_time={value}" for value in ("soon", "5", "00:00:00:00", "9999999:00:00:00", "{hours: 1}")),
+        "trainer.min_steps=5 trainer.max_steps=4",
+        *(f"trainer.min_epochs={value}" for value in ("3 trainer.max_epochs=2", "99")),
+        "trainer.check_val_every_n_epoch=null",
+        "trainer.check_val_every_n_epoch=null trainer.val_check_interval=0.5",
+        *(f"trainer.gradient_clip_val={value}" for value in ("nan", "inf")),
+        "trainer.compile=2",
         "trainer.profiler=slow",
         "trainer.deterministic=perhaps",
         "trainer.accelerator=abacus",
         "trainer.fast_dev_run=true",
-        *(f"trainer.devices={value}" for value in ("2", "-1", "auto", "true", "[0,1]", "[-1]")),
+        *(
+            f"trainer.devices={value}"
+            for value in ("2", "-1", "auto", "true", "[0,1]", "[-1]", "[]", "null", "1.0", "0")
+        ),
         *(f"optim.lr={value}" for value in ("0", "-1", "nan", "inf", "fast")),
         *(f"optim.weight_decay={value}" for value in ("-1", "nan")),
         *(f"optim.warmup={value}" for value in ("1", "-0.1")),
@@ -236,7 +246,34 @@ def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) ->
 )
 def test_a_value_that_does_not_fit_is_one_sentence_with_its_key(override: str) -> None:
     key = override.split("=")[0]
-    assert re.sub(r"\.(hidden_size)$", "", key) in sentence(override)
+    assert re.sub(r"\.(hidden_size)$", "", key) in sentence(*re.split(r" (?=\w+\.)", override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "train", "dev", "told"),
+    [
+        ([], 1, 1, ""),
+        (["trainer.limit_train_batches=0.5", "trainer.val_check_interval=3"], 6, 1, ""),
+        (["trainer.limit_train_batches=0.01"], 99, 1, "of the 99 batches of train is none"),
+        (["trainer.limit_train_batches=0.01"], 100, 1, ""),
+        (["trainer.limit_val_batches=0.3"], 9, 3, "of the 3 batches of validation is none"),
+        (["trainer.val_check_interval=7"], 6, 1, "is more than the 6 batches of an epoch"),
+        (["trainer.val_check_interval=7"], 7, 1, ""),
+        (["trainer.val_check_interval=7", "trainer.check_val_every_n_epoch=null"], 6, 1, ""),
+        (["trainer.val_check_interval=4", "trainer.limit_train_batches=3"], 6, 1, "the 3 batches of an epoch"),
+        (["trainer.val_check_interval=4", "trainer.limit_train_batches=0.5"], 6, 1, "the 3 batches of an epoch"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_shares_and_intervals_have_to_fit_the_number_of_batches(
+    overrides: list[str], train: int, dev: int, told: str
+) -> None:
+    trainer = compose([*TINY, *overrides]).trainer
+    if not told:
+        check_batches(trainer, train, {"validation": dev})
+    else:
+        with pytest.raises(ConfigError, match=told):
+            check_batches(trainer, train, {"validation": dev})
 
 
 @pytest.mark.parametrize(
@@ -257,6 +294,26 @@ def test_a_value_that_does_not_fit_is_one_sentence_with_its_key(override: str) -
         (["nonsense"], "KEY=VALUE"),
         (["callbacks.selection=null"], "callbacks.selection"),
         (["callbacks.selection._target_=no_such_module.Mine"], "No module named 'no_such_module'"),
+        *(
+            (
+                [f"+callbacks.c={{_target_: lightning.pytorch.callbacks.{name}{more}}}"],
+                f"callbacks.c={name} has to be left",
+            )
+            for name, more in [
+                ("ModelCheckpoint", ""),
+                ("OnExceptionCheckpoint", ", dirpath: ."),
+                ("RichProgressBar", ""),
+                ("TQDMProgressBar", ""),
+                ("StochasticWeightAveraging", ", swa_lrs: 0.01"),
+                ("EMAWeightAveraging", ""),
+                ("ModelPruning", ", pruning_fn: l1_unstructured"),
+                ("BackboneFinetuning", ""),
+                ("LearningRateFinder", ""),
+                ("BatchSizeFinder", ""),
+            ]
+        ),
+        (["+callbacks.c._target_=builtins.dict"], "must be a callback of lightning.pytorch"),
+        (["+callbacks.c=null"], "~callbacks.c takes it away"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -10,11 +10,9 @@ from pyarrow import parquet
 import ptuning
 from conftest import ROOT, run_in
 from ptuning.model.delta import load_run, read_delta
-from ptuning.plan import make_source
-from ptuning.predicting.evaluation import find_data
 from ptuning.predicting.predictor import Predictor
+from ptuning.predicting.scored import scored_source
 from ptuning.results import read_results
-from ptuning.schema import Config
 
 WRITTEN = ROOT / "tests" / "fixtures" / "written_by_0.1.0"
 COMMON = ("backbone=tiny", "logger=none", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
@@ -53,7 +51,7 @@ def test_a_finished_run_is_found_loaded_and_scored_as_it_was(place: str, written
     assert (folder / "record.json").read_bytes() == record  # found, and not trained again
     assert not (folder / "last.ckpt").exists()
     predictor = Predictor(load_run(folder))
-    source = make_source(Config(data=find_data(predictor, predictor.task, ())), predictor.task)
+    source = scored_source(predictor.loaded, predictor.task, predictor.task.is_own, (), None)
     for file in (folder / "predictions").iterdir():
         logits, _ = predictor.answer_split(source, file.stem)
         kept = torch.tensor(parquet.read_table(file)["logits"].to_pylist())

@@ -9,6 +9,7 @@ import torch
 
 from conftest import TINY, run_in
 from ptuning.errors import Interrupted
+from ptuning.memory import is_out_of_memory
 from ptuning.model.delta import read_delta
 from ptuning.stopping import stop
 
@@ -17,14 +18,23 @@ NO_DROPOUT = ("+backbone.config.hidden_dropout_prob=0", "+backbone.config.attent
 
 
 class ScarceMemory(pl.Callback):
-    """A device whose memory holds no more than so many rows of a training batch."""
+    """A device whose memory holds no more than so many rows of a training batch.
 
-    def __init__(self, rows: int) -> None:
+    It is full at the second batch, and has to be made anew for the next attempt, as a callback with state does.
+    """
+
+    def __init__(self, rows: int, words: str = "") -> None:
         self.rows = rows
+        self.error = RuntimeError(words) if words else torch.OutOfMemoryError("out of memory")
+        self.used = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        assert not self.used
+        self.used = True
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if len(batch["labels"]) > self.rows:
-            raise torch.OutOfMemoryError("out of memory")
+        if batch_idx and len(batch["labels"]) > self.rows:
+            raise self.error
 
 
 class StopAt(pl.Callback):
@@ -48,6 +58,38 @@ def test_a_batch_that_does_not_fit_is_taken_in_two_parts_with_the_same_result(tm
     expected, found = read_delta(plain.path)[0], read_delta(scarce.path)[0]
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 1.2 GB)"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: …"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=str,
+)
+def test_every_way_to_say_that_memory_is_full_is_known(error: Exception, memory: bool) -> None:
+    assert is_out_of_memory(error) is memory
+
+
+def test_cublas_without_memory_is_no_failure_and_seconds_of_the_attempt_count_in_the_total_alone(
+    tmp_path: Path,
+) -> None:
+    words = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    scarce = SCARCE.replace("rows: %d", f"rows: 8, words: '{words}'")
+    record = run_in(
+        tmp_path, *TINY, "module=frozen", scarce, "trainer.limit_val_batches=1", "data.eval_batch_size=16"
+    ).record
+    assert record["micro_batches"] == 2
+    assert record["partial_evaluation"] == {"validation": [16, 40]}  # as many rows as in one whole batch
+    assert record["seconds"]["total"] > sum(value for name, value in record["seconds"].items() if name != "total")
 
 
 def test_batch_counts_of_the_trainer_mean_whole_batches_still(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ptuning import grids
 from ptuning.errors import ConfigError, nearest
-from ptuning.schema import Config
+from ptuning.schema import Config, TrainerConfig
 
 
 def config_folder() -> Path:
@@ -60,12 +60,7 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError("data=local needs the folder with GLUE's files: data.dir=FOLDER.")
     for size in config.data.sizes:
         _one_of("data.sizes", size, ("train", "validation", "test"))
-    if config.trainer.limit_val_batches == 0:
-        raise ConfigError(
-            "trainer.limit_val_batches=0 leaves no score. Leave it out, or say how many batches to score."
-        )
-    if config.trainer.fast_dev_run:
-        raise ConfigError("trainer.fast_dev_run leaves no score. For a quick try: trainer.max_steps=5.")
+    _check_trainer(config.trainer)
     if config.task.batch_tokens is not None and config.task.batch_tokens < 4 * config.task.max_length:
         raise ConfigError(
             f"task.batch_tokens={config.task.batch_tokens} is too small: at least 4 times task.max_length, "
@@ -85,6 +80,63 @@ def check(cfg: DictConfig) -> Config:
             if not fits(value):
                 raise ConfigError(f"{key}={value} does not fit: it must be {allowed}.")
     return config
+
+
+def _check_trainer(trainer: TrainerConfig) -> None:
+    """Refuse what leaves no score, and values that do not go together."""
+    if trainer.limit_val_batches == 0:
+        raise ConfigError(
+            "trainer.limit_val_batches=0 leaves no score. Leave it out, or say how many batches to score."
+        )
+    if trainer.fast_dev_run:
+        raise ConfigError("trainer.fast_dev_run leaves no score. For a quick try: trainer.max_steps=5.")
+    if trainer.overfit_batches:
+        raise ConfigError(
+            f"trainer.overfit_batches={trainer.overfit_batches} would score the rows that it trains on. For a quick "
+            "try: trainer.max_steps=5. To see whether a few rows can be learnt by heart: task=custom data.train=FILE "
+            "data.dev=FILE with the same small file."
+        )
+    if trainer.devices is None:
+        raise ConfigError("trainer.devices=null does not fit: it must be one device: 1, or [2] for the third.")
+    if trainer.check_val_every_n_epoch is None and type(trainer.val_check_interval) is not int:
+        raise ConfigError(
+            "trainer.check_val_every_n_epoch=null counts batches over epochs, and needs their number between two "
+            f"evaluations, a whole one: trainer.val_check_interval=100, not {trainer.val_check_interval}."
+        )
+    if trainer.min_steps is not None and -1 < trainer.max_steps < trainer.min_steps:
+        raise ConfigError(
+            f"trainer.min_steps={trainer.min_steps} is more than trainer.max_steps={trainer.max_steps}: type a smaller "
+            "trainer.min_steps, or leave it out."
+        )
+
+
+def check_batches(trainer: TrainerConfig, train: int, dev: Mapping[str, int]) -> None:
+    """Refuse shares of batches that come to none, and an interval between evaluations that no epoch reaches.
+
+    Parameters
+    ----------
+    trainer
+        As :func:`check` returned it.
+    train
+        Training batches in an epoch.
+    dev
+        Split → batches of an evaluation.
+    """
+    counted = [("train", "train", train), *(("val", split, batches) for split, batches in dev.items())]
+    for name, split, batches in counted:
+        share = getattr(trainer, f"limit_{name}_batches")
+        if isinstance(share, float) and int(batches * share) == 0:
+            raise ConfigError(
+                f"trainer.limit_{name}_batches={share:g} of the {batches} batches of {split} is none. Type a larger "
+                f"share, or a number of batches: trainer.limit_{name}_batches=1."
+            )
+    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    epoch = min(train, limit) if isinstance(limit, int) else int(train * (1.0 if limit is None else limit))
+    if isinstance(interval, int) and interval > epoch and trainer.check_val_every_n_epoch is not None:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval} is more than the {epoch} batches of an epoch. Type {epoch} "
+            "or less, or add trainer.check_val_every_n_epoch=null, which counts batches over epochs."
+        )
 
 
 def _values(config: Config, pattern: str) -> Iterator[tuple[str, Any]]:
@@ -110,12 +162,14 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\d+:\d+:\d+:\d+", value) is not None
+    if not isinstance(value, str) or re.fullmatch(r"\d{1,6}(:\d{1,6}){3}", value) is None:
+        return False
+    return any(int(part) for part in value.split(":"))
 
 
 def _is_one_device(value: Any) -> bool:
     index = value[0] if isinstance(value, list) and len(value) == 1 else None
-    return (value in (1, "1") and value is not True) or (type(index) is int and index >= 0)
+    return (type(value) is int and value == 1) or value == "1" or (type(index) is int and index >= 0)
 
 
 _COUNT = (_whole_from(1), "a whole number from 1")
@@ -166,10 +220,9 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number from 1, or -1 for no limit",
     ),
     "trainer.min_steps": _COUNT,
-    "trainer.max_time": (_is_time, "days:hours:minutes:seconds, e.g. '00:01:30:00'"),
+    "trainer.max_time": (_is_time, "days:hours:minutes:seconds, above 0, e.g. '00:01:30:00'"),
     "trainer.limit_train_batches": _SHARE,
     "trainer.limit_val_batches": _SHARE,
-    "trainer.overfit_batches": (lambda value: value == 0 or _is_share(value), f"0, {_SHARE[1]}"),
     "trainer.val_check_interval": _SHARE,
     "trainer.check_val_every_n_epoch": _COUNT,
     "trainer.num_sanity_val_steps": (_whole_from(-1), "a whole number from 0, or -1 for all"),

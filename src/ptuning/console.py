@@ -108,6 +108,17 @@ def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
         f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"
     )
     console.print(f"{folder}  ({when})")
+    for split, (rows, there_are) in record.get("partial_evaluation", {}).items():
+        console.print(
+            f"[yellow]Scored on a part of the dev set alone[/]: {rows:,} of {there_are:,} rows of {split} "
+            "(trainer.limit_val_batches). This number compares with no other."
+        )
+    if "partial_training" in record:
+        batches, there_are = record["partial_training"]
+        console.print(
+            f"[yellow]Trained on a part of the data[/]: {batches:,} of {there_are:,} batches an epoch "
+            "(trainer.limit_train_batches)."
+        )
     if "wandb_sync" in record:
         console.print(f"W&B is offline: {record['wandb_offline']}. To upload later: {record['wandb_sync']}")
 

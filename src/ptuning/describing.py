@@ -25,6 +25,7 @@ from ptuning.runs.limits import batches_used
 from ptuning.schema import Config
 from ptuning.selection import Selection, Subset
 from ptuning.sweeps.outcome import Sweep
+from ptuning.timings import Timings
 
 _COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
 
@@ -94,14 +95,23 @@ def counts(selection: Selection) -> dict[str, Any]:
     return {name: getattr(selection, name) for name in _COUNTS}
 
 
-def outcome(recorder: Recorder, phases: dict[str, float], total: float) -> dict[str, Any]:
-    """Return what a record says at the end: history, best and last score, seconds by phase, speed, memory."""
-    seconds = {**phases, **recorder.seconds, "total": total}
+def timings(began: float) -> Timings:
+    """Return the clock of a run that this process turned to at ``began`` (``time.perf_counter()``)."""
+    return Timings(began, _peak_memory_mb)
+
+
+def outcome(recorder: Recorder) -> dict[str, Any]:
+    """Return what a record says at the end: history, best and last score, seconds by phase, speed, memory.
+
+    A run that was left and went on has all its processes in seconds, speed and memory.
+    """
     found: dict[str, Any] = {
         "history": recorder.history,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "train_examples_per_second": round(recorder.examples / max(recorder.seconds["train"], 1e-9), 2),
-        "peak_memory_mb": _peak_memory_mb(),
+        "validation_examples": {name: rows for name, (rows, _) in recorder.scored.items()},
+        **recorder.what_was_left_out(),
+        "seconds": {name: round(value, 3) for name, value in recorder.timings.seconds().items()},
+        "train_examples_per_second": round(recorder.examples_per_second, 2),
+        "peak_memory_mb": recorder.timings.peak_memory_mb(),
     }
     if recorder.best is not None:
         found |= {"score": recorder.best["score"], "best": recorder.best, "last": recorder.history[-1]}

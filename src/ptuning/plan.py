@@ -1,13 +1,14 @@
 """A configuration made definite: sources found, defaults filled in, hardware looked at; nothing large is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import nn
 
+from ptuning.callbacks import make_callbacks
 from ptuning.data.options import own_data, refuse_own_keys
 from ptuning.data.own import own_source
 from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, SyntheticSource
@@ -136,7 +137,12 @@ def make_plan(config: Config) -> Plan:
     max_epochs = config.trainer.max_epochs
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
-    selector, callbacks = _make_callbacks(config, module)
+    if (config.trainer.min_epochs or 1) > max_epochs:
+        raise ConfigError(
+            f"trainer.min_epochs={config.trainer.min_epochs} is more than trainer.max_epochs, {max_epochs} here: type "
+            f"trainer.max_epochs={config.trainer.min_epochs} too, or a smaller trainer.min_epochs."
+        )
+    selector, callbacks = make_callbacks(config, module)
     subset = parse_subset(config.subset, config.subset_scope)
     if type(selector) is ModuleSelectionCallback:
         chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
@@ -233,32 +239,19 @@ def make_source(config: Config, task: Task) -> Source:
     return HubSource(task, config.data.path or GLUE, config.data.revision)
 
 
-def _make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
-    """Instantiate the ``callbacks`` group; the entry called ``selection`` gets module, layers and patterns."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    made: dict[str, Any] = {}
-    for name, settings in config.callbacks.items():
-        extra = {}
-        if name == "selection":
-            extra = {"module": list(module), "layers": config.layers, "patterns": config.module.patterns}
-        try:
-            made[name] = instantiate(settings, **extra, _convert_="all")
-        except InstantiationException as error:
-            cause = " ".join(str(error.__cause__ or error).splitlines()[:2])
-            raise ConfigError(
-                f"callbacks.{name} cannot be made: {cause}. "
-                f"callbacks.{name}._target_ names a class by its import path, e.g. my_module.MyClass."
-            ) from error
-    selector = made.pop("selection", None)
-    if not isinstance(selector, SelectionCallback):
-        raise ConfigError("callbacks.selection must be a ptuning.SelectionCallback: it decides what may move.")
-    return selector, tuple(made.values())
+def with_new_callbacks(plan: Plan) -> Plan:
+    """Return the plan with callbacks that have seen no training."""
+    selector, callbacks = make_callbacks(plan.config, plan.module)
+    return replace(plan, selector=selector, callbacks=callbacks)
 
 
 def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any]:
-    arguments = {name: value for name, value in asdict(trainer).items() if value is not None and name != "compile"}
+    arguments = {
+        name: value
+        for name, value in asdict(trainer).items()
+        # Null leaves Lightning's default, except where it has a meaning of its own.
+        if name != "compile" and (value is not None or name == "check_val_every_n_epoch")
+    }
     return arguments | {"max_epochs": max_epochs, "precision": check_precision(trainer.precision)}
 
 
@@ -286,7 +279,7 @@ def compiles(plan: Plan, batches: int, device: str) -> bool:
 
 def in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
     """Return the trainer's arguments for batches that come in several parts: what counts batches counts parts."""
-    counted = ("limit_train_batches", "overfit_batches", "val_check_interval")
+    counted = ("limit_train_batches", "limit_val_batches", "val_check_interval")
     return {
         name: value * micro_batches
         if name == "accumulate_grad_batches" or (name in counted and isinstance(value, int))

@@ -51,6 +51,8 @@ class TrainingProgress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new score."""
+        if trainer.sanity_checking:
+            return
         score = 100 * getattr(pl_module, "val_metrics", {}).get("score", 0.0)
         self.score = f"  score {score:.1f}"
         if self._bar is None:

@@ -1,6 +1,5 @@
 """One run, from a composed configuration to a record: read it top down."""
 
-import gc
 import os
 import pickle
 import time
@@ -12,15 +11,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig
 from torch import nn
 
 from ptuning import describing, tracking
-from ptuning.config import check
+from ptuning.config import check, check_batches
 from ptuning.console import console, follow, quiet, show_plan, show_result
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
 from ptuning.errors import RunError
+from ptuning.memory import is_out_of_memory, let_go
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.compiled import CompiledForward
@@ -28,15 +29,17 @@ from ptuning.model.delta import load_run
 from ptuning.model.prefix import FrozenPrefix
 from ptuning.model.prefix_cache import PrefixCache
 from ptuning.moving import choose_moving
-from ptuning.plan import Plan, compiles, in_micro_batches, make_plan
+from ptuning.plan import Plan, compiles, in_micro_batches, make_plan, with_new_callbacks
 from ptuning.precision import AUTO, PRECISIONS, choose_precision, find_device, make_plugin
 from ptuning.predicting.predictor import Predictor
 from ptuning.progress import TrainingProgress
 from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, write_predictions
 from ptuning.records import Record, RunFolder, find_run
+from ptuning.refusals import explain_refusals
 from ptuning.selection import Selection, count_frozen_blocks
 from ptuning.sweeps.outcome import Sweep
 from ptuning.tasks import get_task
+from ptuning.timings import Timings
 from ptuning.warm import Warm
 
 
@@ -126,7 +129,7 @@ def execute(
         record = folder.finished()
         earlier = record is not None and not plan.config.force
         if record is None or not earlier:
-            record = _train_within_memory(plan, folder, warm, sweep, began)
+            record = _train_within_memory(plan, folder, warm, sweep, describing.timings(began))
         elif tracking.agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
             _report_to_agent(plan, folder, record)
         show_result(record, _near(folder.path), earlier)
@@ -138,27 +141,27 @@ def execute(
 
 
 def _train_within_memory(
-    plan: Plan, folder: RunFolder, warm: Warm, sweep: Sweep | None, began: float
+    plan: Plan, folder: RunFolder, warm: Warm, sweep: Sweep | None, timings: Timings
 ) -> dict[str, Any]:
-    """Train one run; out of GPU memory, once more from the start with every batch in two micro-batches."""
+    """Train one run; out of memory, once more from the start with every batch in two micro-batches."""
     resumes = folder.checkpoint.exists() and not plan.config.force
     micro_batches = int((folder.record() or {}).get("micro_batches", 1)) if resumes else 1
     try:
-        return _train(plan, folder, warm, sweep, began, micro_batches)
-    except torch.OutOfMemoryError:
-        if micro_batches > 1 or plan.config.task.batch_size < 2:
+        return _train(plan, folder, warm, sweep, timings, micro_batches)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or micro_batches > 1 or plan.config.task.batch_size < 2:
             raise
     # Outside of the except clause: the exception holds on to the tensors that filled the memory.
     warm.forget_model()
-    gc.collect()
-    torch.cuda.empty_cache()
+    let_go()
     folder.checkpoint.unlink(missing_ok=True)  # it counts in whole batches
-    console.print("Out of GPU memory: once more with half the rows at a time and twice the accumulation.")
-    return _train(plan, folder, warm, sweep, began, micro_batches=2)
+    console.print("Out of memory: once more with half the rows at a time and twice the accumulation.")
+    timings.begin_anew()
+    return _train(with_new_callbacks(plan), folder, warm, sweep, timings, micro_batches=2)
 
 
 def _train(
-    plan: Plan, folder: RunFolder, warm: Warm, sweep: Sweep | None, began: float, micro_batches: int
+    plan: Plan, folder: RunFolder, warm: Warm, sweep: Sweep | None, timings: Timings, micro_batches: int
 ) -> dict[str, Any]:
     """Train one run in its folder and return its record."""
     config = plan.config
@@ -172,7 +175,8 @@ def _train(
         record.values["micro_batches"] = micro_batches
         data = _make_data(plan, plan.source, warm, micro_batches)
         data.setup("fit")
-        data_seconds = time.perf_counter() - began
+        check_batches(config.trainer, *_count_batches(data))
+        timings.enter("model")
 
         network, digest = warm.model(plan.backbone, plan.task, config.seed, plan.attention_dropout)
         selection = choose_moving(plan, network, data, kept)
@@ -189,15 +193,12 @@ def _train(
         )
         if compiles(plan, len(data.order), device):
             classifier.compiled = _compile(plan, classifier, record, micro_batches)
-        model_seconds = time.perf_counter() - began - data_seconds
+        timings.enter(None)
         record.add(**describing.counts(selection), selection=list(selection.names), backbone_hash=digest)
         record.add(train_examples=len(data.split("train")), compiled=classifier.compiled is not None)
 
-        recorder = Recorder(folder.path, describing.delta_description(plan, digest))
-        phases = {"data": data_seconds, "model": model_seconds}
-        record.closing.append(
-            lambda values: values.update(describing.outcome(recorder, phases, time.perf_counter() - began))
-        )
+        recorder = Recorder(folder.path, describing.delta_description(plan, digest), timings)
+        record.closing.append(lambda values: values.update(describing.outcome(recorder)))
         logger = tracking.make_logger(
             config.logger,
             folder.path,
@@ -212,10 +213,10 @@ def _train(
         record.closing.append(lambda values: tracking.finish(logger, folder.path, tracked, values))
         record.values |= tracking.begin(logger, tracked)
 
-        callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
+        callbacks = [plan.selector, recorder, *plan.callbacks]
         if cache:
             record.values["frozen_prefix"] = cache.describe(data)
-            record.closing.append(lambda values: values["seconds"].update(prefix=round(cache.seconds, 3)))
+            timings.elsewhere["prefix"] = lambda: cache.seconds
             callbacks.append(cache)
         if config.trial:
             from ptuning.sweeps.search import Pruning
@@ -223,26 +224,41 @@ def _train(
             callbacks.append(Pruning(config.trial))
         if config.trainer.enable_progress_bar:
             callbacks.append(TrainingProgress(folder.name))
-        trainer = pl.Trainer(
-            **{
-                **in_micro_batches(plan.trainer, micro_batches),
-                "enable_progress_bar": False,
-                **_plugins(precision, device),
-            },
-            logger=logger,
-            callbacks=callbacks,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            default_root_dir=folder.path,
-        )
-        record.add(device=describing.device_name(trainer))
-        show_plan(describing.plan_rows(plan, data, selection, record.values))
-        if resumed:
-            console.print(f"Going on from {_near(resumed)}")
-        trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
-        if not recorder.has_evaluated(trainer):  # max_steps, max_time or a sparse evaluation stopped between two
-            trainer.validate(classifier, datamodule=data, verbose=False)
+        callbacks.append(LastCheckpoint(folder.path, config.checkpoint_seconds))
+        profiler = _make_profiler(config.trainer.profiler, folder.path)
+        with explain_refusals():
+            trainer = pl.Trainer(
+                **{
+                    **in_micro_batches(plan.trainer, micro_batches),
+                    "enable_progress_bar": False,
+                    "profiler": profiler,
+                    **_plugins(precision, device),
+                },
+                logger=logger,
+                callbacks=callbacks,
+                enable_model_summary=False,
+                default_root_dir=folder.path,
+            )
+            record.add(device=describing.device_name(trainer))
+            show_plan(describing.plan_rows(plan, data, selection, record.values))
+            if resumed:
+                console.print(f"Going on from {_near(resumed)}")
+            trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+            if not recorder.has_evaluated(trainer):  # max_steps, max_time or a sparse evaluation stopped between two
+                trainer.validate(classifier, datamodule=data, verbose=False)
     return record.values
+
+
+def _make_profiler(name: str | None, folder: Path) -> Profiler | None:
+    """Return Lightning's profiler of that name, which writes to ``*-profile.txt`` in the run folder."""
+    kinds = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+    return kinds[name](dirpath=folder, filename="profile") if name else None
+
+
+def _count_batches(data: GlueDataModule) -> tuple[int, dict[str, int]]:
+    """Return the batches of a training epoch, and of an evaluation by split."""
+    dev = {name: -(-len(data.split(name)) // data.eval_batch_size) for name in data.evaluated}
+    return -(-len(data.order) // data.micro_batches), dev
 
 
 def _asked_precision(plan: Plan, folder: RunFolder, resumed: bool) -> str:

@@ -126,13 +126,13 @@ class TrainerConfig:
     limit_val_batches: Any = None
     """Dev batches per evaluation: a number, or a share up to 1.0."""
     overfit_batches: Any = 0.0
-    """Train and evaluate on this many training batches (or this share) alone; 0.0 is off."""
+    """Refused, because it scores what it trains on; ``trainer.max_steps=5`` is a quick try."""
     val_check_interval: Any = None
-    """Training batches, or share of an epoch, between evaluations."""
+    """Training batches, or share of an epoch up to 1.0, between evaluations."""
     check_val_every_n_epoch: int | None = 1
-    """Epochs between evaluations."""
+    """Epochs between evaluations; null counts the batches of ``val_check_interval`` over epochs."""
     num_sanity_val_steps: int = 0
-    """Dev batches to try before the first step; -1 is all."""
+    """Dev batches to try before the first step, which is no evaluation; -1 is all."""
     log_every_n_steps: int = 10
     """Optimiser steps between two entries in the log."""
     enable_progress_bar: bool = True
@@ -152,7 +152,7 @@ class TrainerConfig:
     inference_mode: bool = True
     """Evaluate under ``torch.inference_mode`` rather than ``no_grad``."""
     profiler: str | None = None
-    """``simple``, ``advanced`` or ``pytorch``."""
+    """``simple``, ``advanced`` or ``pytorch``: what took how long goes to ``*-profile.txt`` in the run folder."""
     detect_anomaly: bool = False
     """Let autograd look for NaN and say where it came from; slow."""
     fast_dev_run: Any = False
@@ -222,7 +222,7 @@ class Config:
     runs_dir: str = "runs"
     """Folder of the run folders."""
     checkpoint_seconds: float = 60.0
-    """Seconds between two checkpoints inside an epoch."""
+    """Seconds between two checkpoints; 0 writes one after every step and epoch."""
     force: bool = False
     """Run again what is finished."""
     dry_run: bool = False

@@ -25,6 +25,8 @@ _SUMMARY = (
     "train_examples_per_second",
     "peak_memory_mb",
     "source",
+    "partial_evaluation",
+    "partial_training",
 )
 
 

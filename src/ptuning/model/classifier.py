@@ -211,7 +211,16 @@ class GlueClassifier(pl.LightningModule):
         return logits_in_pieces(logits, batch["attention_mask"].sum(1), int(config.hidden_size), self._padded)
 
     def on_validation_epoch_end(self) -> None:
-        """Score every dev set as a whole, in the data's own order."""
+        """Score every dev set as a whole, in the data's own order.
+
+        Raises
+        ------
+        RunError
+            If logits are not finite.
+        """
+        if self.trainer.sanity_checking:  # a few batches before the first step are no evaluation
+            self._collected = {}
+            return
         scores: list[float] = []
         found: dict[str, float] = {}
         answers = [self._answers(number) for number in self._collected]
@@ -229,8 +238,17 @@ class GlueClassifier(pl.LightningModule):
 
     def _answers(self, number: int) -> Predictions:
         index, logits, labels = (torch.cat(part).cpu() for part in zip(*self._collected[number], strict=True))
+        if broken := int((~logits.isfinite().all(1)).sum()):
+            raise self.diverged(f"the logits of {broken:,} of {len(logits):,} dev rows are not finite")
         order = torch.argsort(index)
         return Predictions(index[order], logits[order], labels[order])
+
+    def diverged(self, sign: str) -> RunError:
+        """Return the error that says how training was seen to diverge, and what to type."""
+        return RunError(
+            f"Training diverged: {sign} at step {self.trainer.global_step}. "
+            f"Type a smaller learning rate: optim.lr={self.optimisation.lr / 3:.1g}"
+        )
 
     def _evaluate(self, answers: Predictions) -> dict[str, float]:
         assert answers.labels is not None  # evaluated splits have labels

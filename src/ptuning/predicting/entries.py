@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ptuning.errors import ConfigError, RunError, nearest
 from ptuning.records import RECORD
@@ -134,7 +135,14 @@ def _unfit(status: str, source: str, folder: Path) -> str:
         return "trained on synthetic data, which has nothing to do with GLUE's test sets"
     if status != "finished":
         return "not finished"
-    trainer = json.loads((folder / RECORD).read_text()).get("config", {}).get("trainer", {})
-    if trainer.get("limit_val_batches") not in (None, 1.0):
+    if _is_scored_in_part(json.loads((folder / RECORD).read_text())):
         return "scored on a part of the dev set (trainer.limit_val_batches)"
     return ""
+
+
+def _is_scored_in_part(record: dict[str, Any]) -> bool:
+    """Say whether a score leaves dev rows out; of a record that does not know how many it took, by what was typed."""
+    if "validation_examples" in record:
+        return bool(record.get("partial_evaluation"))
+    limit = record.get("config", {}).get("trainer", {}).get("limit_val_batches")
+    return limit is not None and not (isinstance(limit, float) and limit == 1.0)  # 1.0 is all of them, 1 is one batch

@@ -58,6 +58,8 @@ class Pruning(pl.Callback):
         assert isinstance(pl_module, GlueClassifier)
         epoch = trainer.current_epoch + 1
         found = pl_module.val_metrics
+        if not found:  # trainer.check_val_every_n_epoch: nothing was evaluated yet
+            return
         self.trial.report(found.get("holdout_score", found["score"]), epoch)  # what chooses the best epoch
         if epoch < (trainer.max_epochs or 0) and self.trial.should_prune():
             raise Pruned(f"Stopped after epoch {epoch}: its score is behind those of earlier trials.")
