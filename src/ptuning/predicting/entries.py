@@ -134,7 +134,7 @@ def _unfit(status: str, source: str, folder: Path) -> str:
         return "trained on synthetic data, which has nothing to do with GLUE's test sets"
     if status != "finished":
         return "not finished"
-    trainer = json.loads((folder / RECORD).read_text()).get("config", {}).get("trainer", {})
+    trainer = json.loads((folder / RECORD).read_text("utf-8")).get("config", {}).get("trainer", {})
     if trainer.get("limit_val_batches") not in (None, 1.0):
         return "scored on a part of the dev set (trainer.limit_val_batches)"
     return ""

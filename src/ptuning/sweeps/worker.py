@@ -93,14 +93,14 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
 
 def _announce(file: Path, folder: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(str(folder.resolve()))
+    file.write_text(str(folder.resolve()), "utf-8")
 
 
 def note_failure(announcement: Path, reason: str) -> None:
     """Write a failure into the record of a job that could not do so itself: killed, hung, or its machine gone."""
     with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
-        record = Path(announcement.read_text()) / RECORD
-        values = json.loads(record.read_text())
+        record = Path(announcement.read_text("utf-8")) / RECORD
+        values = json.loads(record.read_text("utf-8"))
         # A job that is ended for its time may still have written a checkpoint and called itself interrupted.
         if values.get("status") in ("running", "interrupted"):
             write_json(record, {**values, "status": "failed", "reason": reason})
