@@ -1,8 +1,6 @@
 """What a run says of itself: to its record, its delta and its tracker, and in the table before it trains."""
 
 import platform
-import resource
-import sys
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +22,7 @@ from ptuning.records import RunFolder
 from ptuning.schema import Config
 from ptuning.selection import Selection, Subset
 from ptuning.sweeps.outcome import Sweep
+from ptuning.system.memory import peak_memory_mb
 
 _COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
 
@@ -93,14 +92,15 @@ def counts(selection: Selection) -> dict[str, Any]:
     return {name: getattr(selection, name) for name in _COUNTS}
 
 
-def outcome(recorder: Recorder, phases: dict[str, float], total: float) -> dict[str, Any]:
+def outcome(recorder: Recorder, phases: dict[str, float], total: float, device: str) -> dict[str, Any]:
     """Return what a record says at the end: history, best and last score, seconds by phase, speed, memory."""
+    on_gpu = torch.cuda.is_initialized() and not device.startswith("cpu")
     seconds = {**phases, **recorder.seconds, "total": total}
     found: dict[str, Any] = {
         "history": recorder.history,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "train_examples_per_second": round(recorder.examples / max(recorder.seconds["train"], 1e-9), 2),
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(on_gpu),
     }
     if recorder.best is not None:
         found |= {"score": recorder.best["score"], "best": recorder.best, "last": recorder.history[-1]}
@@ -152,14 +152,6 @@ def device_name(trainer: pl.Trainer) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
-def _peak_memory_mb() -> float:
-    """Return the peak of the GPU's allocated memory, or of the process's resident memory, in MiB."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def _versions() -> dict[str, str]:

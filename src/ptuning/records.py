@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptuning.errors import BusyError, Interrupted, Pruned, RunError
+from ptuning.errors import BusyError, ConfigError, Interrupted, Pruned, RunError
 from ptuning.files import write_json
 from ptuning.system.os_errors import explain_os_error
 
@@ -52,7 +52,7 @@ class RunFolder:
 
         Raises
         ------
-        RunError
+        ConfigError
             If no file of that name can be there: a folder above it is a file, the path is too long.
         """
         try:
@@ -85,7 +85,7 @@ class RunFolder:
         """
         lock = FileLock(self.path / ".lock")
         try:
-            with _as_a_run_folder(self.path, missing=True):
+            with _as_a_run_folder(self.path, made=True):
                 self.path.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=0)
         except Timeout:
@@ -110,7 +110,7 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFol
     names = {"the backbone's name": backbone, "data.name": task, "module": module, "layers and subset": layers}
     for origin, name in names.items():
         if (size := len(os.fsencode(name))) > _LONGEST:
-            raise RunError(
+            raise ConfigError(
                 f"{name[:40]}… is too long for the name of a run's folder: {size:,} bytes, and {_LONGEST} fit. "
                 f"It comes from {origin}."
             )
@@ -119,17 +119,17 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFol
 
 
 @contextmanager
-def _as_a_run_folder(path: Path, missing: bool = False) -> Iterator[None]:
-    """Turn what the file system refuses into a sentence on ``runs_dir``; a missing file only if ``missing``."""
+def _as_a_run_folder(path: Path, made: bool = False) -> Iterator[None]:
+    """Turn what the file system refuses into a sentence; whatever it is, if the folder is to be made."""
     try:
         yield
     except (OSError, ValueError) as error:
         sentence = explain_os_error(error)
-        if sentence is None and missing and isinstance(error, OSError):
+        if sentence is None and made and isinstance(error, OSError):
             sentence = f"{path} cannot be made ({error.strerror}). Put runs elsewhere: runs_dir=FOLDER."
         if sentence is None:
             raise
-        raise RunError(sentence) from error
+        raise (RunError if made else ConfigError)(sentence) from error
 
 
 class Record:

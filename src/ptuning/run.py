@@ -20,7 +20,7 @@ from ptuning.config import check
 from ptuning.console import console, follow, quiet, show_plan, show_result
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
-from ptuning.errors import RunError
+from ptuning.errors import RunError, UserError
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
 from ptuning.model.compiled import CompiledForward
@@ -34,8 +34,10 @@ from ptuning.recording import LastCheckpoint, Recorder, WholeFileCheckpointIO, w
 from ptuning.records import Record, RunFolder, find_run
 from ptuning.selection import Selection, count_frozen_blocks
 from ptuning.sweeps.outcome import Sweep
+from ptuning.system.memory import reset_peak_memory
 from ptuning.tasks import get_task
-from ptuning.warm import Warm
+from ptuning.wandb_settings import agent_run_id
+from ptuning.warm import Warm, as_it_was
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ def execute(
     announce
         Called with the run folder before training begins in it.
     """
+    with as_it_was():
+        return _execute(cfg, warm, sweep, announce)
+
+
+def _execute(cfg: DictConfig, warm: Warm, sweep: Sweep | None, announce: Callable[[Path], None]) -> Done:
     began = time.perf_counter()
     found = locate(cfg)
     plan, folder = found.plan, found.folder
@@ -121,7 +128,7 @@ def execute(
         earlier = record is not None and not plan.config.force
         if record is None or not earlier:
             record = _train_within_memory(plan, folder, warm, sweep, began)
-        elif tracking.agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
+        elif agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
             _report_to_agent(plan, folder, record)
         show_result(record, _near(folder.path), earlier)
         for split in plan.config.predict:
@@ -154,6 +161,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train one run in its folder and return its record."""
     config = plan.config
+    reset_peak_memory()
     if config.force:
         folder.checkpoint.unlink(missing_ok=True)
     resumed = folder.checkpoint if folder.checkpoint.exists() else None
@@ -186,7 +194,9 @@ def _train(
         recorder = Recorder(folder.path, describing.delta_description(plan, digest))
         phases = {"data": data_seconds, "model": model_seconds}
         record.closing.append(
-            lambda values: values.update(describing.outcome(recorder, phases, time.perf_counter() - began))
+            lambda values: values.update(
+                describing.outcome(recorder, phases, time.perf_counter() - began, values.get("device", ""))
+            )
         )
         logger = tracking.make_logger(
             config.logger,
@@ -198,9 +208,9 @@ def _train(
             resumed=resumed is not None,
         )
         tracked = describing.tracked(plan, record.values, sweep)
-        record.closing.append(folder.write)  # a tracker's server that fails at the end must not cost a finished run
+        tracking.begin(logger, tracked, record.values)
+        record.closing.append(folder.write)  # before a tracker ends: its server may take a while
         record.closing.append(lambda values: tracking.finish(logger, folder.path, tracked, values))
-        record.values |= tracking.begin(logger, tracked)
 
         callbacks = [plan.selector, recorder, LastCheckpoint(folder.path, config.checkpoint_seconds), *plan.callbacks]
         if cache:
@@ -279,9 +289,13 @@ def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -
 
 def _report_to_agent(plan: Plan, folder: RunFolder, record: dict[str, Any]) -> None:
     """Give W&B's sweep, whose agent asks for a finished run once more, what is known of it."""
-    about = {**record, "wandb_id": tracking.agent_run_id()}
-    logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, describing.labels(plan), about)
-    tracking.report_to_agent(logger, folder.path, describing.tracked(plan, record, None), record)
+    about = {**record, "wandb_id": agent_run_id()}
+    labels = describing.labels(plan)
+    try:
+        logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, labels, about)
+        tracking.report_to_agent(logger, folder.path, describing.tracked(plan, record, None), record)
+    except UserError as error:  # the run is there all the same
+        console.print(f"W&B's sweep does not hear of it: {error}", markup=False)
 
 
 def _check_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor]:

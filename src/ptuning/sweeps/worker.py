@@ -13,6 +13,7 @@ from ptuning.files import write_json
 from ptuning.imports import large_imports
 from ptuning.records import RECORD
 from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
+from ptuning.system.streams import renew_streams
 
 _warm: Any = None
 
@@ -32,6 +33,7 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
     from ptuning.stopping import stop
 
     stop.listen(patient=True)
+    renew_streams()
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -88,7 +90,8 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         )
     status = SKIPPED if done.earlier else DONE
     seconds = time.monotonic() - began
-    return Outcome(status, float(done.record["score"]), seconds, folder=str(done.folder.resolve()))
+    said = "" if done.earlier else str(done.record.get("logger_failed", ""))
+    return Outcome(status, float(done.record["score"]), seconds, said, folder=str(done.folder.resolve()))
 
 
 def _announce(file: Path, folder: Path) -> None:

@@ -34,7 +34,7 @@ class _Output(io.FileIO):
 def renew_streams() -> None:
     """Let standard output and standard error take every character, a closed descriptor, and a reader who leaves.
 
-    What the terminal's encoding lacks is written as ``\\u041f``. A training whose words nobody takes any more (``| head``,
+    Characters that the encoding lacks are written as their code. A training whose words nobody takes (``| head``,
     a full disk, ``>&-``) goes on; :func:`lost_output` tells. Streams that somebody else put in place (a notebook, a
     test) stay.
     """
@@ -46,9 +46,9 @@ def renew_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
     if sys.stdout is sys.__stdout__:
-        sys.stdout = sys.__stdout__ = _renewed(sys.stdout, 1)
+        sys.stdout = _renewed(sys.stdout, 1)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = sys.__stderr__ = _renewed(sys.stderr, 2)
+        sys.stderr = _renewed(sys.stderr, 2)
 
 
 def lost_output() -> OSError | None:
