@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, TINY, TypeIt
 from ptuning.config import config_folder
-from ptuning.errors import RunError
+from ptuning.errors import ConfigError
 from ptuning.model.source import find_backbone
 from ptuning.records import find_run
 from ptuning.run import execute
@@ -152,7 +152,7 @@ def test_a_place_that_cannot_be_is_one_sentence(
 )
 def test_a_name_too_long_says_where_it_comes_from(tmp_path: Path, part: str, origin: str) -> None:
     recipe: dict[str, Any] = {"task": "t", "module": "m", "layers": "all", "seed": 1, part: "ж" * 128}
-    with pytest.raises(RunError, match=f"256 bytes, and 255 fit. It comes from {origin}"):
+    with pytest.raises(ConfigError, match=f"256 bytes, and 255 fit. It comes from {origin}"):
         find_run(tmp_path, recipe.pop("backbone", "b"), recipe)
     recipe = {"task": "t", "module": "m", "layers": "all", "seed": 1, part: "x" * 255}
     find_run(tmp_path, recipe.pop("backbone", "b"), recipe).lock().release()

@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,8 @@ def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> Non
     except UserError:
         raise
     except Exception as error:
-        _end_what_began(logger)
+        if isinstance(logger, WandbTracker):
+            logger.abandon()
         raise ConfigError(
             f"{loggers.name_of(logger)} cannot begin ({in_one_line(error)}). Mend that, or train without: logger=none."
         ) from error
@@ -221,10 +221,3 @@ def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any
         metrics = {f"val/{name}": value for name, value in entry.items() if name not in ("epoch", "step", "train_loss")}
         logger.log_metrics({**metrics, "epoch": entry["epoch"]}, step=entry["step"] - 1)  # Lightning counts from 0
     finish(logger, folder, config, record)
-
-
-def _end_what_began(logger: Any) -> None:
-    """Leave no half-begun W&B run behind, which the next run of this process would go on in."""
-    if isinstance(logger, WandbTracker) and logger._experiment is not None:
-        with suppress(Exception):  # the failure to begin is the one to tell
-            logger.finish(1)

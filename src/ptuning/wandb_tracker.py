@@ -45,6 +45,7 @@ class WandbTracker(WandbLogger):
 
         chosen, self.offline_reason = choose_mode(mode)
         self._may_go_offline = asked_mode(mode) == "auto" and chosen == "online"
+        os.environ.setdefault("WANDB_SILENT", "true")
         os.environ["WANDB_MODE"] = chosen  # as W&B spells it: it refuses a word that is ours, and one in capitals
         self.places = writable_folders(Path(save_dir) / "wandb")
         os.environ.update(self.places)
@@ -75,14 +76,22 @@ class WandbTracker(WandbLogger):
         except wandb.errors.CommError as error:
             if not self._may_go_offline or isinstance(error, wandb.errors.AuthenticationError):
                 raise
+            self.abandon()
             self.offline_reason = in_one_line(error)
             self._wandb_init |= {"mode": "offline", "resume": None}
             os.environ["WANDB_MODE"] = "offline"
-            wandb.teardown()
             run = self.experiment
         # What an agent chose is there already, under the words that were typed, and W&B holds on to it.
         chosen = set(run.config.keys()) if agent_run_id() else set()
         run.config.update({key: value for key, value in config.items() if key not in chosen}, allow_val_change=True)
+
+    def abandon(self) -> None:
+        """Leave no half-begun run behind: the service would hold on to its id, and a later run go on in it."""
+        import wandb
+
+        if wandb.run is None or wandb.run is self._experiment:
+            self._experiment = None
+            wandb.teardown(exit_code=1)
 
     def attach(self, summary: Mapping[str, Any], delta: Sequence[Path] = ()) -> None:
         """Write the summary, and attach the delta as an artifact."""
