@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from conftest import TINY, Train
@@ -108,9 +107,7 @@ def test_an_agents_run_belongs_to_its_sweep_and_so_does_one_that_had_finished(
     # Another sweep asks for the same run.
     for name, value in {**agent, "WANDB_SWEEP_ID": "0ther", "WANDB_RUN_ID": "second2", "WANDB_MODE": "offline"}.items():
         monkeypatch.setenv(name, value)
-    wandb.teardown()  # W&B reads the environment once in a process; an agent starts a new one
     again = train("logger=wandb", "trainer.max_epochs=1", "module=bias", "seed=2")
-    wandb.teardown()
     assert again.record == record
     second = read_back(next(again.path.rglob("*-run-*-second2")))
     assert (second["id"], second["sweep"], second["exit"]) == ("second2", "0ther", 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
 from conftest import Run, Train
 from ptuning.errors import ConfigError
@@ -152,14 +153,52 @@ def test_any_other_logger_of_lightning_hears_of_the_run(train: Train) -> None:
     assert "score" in (run.path / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
 
 
-def test_a_tracker_that_fails_at_the_end_does_not_cost_the_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise ConnectionError("the server is gone")
+class Failing(CSVLogger):
+    """A reader's own logger, which fails at one place."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr("ptuning.loggers.finish", refuse)
-        with pytest.raises(ConnectionError):
-            train("logger=csv")
-    run = train("logger=none")  # it finds what had finished
+    at = ""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._fail("log_metrics")
+        super().log_metrics(metrics, step)
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        self._fail("log_hyperparams")
+        super().log_hyperparams(params)
+
+    def finalize(self, status: str) -> None:
+        self._fail("finalize")
+        super().finalize(status)
+
+    def _fail(self, place: str) -> None:
+        if place == self.at:
+            raise ConnectionError("the server is gone.")
+
+
+@pytest.mark.parametrize("place", ["log_metrics", "finalize"])
+def test_a_logger_that_fails_costs_one_sentence_and_not_the_run(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    monkeypatch.setattr(Failing, "at", place)
+    run = train("logger=csv", "logger._target_=test_loggers.Failing")
     assert run.record["status"] == "finished"
     assert run.record["score"] == run.record["best"]["score"]
+    told = "Failing failed and hears no more of this run (ConnectionError: the server is gone)."
+    assert run.record["logger_failed"].startswith(told)
+    out = capsys.readouterr().out
+    assert out.count("the server is gone") == 1
+    assert "score " in out.splitlines()[-2]
+
+
+def test_a_logger_that_cannot_begin_is_a_sentence_before_training(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Failing, "at", "log_hyperparams")
+    with pytest.raises(
+        ConfigError, match=r"Failing cannot begin \(ConnectionError: the server is gone\)\..*logger=none"
+    ):
+        train("logger=csv", "logger._target_=test_loggers.Failing")
+    with pytest.raises(ConfigError, match="is no logger of Lightning's"):
+        train("logger=csv", "logger._target_=types.SimpleNamespace")
+    monkeypatch.setattr(Failing, "at", "")
+    assert train("logger=csv", "logger._target_=test_loggers.Failing").record["status"] == "finished"

@@ -11,7 +11,8 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from conftest import TINY, Train, TypeIt
-from ptuning import tracking
+from ptuning import tracking, wandb_settings
+from ptuning.config import compose
 from ptuning.errors import ConfigError
 from ptuning.model.classifier import GlueClassifier
 
@@ -103,17 +104,78 @@ def test_a_failed_run_is_finished_as_failed(train: Train, monkeypatch: pytest.Mo
 
 
 def test_w_and_b_goes_offline_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no W&B key" in str(tracking.why_offline())
+    assert "no W&B key" in str(wandb_settings.why_offline())
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     began = time.monotonic()
-    assert "does not answer" in str(tracking.why_offline())
+    assert "does not answer" in str(wandb_settings.why_offline())
     assert time.monotonic() - began < 3
 
 
-def test_an_unknown_mode_is_named(train: Train) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("WANDB_MODE", "onlin", r"WANDB_MODE=onlin is not known. Did you mean 'online'"),
+        ("WANDB_MODE", "shared", r"WANDB_MODE=shared is not known"),
+        ("WANDB_MODE", "online", r"WANDB_MODE=online, but there is no W&B key"),
+        ("WANDB_MODE", "RUN", r"WANDB_MODE=RUN, but there is no W&B key"),
+        ("WANDB_BASE_URL", "nonsense", r"WANDB_BASE_URL=nonsense is no address"),
+        ("WANDB_BASE_URL", "http://h:99999", r"WANDB_BASE_URL=http://h:99999 is no address"),
+        ("WANDB_BASE_URL", "http://[", r"WANDB_BASE_URL=http://\[ is no address"),
+        ("WANDB_RESUME", "sometimes", r"W&B cannot begin .*resume"),
+        ("WANDB_HTTP_TIMEOUT", "soon", r"W&B cannot begin .*"),
+    ],
+)
+def test_what_w_and_b_cannot_begin_with_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv(variable, value)
+
+    def begin() -> None:
+        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, "name", None, {}, {"wandb_id": "1d"})
+        tracking.begin(logger, {}, {})
+
+    with pytest.raises(ConfigError, match=told):
+        begin()
+
+
+def test_a_mode_that_is_typed_is_checked_too_and_a_project(train: Train) -> None:
     with pytest.raises(ConfigError, match=r"logger.mode=onlin"):
         train("logger=wandb", "logger.mode=onlin")
+    with pytest.raises(ConfigError, match=r"W&B cannot begin .*project.*logger=none"):
+        train("logger=wandb", "logger.project=a/b")
+
+
+@pytest.mark.parametrize(("mode", "found"), [("disabled", None), ("dryrun", "offline"), ("OFFLINE", "offline")])
+def test_modes_that_w_and_b_knows_besides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, found: str | None
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    settings = compose(["logger=wandb"]).logger
+    logger = tracking.make_logger(settings, tmp_path, "name", None, {}, {"wandb_id": "1d"})
+    assert tracking.logs_to_wandb(settings) is (found is not None)
+    assert bool(logger) is (found is not None)
+    if logger:
+        assert logger._wandb_init["mode"] == found
+
+
+def test_what_w_and_b_loses_at_the_end_costs_a_sentence(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: object, path: str) -> None:
+        raise PermissionError("Unable to write staging files. Set WANDB_DATA_DIR.")
+
+    monkeypatch.setattr("wandb.Artifact.add_file", refuse)
+    run = train("logger=wandb", "trainer.max_epochs=1")
+    assert run.record["status"] == "finished"
+    assert "Set WANDB_DATA_DIR" in run.record["logger_failed"]
+    assert run.record["wandb_sync"].startswith("wandb sync ")  # its run has ended, and is whole but for the delta
+    found = read_back(run.path)
+    assert (found["exit"], found["artifacts"]) == (0, [])
+    out = capsys.readouterr().out
+    assert out.count("W&B failed") == 1
+    assert "score " in out
 
 
 def test_csv_and_any_lightning_logger_work_by_their_target(train: Train) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ptuning.entry import explain_errors
+from ptuning.errors import UserError
+from ptuning.system.streams import lost_output
 
 COMMANDS = (
     "modules",
@@ -21,9 +23,17 @@ COMMANDS = (
 )
 """Each is a file of ``ptuning.commands`` with ``HELP``, ``add_arguments(parser)`` and ``run(chosen)``."""
 
+PRINTED = ("modules", "weights", "predict", "evaluate", "moved")
+"""Commands whose result is what they print."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``ptuning COMMAND``."""
+    with explain_errors():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog="ptuning", description="Which part of a pretrained transformer has to move?", allow_abbrev=False
     )
@@ -39,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         chosen.overrides = [*chosen.overrides, *rest]
-    with explain_errors():
-        chosen.run(chosen)
+    chosen.run(chosen)
+    if chosen.command in PRINTED and (lost := lost_output()) and not isinstance(lost, BrokenPipeError):
+        raise UserError(f"Standard output could not be written: {lost.strerror}.")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ def quiet() -> None:
         "huggingface_hub",
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("opentelemetry").setLevel(
+        logging.CRITICAL
+    )  # W&B's word to its makers that it got no word through
     for module in (
         "lightning",
         "torch",

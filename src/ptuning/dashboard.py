@@ -1,7 +1,6 @@
 """A W&B workspace for the runs of a project: which charts there are, as ``wandb-workspaces`` describes them."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,10 +140,10 @@ def own_entity() -> str:
 
 def check_reachable() -> None:
     """Raise :class:`RunError` if there is no key, no network, or W&B was told to stay offline."""
-    from ptuning.tracking import why_offline
+    from ptuning.wandb_settings import asked_mode, why_offline
 
-    mode = os.environ.get("WANDB_MODE", "online")
-    if reason := why_offline() if mode == "online" else f"WANDB_MODE={mode}":
+    mode = asked_mode("online")
+    if reason := why_offline() if mode in ("auto", "online") else f"WANDB_MODE={mode}":
         raise RunError(f"The dashboard cannot be sent to W&B: {reason}. {_WITHOUT}")
 
 

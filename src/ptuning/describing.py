@@ -1,8 +1,6 @@
 """What a run says of itself: to its record, its delta and its tracker, and in the table before it trains."""
 
 import platform
-import resource
-import sys
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +23,7 @@ from ptuning.runs.limits import batches_used
 from ptuning.schema import Config
 from ptuning.selection import Selection, Subset
 from ptuning.sweeps.outcome import Sweep
+from ptuning.system.memory import peak_memory_mb
 from ptuning.timings import Timings
 
 _COUNTS = ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent")
@@ -95,9 +94,9 @@ def counts(selection: Selection) -> dict[str, Any]:
     return {name: getattr(selection, name) for name in _COUNTS}
 
 
-def timings(began: float) -> Timings:
+def timings(began: float, accelerator: str) -> Timings:
     """Return the clock of a run that this process turned to at ``began`` (``time.perf_counter()``)."""
-    return Timings(began, _peak_memory_mb)
+    return Timings(began, lambda: peak_memory_mb(accelerator != "cpu" and torch.cuda.is_initialized()))
 
 
 def outcome(recorder: Recorder) -> dict[str, Any]:
@@ -176,14 +175,6 @@ def device_name(trainer: pl.Trainer) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
-def _peak_memory_mb() -> float:
-    """Return the peak of the GPU's allocated memory, or of the process's resident memory, in MiB."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 0 done, 1 a failure inside (with a traceback), 2 something to mend in what was typed or around it, 130 stopped.
 """
 
-import errno
 import os
 import re
 import sys
@@ -17,6 +16,8 @@ import ptuning.config
 from ptuning.errors import Interrupted, SweepError, UserError, nearest
 from ptuning.hub import use_cache_if_unreachable
 from ptuning.imports import large_imports
+from ptuning.system.os_errors import explain_os_error
+from ptuning.system.streams import lost_output, renew_streams
 
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
 """Configurations that come with optional packages, and the extra of ptuning that brings them."""
@@ -26,12 +27,20 @@ _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
-    """Print a reader's mistake as one sentence and exit with 2; with ``HYDRA_FULL_ERROR=1`` show the traceback."""
+    """Print a reader's mistake as one sentence and exit with 2; with ``HYDRA_FULL_ERROR=1`` show the traceback.
+
+    What is printed meanwhile may be lost (``| head``, a full disk): that stops nothing.
+    """
+    renew_streams()
     wants_traceback = os.environ.get(_FULL, "0") == "1"
     os.environ[_SHOW] = "1" if wants_traceback else "0"
     os.environ[_FULL] = "1"  # lets Hydra's own exceptions through to here instead of printing them its way
     try:
         yield
+        if (lost := lost_output()) and not isinstance(lost, BrokenPipeError):
+            sys.stderr.write(
+                f"Standard output could not be written ({lost.strerror}). The work is done all the same.\n"
+            )
     except KeyboardInterrupt:
         _leave("Stopped.", 130)
     except SweepError as error:
@@ -100,13 +109,8 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError | Interrupted):
             return str(link)
-        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
-            return (
-                f"The disk is full ({link.filename or 'while writing the run folder'}). Make room, or put runs "
-                "elsewhere (runs_dir=FOLDER), and type the same command again: it goes on from the last checkpoint."
-            )
-        if isinstance(link, PermissionError):
-            return f"{link.filename} may not be written. Put runs elsewhere: runs_dir=FOLDER."
+        if sentence := explain_os_error(link):
+            return sentence
     if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
         return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
     if isinstance(error, MissingConfigException) and error.options:
@@ -117,7 +121,11 @@ def explain(error: BaseException) -> str | None:
             other = " A folder or a Hub id does too, but no such folder is here, and the Hub has none or is silent."
         return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}.{other}"
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' cannot be read as KEY=VALUE: {str(error).splitlines()[0]}. Quotes may be missing."
+        key, _, value = str(error.override).partition("=")
+        return (
+            f"'{error.override}' cannot be read as KEY=VALUE: {str(error).splitlines()[0]}. "
+            f"Quotes may be missing: '{key}=\"{value}\"'"
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_override(error)
     if isinstance(error, ValueError) and "Config group override must be" in str(error):  # Hydra's, for task=null

@@ -55,3 +55,15 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     """Say which of ``allowed`` was probably meant: ``" Did you mean 'layernorm'?"``, or nothing."""
     matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an exception's name and words for a sentence: ``"ConnectionError: the server is gone"``."""
+    words = " ".join(str(error).split()).split(" [type=")[0]  # behind which pydantic speaks to programmers
+    if len(words) > _WORDS:
+        words = f"{words[:_WORDS]}…"
+    return f"{type(error).__name__}: {words.rstrip('.')}" if words else type(error).__name__
+
+
+_WORDS = 300
+"""Characters of an exception that a sentence repeats."""

@@ -27,7 +27,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise RunError(f"{path} is a folder: name a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_hidden(path), suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -67,7 +67,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise RunError(f"{path} exists already. Remove it, or name another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path), suffix=".part"))
     try:
         yield temporary
         os.chmod(temporary, 0o755)
@@ -77,8 +77,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole."""
-    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write ``value`` as indented JSON, whole. Paths may hold bytes that are no characters: these are escaped."""
+    try:
+        content = json.dumps(value, indent=2, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        content = json.dumps(value, indent=2).encode()
+    write_whole(path, content + b"\n")
+
+
+def _hidden(path: Path) -> str:
+    """Return the beginning of a temporary name, short enough beside a name of 255 bytes."""
+    return f".{path.name[:50]}."
 
 
 def cache_folder() -> Path:

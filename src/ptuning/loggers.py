@@ -1,12 +1,15 @@
 """Lightning's other loggers (TensorBoard, MLflow, CSV, a reader's own): what they hear of a run, and how it ended."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
+
+from ptuning.errors import in_one_line
 
 EXTRAS: Mapping[type[Logger], str] = {TensorBoardLogger: "tensorboard", MLFlowLogger: "mlflow"}
 """Loggers whose package is optional, and the extra of ptuning that brings it."""
@@ -59,6 +62,68 @@ def store_lock(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
     file = Path(uri.removeprefix("sqlite:///"))
     file.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(file.with_name(f".{file.name}.lock"))
+
+
+def name_of(logger: Logger) -> str:
+    """Return what people call a logger: ``MLflow``, ``W&B``, or its class."""
+    names = {"WandbTracker": "W&B", "MLFlowLogger": "MLflow", "TensorBoardLogger": "TensorBoard"}
+    return names.get(type(logger).__name__, type(logger).__name__)
+
+
+def outlive(logger: Logger, tell: Callable[[str], None]) -> None:
+    """Let whatever the logger raises from now on cost a sentence, and not the run.
+
+    After its first failure it hears nothing more, as each call may wait for a server that is gone; it is still asked to
+    end.
+
+    Parameters
+    ----------
+    logger
+        Any logger of Lightning's.
+    tell
+        Called with the one sentence.
+    """
+    guard = _Guard(name_of(logger), tell)
+    setattr(logger, _GUARD, guard)
+    for name in ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize"):
+        setattr(logger, name, guard.around(getattr(logger, name)))
+
+
+def outlived(logger: Logger) -> AbstractContextManager[None]:
+    """Within, whatever the logger raises costs a sentence; see :func:`outlive`."""
+    guard: _Guard = getattr(logger, _GUARD)
+    return guard.step("")
+
+
+_GUARD = "_ptuning_guard"
+
+
+class _Guard:
+    def __init__(self, name: str, tell: Callable[[str], None]) -> None:
+        self.name, self.tell = name, tell
+        self.failed: set[str] = set()
+
+    @contextmanager
+    def step(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - nothing that a logger raises may cost the run
+            if not self.failed:
+                self.tell(
+                    f"{self.name} failed and hears no more of this run ({in_one_line(error)}). "
+                    "The run's own folder keeps everything."
+                )
+            self.failed.add(method)
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if not self.failed or (call.__name__ == "finalize" and "finalize" not in self.failed):
+                with self.step(call.__name__):
+                    return call(*args, **kwargs)
+            return None
+
+        return guarded
 
 
 def begin(logger: Logger, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptuning.errors import BusyError, Interrupted, Pruned
+from ptuning.errors import BusyError, ConfigError, Interrupted, Pruned, RunError
 from ptuning.files import write_json
+from ptuning.system.os_errors import explain_os_error
 
 RECORD, CHECKPOINT = "record.json", "last.ckpt"
+_LONGEST = 255
+"""Bytes that the usual file systems take for the name of a folder."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,19 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def record(self) -> dict[str, Any] | None:
-        """Return the record, or ``None`` if there is none that can be read."""
+        """Return the record, or ``None`` if there is none.
+
+        Raises
+        ------
+        ConfigError
+            If no file of that name can be there: a folder above it is a file, the path is too long.
+        """
         try:
-            found = json.loads((self.path / RECORD).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # never begun, or not ptuning's
+            with _as_a_run_folder(self.path):
+                found = json.loads((self.path / RECORD).read_text("utf-8"))
+        except ValueError:  # not ptuning's
+            return None
+        except FileNotFoundError:  # never begun
             return None
         return found if isinstance(found, dict) else None
 
@@ -70,11 +83,14 @@ class RunFolder:
         ------
         BusyError
             If another process is at work here.
+        RunError
+            If the folder cannot be made or written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            with _as_a_run_folder(self.path, made=True):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
         except Timeout:
             raise BusyError(
                 f"This run is under way in another process ({self.path}). Wait for it, or stop it."
@@ -112,8 +128,29 @@ def _folder(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFold
     if (subset := recipe.get("subset", "all")) != "all":
         layers += f",{subset.replace(':', '=')}"  # file systems and copying tools read a colon their own way
         layers += ",selection" if recipe.get("subset_scope") == "selection" else ""
+    names = {"the backbone's name": backbone, "data.name": task, "module": module, "layers and subset": layers}
+    for origin, name in names.items():
+        if (size := len(os.fsencode(name))) > _LONGEST:
+            raise ConfigError(
+                f"{name[:40]}… is too long for the name of a run's folder: {size:,} bytes, and {_LONGEST} fit. "
+                f"It comes from {origin}."
+            )
     path = runs_dir / backbone / task / module / layers / f"seed={seed}-{key}"
     return RunFolder(path, key, f"{task}/{module}/{layers}/seed={seed}", recipe)
+
+
+@contextmanager
+def _as_a_run_folder(path: Path, made: bool = False) -> Iterator[None]:
+    """Turn what the file system refuses into a sentence; whatever it is, if the folder is to be made."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        sentence = explain_os_error(error)
+        if sentence is None and made and isinstance(error, OSError):
+            sentence = f"{path} cannot be made ({error.strerror}). Put runs elsewhere: runs_dir=FOLDER."
+        if sentence is None:
+            raise
+        raise (RunError if made else ConfigError)(sentence) from error
 
 
 class Record:

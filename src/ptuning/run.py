@@ -20,7 +20,7 @@ from ptuning.config import check, check_batches
 from ptuning.console import console, follow, quiet, show_plan, show_result
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import Source
-from ptuning.errors import RunError
+from ptuning.errors import RunError, UserError
 from ptuning.memory import is_out_of_memory, let_go
 from ptuning.model.backbone import input_names
 from ptuning.model.classifier import GlueClassifier, Predictions
@@ -38,9 +38,11 @@ from ptuning.records import Record, RunFolder, find_run
 from ptuning.refusals import explain_refusals
 from ptuning.selection import Selection, count_frozen_blocks
 from ptuning.sweeps.outcome import Sweep
+from ptuning.system.memory import reset_peak_memory
 from ptuning.tasks import get_task
 from ptuning.timings import Timings
-from ptuning.warm import Warm
+from ptuning.wandb_settings import agent_run_id
+from ptuning.warm import Warm, as_it_was
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,11 @@ def execute(
     announce
         Called with the run folder before training begins in it.
     """
+    with as_it_was():
+        return _execute(cfg, warm, sweep, announce)
+
+
+def _execute(cfg: DictConfig, warm: Warm, sweep: Sweep | None, announce: Callable[[Path], None]) -> Done:
     began = time.perf_counter()
     found = locate(cfg)
     plan, folder = found.plan, found.folder
@@ -129,8 +136,9 @@ def execute(
         record = folder.finished()
         earlier = record is not None and not plan.config.force
         if record is None or not earlier:
-            record = _train_within_memory(plan, folder, warm, sweep, describing.timings(began))
-        elif tracking.agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
+            clock = describing.timings(began, str(plan.trainer["accelerator"]))
+            record = _train_within_memory(plan, folder, warm, sweep, clock)
+        elif agent_run_id() and tracking.logs_to_wandb(plan.config.logger):
             _report_to_agent(plan, folder, record)
         show_result(record, _near(folder.path), earlier)
         for other in found.others:
@@ -165,6 +173,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train one run in its folder and return its record."""
     config = plan.config
+    reset_peak_memory()
     if config.force:
         folder.checkpoint.unlink(missing_ok=True)
     resumed = folder.checkpoint if folder.checkpoint.exists() else None
@@ -209,9 +218,9 @@ def _train(
             resumed=resumed is not None,
         )
         tracked = describing.tracked(plan, record.values, sweep)
-        record.closing.append(folder.write)  # a tracker's server that fails at the end must not cost a finished run
+        tracking.begin(logger, tracked, record.values)
+        record.closing.append(folder.write)  # before a tracker ends: its server may take a while
         record.closing.append(lambda values: tracking.finish(logger, folder.path, tracked, values))
-        record.values |= tracking.begin(logger, tracked)
 
         callbacks = [plan.selector, recorder, *plan.callbacks]
         if cache:
@@ -313,9 +322,13 @@ def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -
 
 def _report_to_agent(plan: Plan, folder: RunFolder, record: dict[str, Any]) -> None:
     """Give W&B's sweep, whose agent asks for a finished run once more, what is known of it."""
-    about = {**record, "wandb_id": tracking.agent_run_id()}
-    logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, describing.labels(plan), about)
-    tracking.report_to_agent(logger, folder.path, describing.tracked(plan, record, None), record)
+    about = {**record, "wandb_id": agent_run_id()}
+    labels = describing.labels(plan)
+    try:
+        logger = tracking.make_logger(plan.config.logger, folder.path, folder.name, None, labels, about)
+        tracking.report_to_agent(logger, folder.path, describing.tracked(plan, record, None), record)
+    except UserError as error:  # the run is there all the same
+        console.print(f"W&B's sweep does not hear of it: {error}", markup=False)
 
 
 def _check_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor]:

@@ -1,20 +1,19 @@
-"""Weights & Biases: one W&B run per run, named and grouped, offline by itself, always finished with its exit code."""
+"""What a run's logger is, what it is told, and how it ends: W&B, or any of Lightning's; none of them costs the run."""
 
-import netrc
 import os
-import shlex
-import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from ptuning import loggers
-from ptuning.errors import ConfigError
+from ptuning.console import console
+from ptuning.errors import ConfigError, UserError, in_one_line
 from ptuning.model.delta import DESCRIPTION, WEIGHTS
+from ptuning.wandb_settings import agent_run_id, asked_mode
+from ptuning.wandb_tracker import WandbTracker
 
 _SUMMARY = (
     "score",
@@ -28,90 +27,6 @@ _SUMMARY = (
     "partial_evaluation",
     "partial_training",
 )
-
-
-class WandbTracker(WandbLogger):
-    """Lightning's ``WandbLogger`` with ptuning's names, which never prompts and never waits for a network.
-
-    Parameters
-    ----------
-    save_dir
-        The run folder; W&B's files go to ``wandb/`` in it.
-    mode
-        ``auto`` (online if there is a key and the server answers, else offline), ``online`` or ``offline``. The
-        environment's ``WANDB_MODE`` goes first.
-    name, group, tags, job_type, run_id
-        As W&B knows them; ``run_id`` lets a resumed run go on in its own W&B run.
-    """
-
-    def __init__(
-        self,
-        save_dir: str | Path,
-        project: str = "ptuning",
-        entity: str | None = None,
-        mode: str = "auto",
-        name: str | None = None,
-        group: str | None = None,
-        tags: Sequence[str] = (),
-        job_type: str = "train",
-        run_id: str | None = None,
-    ) -> None:
-        if mode not in ("auto", "online", "offline"):
-            raise ConfigError(f"logger.mode={mode} is not known. Allowed: auto, online, offline.")
-        import wandb
-
-        chosen = os.environ.get("WANDB_MODE", mode)
-        self.offline_reason = why_offline() if chosen == "auto" else None
-        offline = chosen == "offline" or self.offline_reason is not None
-        super().__init__(
-            save_dir=save_dir,
-            project=project,
-            entity=entity,
-            name=name,
-            group=group,
-            tags=list(tags),
-            job_type=job_type,
-            id=run_id,
-            offline=offline,
-            resume="allow" if run_id and not offline else None,
-            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
-        )
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where Lightning passes None
-
-    def finish(self, exit_code: int, summary: Mapping[str, Any], delta: Sequence[Path] = ()) -> str | None:
-        """Write the summary, attach the delta as an artifact and end the W&B run.
-
-        Returns
-        -------
-        str or None
-            The command that uploads an offline run later.
-        """
-        import wandb
-
-        run = self.experiment
-        run.summary.update(dict(summary))
-        if delta:
-            artifact = wandb.Artifact(f"delta-{run.id}", type="delta", metadata=dict(summary))
-            for file in delta:
-                artifact.add_file(str(file))
-            run.log_artifact(artifact)
-        folder = Path(run.dir).parent
-        offline = bool(run.settings._offline)
-        run.finish(exit_code=exit_code)
-        return f"wandb sync {_quoted(folder)}" if offline else None
-
-
-def why_offline() -> str | None:
-    """Return why W&B cannot be reached from here (no key, no network), or ``None`` if it can. Takes 2 s at most."""
-    url = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    host = url.hostname or "api.wandb.ai"
-    if not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _has_netrc(host)):
-        return "no W&B key (wandb login sets one)"
-    try:
-        with socket.create_connection((host, url.port or (80 if url.scheme == "http" else 443)), timeout=2):
-            return None
-    except OSError:
-        return f"{host} does not answer"
 
 
 def make_logger(
@@ -144,6 +59,8 @@ def make_logger(
     if kind is not None and issubclass(kind, WandbTracker):
         if group and agent_run_id():
             raise ConfigError("W&B's agent starts one run at a time: leave -m out of the sweep's command.")
+        if asked_mode(str(settings.get("mode", "auto"))) == "disabled":
+            return False
         settings["tags"] = [*labels.values(), *(settings.get("tags") or [])]
         return make(settings, {"save_dir": str(folder), "name": name, "group": group, "run_id": record["wandb_id"]})
     extra = loggers.arguments(kind or object, folder, name, group, labels, record, resumed)
@@ -152,7 +69,10 @@ def make_logger(
     elif own is not None:
         settings["tags"] = own
     with loggers.store_lock(settings):
-        return make(settings, extra)
+        made = make(settings, extra)
+    if not isinstance(made, Logger):
+        raise ConfigError(f"logger._target_={settings['_target_']} is no logger of Lightning's.")
+    return made
 
 
 def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
@@ -183,7 +103,9 @@ def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
 def logs_to_wandb(settings: Mapping[str, Any] | None) -> bool:
     """Return whether the ``logger`` group's settings mean W&B."""
     kind = _class(settings or {})
-    return kind is not None and issubclass(kind, WandbTracker)
+    if kind is None or not issubclass(kind, WandbTracker):
+        return False
+    return asked_mode(str((settings or {}).get("mode", "auto"))) != "disabled"
 
 
 def _class(settings: Mapping[str, Any]) -> type | None:
@@ -196,23 +118,55 @@ def _class(settings: Mapping[str, Any]) -> type | None:
         return None
 
 
-def begin(logger: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> None:
     """Start the logger's run now and give it the configuration.
 
-    Returns
-    -------
-    dict
-        What the record keeps, so that a resumed run goes on in the same place.
+    If it fails later, that costs a sentence, which the record keeps as ``logger_failed``; the run goes on.
+
+    Parameters
+    ----------
+    logger
+        What :func:`make_logger` made.
+    config
+        What the logger may know of the run.
+    record
+        The run's; it gets what a resumed run needs to go on in the same place.
+
+    Raises
+    ------
+    ConfigError
+        If the logger cannot begin.
     """
-    if isinstance(logger, WandbTracker):
+    if not logger:
+        return
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            own = logger.experiment.config
-            # What an agent chose is there already, under the words that were typed, and W&B holds on to it.
-            chosen = set(own.keys()) if agent_run_id() else set()
-            own.update({key: value for key, value in config.items() if key not in chosen}, allow_val_change=True)
-        return {}
-    return loggers.begin(logger, config) if logger else {}
+            if isinstance(logger, WandbTracker):
+                logger.begin(config)
+            else:
+                record |= loggers.begin(logger, config)
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(logger, WandbTracker):
+            logger.abandon()
+        raise ConfigError(
+            f"{loggers.name_of(logger)} cannot begin ({in_one_line(error)}). Mend that, or train without: logger=none."
+        ) from error
+
+    def tell(sentence: str) -> None:
+        record["logger_failed"] = sentence
+        console.print(sentence, style="yellow", markup=False)
+
+    loggers.outlive(logger, tell)
+    if isinstance(logger, WandbTracker) and logger.places:
+        place = next(iter(logger.places.values()))
+        console.print(
+            f"W&B's own folders cannot be written: what it keeps there goes to {place}. "
+            f"{' and '.join(logger.places)} can name other folders.",
+            markup=False,
+        )
 
 
 def identify(earlier: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -240,25 +194,23 @@ def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[st
     record
         The run's, with its status.
     """
+    if not logger:
+        return
     summary = {name: record[name] for name in _SUMMARY if name in record}
     summary |= {f"best/{name}": value for name, value in record.get("best", {}).items()}
     summary |= {f"seconds/{name}": value for name, value in record.get("seconds", {}).items()}
     if isinstance(logger, WandbTracker):
         code = {"finished": 0, "interrupted": 130}.get(record["status"], 1)
         delta = [folder / WEIGHTS, folder / DESCRIPTION] if code == 0 else []
-        if upload := logger.finish(code, summary, delta):
-            record |= {"wandb_offline": logger.offline_reason or "as asked", "wandb_sync": upload}
-    elif logger:
+        with loggers.outlived(logger):
+            logger.attach(summary, delta)
+        with loggers.outlived(logger):
+            if upload := logger.finish(code):
+                record |= {"wandb_offline": logger.offline_reason or "as asked", "wandb_sync": upload}
+    else:
         history = record.get("history") or [{"step": 0}]
-        loggers.finish(logger, config, summary, record["status"], history[-1]["step"])
-
-
-def agent_run_id() -> str | None:
-    """Return the id that W&B's agent gave to the run of this process, or ``None`` if no agent started it.
-
-    W&B takes it, and the sweep's project, whatever the logger's settings say.
-    """
-    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        with loggers.outlived(logger):
+            loggers.finish(logger, config, summary, record["status"], history[-1]["step"])
 
 
 def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
@@ -266,21 +218,8 @@ def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any
 
     Otherwise the sweep would hold an empty run, and a search would learn nothing from it.
     """
-    begin(logger, config)
+    begin(logger, config, record)
     for entry in record["history"]:
         metrics = {f"val/{name}": value for name, value in entry.items() if name not in ("epoch", "step", "train_loss")}
         logger.log_metrics({**metrics, "epoch": entry["epoch"]}, step=entry["step"] - 1)  # Lightning counts from 0
     finish(logger, folder, config, record)
-
-
-def _has_netrc(host: str) -> bool:
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(str(file)).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):  # no such file, or one that W&B could not read either
-        return False
-
-
-def _quoted(path: Path) -> str:
-    near = os.path.relpath(path)
-    return shlex.quote(near if not near.startswith("..") else str(path))

@@ -30,7 +30,7 @@ def load_quietly(run: str, backbone: str | None = None, data: Sequence[str] | No
 def mind_the_hub(run: str, backbone: str | None = None, data: Sequence[str] | None = None) -> None:
     """Look whether the Hub answers, if run, backbone or data would come from there; call it before heavy imports."""
     try:
-        described = json.loads((Path(run).expanduser() / "delta.json").read_text())
+        described = json.loads((Path(run).expanduser() / "delta.json").read_text("utf-8"))
         path, source = str(described["backbone"]["path"]), str(described["source"])
     except (OSError, ValueError, KeyError, TypeError):  # a Hub id, or a mistake that loading will tell
         path, source = run, ""

@@ -1,7 +1,6 @@
 """``ptuning predict``: labels and scores for new text."""
 
 import argparse
-import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -68,14 +67,13 @@ def _opened(name: str) -> Iterator[BufferedReader]:
 
 
 def _print(answers: Iterator[str]) -> None:
-    """Write to standard output until the reader has had enough (``| head``)."""
-    try:
-        for lines in answers:
-            sys.stdout.write(lines)
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes standard output once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write to standard output, as UTF-8 whatever the terminal's, until its reader has had enough (``| head``)."""
+    from ptuning.system.streams import lost_output
+
+    for lines in answers:
+        sys.stdout.buffer.write(lines.encode())
+        if lost_output():
+            return
 
 
 def _counted(answers: Iterator[str]) -> Generator[str, None, None]:

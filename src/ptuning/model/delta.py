@@ -69,7 +69,7 @@ def read_delta(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}.")
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         content = (folder / WEIGHTS).read_bytes()
     except FileNotFoundError as error:
         raise RunError(f"{folder} holds no finished run: it has no {Path(error.filename).name}.") from None

@@ -141,7 +141,7 @@ def _remembered(file: Path, size: int, *state: int) -> str:
     kept = cache_folder() / "digests" / name
     large = size > _LARGE
     with suppress(OSError, UnicodeDecodeError):
-        if large and len(known := kept.read_text()) == 64:
+        if large and len(known := kept.read_text("utf-8")) == 64:
             return known
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -135,7 +135,7 @@ def _unfit(status: str, source: str, folder: Path) -> str:
         return "trained on synthetic data, which has nothing to do with GLUE's test sets"
     if status != "finished":
         return "not finished"
-    if _is_scored_in_part(json.loads((folder / RECORD).read_text())):
+    if _is_scored_in_part(json.loads((folder / RECORD).read_text("utf-8"))):
         return "scored on a part of the dev set (trainer.limit_val_batches)"
     return ""
 

@@ -117,7 +117,7 @@ class Comparer:
 
     def _task(self, folder: str) -> Task:
         """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
-        return described_task(json.loads((self._runs_dir / folder / RECORD).read_text()))
+        return described_task(json.loads((self._runs_dir / folder / RECORD).read_text("utf-8")))
 
     def _read(self, folder: str) -> Mapping[str, Answers] | None:
         return read_answers(self._runs_dir / folder, self._task(folder))

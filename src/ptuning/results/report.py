@@ -103,7 +103,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
 def _remove_stale(out: Path, written: set[str]) -> None:
     """Remove what an earlier report left in ``out`` and this one does not have; nobody else's files."""
     list_file = out / ".report-files"
-    earlier = set(list_file.read_text().splitlines()) if list_file.exists() else set()
+    earlier = set(list_file.read_text("utf-8").splitlines()) if list_file.exists() else set()
     for name in earlier - written:
         (out / name).unlink(missing_ok=True)
     write_whole(list_file, "\n".join(sorted(written)).encode())

@@ -23,7 +23,7 @@ class Costs:
         count = 0
         for path in folder.rglob(RECORD):
             try:
-                record = json.loads(path.read_text())
+                record = json.loads(path.read_text("utf-8"))
                 if record["status"] == "finished":
                     self.add(record["recipe"], record["seconds"]["total"])
                     count += 1

@@ -37,7 +37,7 @@ class Outcome:
     seconds
         Wall time of this attempt.
     reason
-        One line on why it failed.
+        One line on why it failed, or on what went wrong beside a job that is done.
     error
         The exception, if it failed inside the worker.
     folder

@@ -120,5 +120,8 @@ def show_end(console: Console, jobs: Sequence[Job], outcomes: Mapping[int, Outco
             if outcomes[job.number].status == FAILED:
                 table.add_row(job.name, outcomes[job.number].reason)
         console.print(table)
+    noted = [outcome.reason for outcome in outcomes.values() if outcome.status == DONE and outcome.reason]
+    if noted:
+        console.print(f"{len(noted)} of them lost their logger. {noted[0]}", markup=False)
     if counts[INTERRUPTED]:
         console.print("Stopped; nothing is lost. The same command goes on where this one left off.")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ptuning.console import console
-from ptuning.errors import UserError
+from ptuning.errors import UserError, in_one_line
 from ptuning.sweeps.outcome import DONE, SKIPPED, Job, Outcome, Sweep
 
 REPORT = "report"
@@ -24,8 +24,6 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 
     if not tracking.logs_to_wandb(jobs[0].config["logger"]):
         return
-    import wandb
-
     folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
     from ptuning.model.reference import count_layernorms_of_one_block
     from ptuning.results import Count, read_results, write_report
@@ -44,8 +42,9 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
             cells=results.summary,
             report=page.parent,
         )
-    except (UserError, OSError, wandb.Error) as error:
-        console.print(f"The sweep's summary could not be logged to W&B: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the sweep is done
+        said = str(error) if isinstance(error, UserError) else in_one_line(error)
+        console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
         return
     if upload:
         console.print(
@@ -89,10 +88,11 @@ def _log_sweep(
     import wandb
 
     from ptuning import tracking
+    from ptuning.wandb_tracker import WandbTracker
 
     extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
-    logger: tracking.WandbTracker = tracking.make(settings, extra)
-    tracking.begin(logger, config)
+    logger: WandbTracker = tracking.make(settings, extra)
+    tracking.begin(logger, config, {})
     run = logger.experiment
     run.log(
         {
@@ -109,4 +109,5 @@ def _log_sweep(
     whole = cells[cells["part"] == ""]  # what saw a part of its data is nobody's best
     best = whole.sort_values("mean").groupby("task").last() if len(whole) else whole
     summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
-    return logger.finish(0, summary)
+    logger.attach(summary)
+    return logger.finish(0)

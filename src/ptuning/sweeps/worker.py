@@ -13,6 +13,7 @@ from ptuning.files import write_json
 from ptuning.imports import large_imports
 from ptuning.records import RECORD
 from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
+from ptuning.system.streams import renew_streams
 
 _warm: Any = None
 
@@ -32,6 +33,7 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
     from ptuning.stopping import stop
 
     stop.listen(patient=True)
+    renew_streams()
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -88,19 +90,20 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         )
     status = SKIPPED if done.earlier else DONE
     seconds = time.monotonic() - began
-    return Outcome(status, float(done.record["score"]), seconds, folder=str(done.folder.resolve()))
+    said = "" if done.earlier else str(done.record.get("logger_failed", ""))
+    return Outcome(status, float(done.record["score"]), seconds, said, folder=str(done.folder.resolve()))
 
 
 def _announce(file: Path, folder: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(str(folder.resolve()))
+    file.write_text(str(folder.resolve()), "utf-8")
 
 
 def note_failure(announcement: Path, reason: str) -> None:
     """Write a failure into the record of a job that could not do so itself: killed, hung, or its machine gone."""
     with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
-        record = Path(announcement.read_text()) / RECORD
-        values = json.loads(record.read_text())
+        record = Path(announcement.read_text("utf-8")) / RECORD
+        values = json.loads(record.read_text("utf-8"))
         # A job that is ended for its time may still have written a checkpoint and called itself interrupted.
         if values.get("status") in ("running", "interrupted"):
             write_json(record, {**values, "status": "failed", "reason": reason})

@@ -75,7 +75,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _check_finished(folder: Path) -> None:
     try:
-        status = json.loads((folder / RECORD).read_text()).get("status")
+        status = json.loads((folder / RECORD).read_text("utf-8")).get("status")
     except (FileNotFoundError, json.JSONDecodeError):
         return  # a delta that was taken out of its run folder, which is only written by an evaluation
     if status != "finished":

@@ -79,20 +79,17 @@ def call(name: str, *arguments: Any) -> None:
 def library() -> ctypes.CDLL | None:
     """Return the functions, from the cache or compiled in two seconds.
 
-    ``None`` where there is no compiler (``$CC``, cc, gcc or clang), where it or the processor cannot do it, and where
-    nothing can be written.
+    ``None`` where there is no compiler (``$CC``, cc, gcc or clang), and where it or the processor cannot do it.
     """
     names = (os.environ.get("CC", ""), "cc", "gcc", "clang")
     compiler = next((path for name in names if name and (path := shutil.which(name))), None)
     if compiler is None or os.environ.get(SWITCH) == "0" or os.name != "posix":
         return None
-    sources = [path.read_text() for path in sorted(_FOLDER.glob("*.[ch]"))]
+    sources = [path.read_text("utf-8") for path in sorted(_FOLDER.glob("*.[ch]"))]
     what = "\n".join((*sources, str(Path(compiler).resolve()), platform.platform(), _processor()))
     place = cache_folder() / "native" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.so"
     try:
-        if not place.exists():
-            _compile(compiler, place)
-        found = ctypes.CDLL(str(place))
+        found = ctypes.CDLL(str(place)) if place.exists() else _compile(compiler, place)
     except (OSError, subprocess.SubprocessError):
         return None
     for name, arguments in _FUNCTIONS.items():
@@ -100,21 +97,23 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, path: Path) -> ctypes.CDLL:
+    """Compile and load the functions, and keep them for later processes if the cache can be written."""
     sources = [str(source) for source in sorted(_FOLDER.glob("*.c"))]
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         for tuned in (("-march=native",), ("-mcpu=native",), ()):  # what compilers for ARM know it by, or not at all
             command = [compiler, *_ARGUMENTS, *tuned, "-o", str(made), *sources, "-lm"]
             if subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).returncode == 0:
-                write_whole(path, made.read_bytes())
-                return
+                with suppress(OSError):  # a read-only or full cache: the next process compiles again
+                    write_whole(path, made.read_bytes())
+                return ctypes.CDLL(str(made))
     raise subprocess.SubprocessError(f"{compiler} cannot compile {_FOLDER}")
 
 
 def _processor() -> str:
     """Return what the processor is and can do, as nodes that share a home folder may differ."""
     with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     return platform.processor()
