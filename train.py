@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from ptuning.entry import explain_errors, run_job, show_manual
+from ptuning.cli.entry import explain_errors, run_job, show_manual
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

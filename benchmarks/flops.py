@@ -14,10 +14,10 @@ s tokens (padding not counted), hidden size h and feed-forward size f:
     pooler                    2 h²              head                2 h · outputs
 
 Of the last block everything counts for one token per row, the one that the head reads. Keys and values of the others
-are not needed (:mod:`ptuning.model.absorbed`): scores and weighted sum are 2 · 2 s a h there, with a heads, and what
-the projections are absorbed into costs one token's key and value. Scores and weighted sum have two moving factors each,
-so their backward pass costs twice their forward pass. Dropout, LayerNorms, embeddings, the optimiser and what is
-computed again do not count.
+are not needed (:mod:`ptuning.acceleration.absorbed`): scores and weighted sum are 2 · 2 s a h there, with a heads,
+and what the projections are absorbed into costs one token's key and value. Scores and weighted sum have two moving
+factors each, so their backward pass costs twice their forward pass. Dropout, LayerNorms, embeddings, the optimiser
+and what is computed again do not count.
 """
 
 import time

@@ -10,15 +10,16 @@ from unittest.mock import patch
 
 import torch
 
-from ptuning.console import quiet
+from ptuning.backbones.load import load_model, load_tokenizer
+from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import LocalSource
-from ptuning.model.backbone import load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.source import find_backbone
-from ptuning.selection import known_architecture, select
-from ptuning.tasks import get_task
+from ptuning.display.console import quiet
+from ptuning.selection.architectures import known_architecture
+from ptuning.selection.select import select
+from ptuning.tasks.glue import get_task
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 
 BATCHES, ROUNDS = 4, 3
 CUTS = {
@@ -53,8 +54,8 @@ def main() -> None:
             for name, (tokens, side_by_side) in CUTS.items():
                 known = known_architecture if side_by_side else lambda model: None
                 with (
-                    patch("ptuning.model.pieces._TOKENS", tokens),
-                    patch("ptuning.model.classifier.known_architecture", known),
+                    patch("ptuning.acceleration.micro_batches._TOKENS", tokens),
+                    patch("ptuning.training.module.known_architecture", known),
                 ):
                     began = time.perf_counter()
                     for batch in batches:

@@ -12,15 +12,15 @@ from unittest.mock import patch
 
 import torch
 
-from ptuning.console import quiet
+from ptuning.backbones.load import load_model, load_tokenizer
+from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import LocalSource
-from ptuning.model.backbone import load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.source import find_backbone
-from ptuning.selection import select
-from ptuning.tasks import get_task
+from ptuning.display.console import quiet
+from ptuning.selection.select import select
+from ptuning.tasks.glue import get_task
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 
 BATCHES, ROUNDS = 2, 3
 DROPOUT, ATTENTION, TOKENS = "use_lane_dropout", "use_batched_attention", "skip_unread_tokens"
@@ -61,14 +61,14 @@ def main() -> None:
         select(model, "layernorm", chosen.layers)
         with ExitStack() as stack:
             for function in kept:
-                stack.enter_context(patch(f"ptuning.model.classifier.{function}", lambda model: None))
+                stack.enter_context(patch(f"ptuning.training.module.{function}", lambda model: None))
             classifiers[name] = GlueClassifier(model, task, Optimisation(lr=1e-3, head_lr=1e-3))
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in KEPT}
     for number in range(ROUNDS + 1):
         for name, classifier in classifiers.items():
             with ExitStack() as stack:
                 if not KEPT[name][2]:
-                    stack.enter_context(patch("ptuning.model.native.library", lambda: None))
+                    stack.enter_context(patch("ptuning.acceleration.native.library", lambda: None))
                 began = time.process_time(), time.perf_counter()
                 for batch in batches:
                     classifier.loss(classifier(batch), batch["labels"]).backward()

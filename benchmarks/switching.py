@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 import ptuning
-from ptuning.console import quiet
-from ptuning.model.backbone import backbone_hash, load_model
-from ptuning.model.delta import apply_delta, describe_backbone, save_delta
-from ptuning.model.source import find_backbone
-from ptuning.selection import choose_parameters
-from ptuning.tasks import get_task
+from ptuning.backbones.load import backbone_hash, load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.deltas.loading import apply_delta, describe_backbone, save_delta
+from ptuning.display.console import quiet
+from ptuning.selection.select import choose_parameters
+from ptuning.tasks.glue import get_task
 
 NAMES = ("rte", "mrpc")
 BASE = {"vocab_size": 30522}  # the other sizes are BERT's own defaults, those of BERT-base

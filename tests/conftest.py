@@ -21,11 +21,11 @@ os.environ |= {"PTUNING_PRECISION": "32-true", "OMP_NUM_THREADS": "1"}
 import pytest
 from hydra import compose, initialize_config_dir
 
-import ptuning.run
-from ptuning.config import config_folder
+import ptuning.training.run
+from ptuning.acceleration import dropout, native
+from ptuning.config.rules import config_folder
 from ptuning.errors import Interrupted
-from ptuning.model import dropout, native
-from ptuning.model.classifier import GlueClassifier
+from ptuning.training.module import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -62,7 +62,7 @@ def run_in(runs_dir: Path, *overrides: str) -> Run:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("config", [*overrides, f"runs_dir={runs_dir}"])
     before = {path: path.stat().st_mtime_ns for path in runs_dir.rglob("record.json")}
-    ptuning.run.run(cfg)
+    ptuning.training.run.run(cfg)
     after = list(runs_dir.rglob("record.json"))
     touched = [path for path in after if before.get(path) != path.stat().st_mtime_ns]
     path = touched[0] if touched else after[0]

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ptuning.model import dropout
-from ptuning.model.absorbed import Projections, absorb_projections, absorbed_projections, attend_to_states
-from ptuning.model.attention import NAME
-from ptuning.model.backbone import load_model
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.dropout import masks_from
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.shortcuts import in_evaluation
-from ptuning.model.source import find_backbone
-from ptuning.tasks import TASKS
+from ptuning.acceleration import dropout
+from ptuning.acceleration.absorbed import Projections, absorb_projections, absorbed_projections, attend_to_states
+from ptuning.acceleration.attention import NAME
+from ptuning.acceleration.dropout import masks_from
+from ptuning.acceleration.shortcuts import in_evaluation
+from ptuning.backbones.load import load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from test_architectures import SIZES
 
 RTE = TASKS["rte"]

@@ -12,8 +12,8 @@ import pytest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from conftest import TINY, Train
-from ptuning.config import compose, config_folder
-from ptuning.entry import explain
+from ptuning.cli.entry import explain
+from ptuning.config.rules import compose, config_folder
 from ptuning.errors import ConfigError
 from test_tracking import read_back
 
@@ -54,7 +54,7 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
         assert words[:3] == ["/usr/bin/env", sys.executable, "train.py"]
         assert "-m" not in words
         config = compose(words[3:])
-        assert config.logger["_target_"] == "ptuning.tracking.WandbTracker"
+        assert config.logger["_target_"] == "ptuning.tracking.run_logger.WandbTracker"
         assert list(config.module.parts) == [chosen["module"]]
         assert config.task.name == chosen["task"]
         assert config.optim.lr == chosen.get("optim.lr")
@@ -117,7 +117,7 @@ def test_an_agents_run_belongs_to_its_sweep_and_so_does_one_that_had_finished(
 
 
 def test_a_multirun_has_no_place_below_an_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ptuning import tracking
+    from ptuning.tracking import run_logger as tracking
 
     monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
     monkeypatch.setenv("WANDB_RUN_ID", "first1")

@@ -13,12 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Con
 
 import ptuning
 from conftest import run_in
-from ptuning import cli
-from ptuning.config import compose
-from ptuning.data.vocabulary import synthetic_tokenizer
-from ptuning.entry import explain
-from ptuning.errors import BackboneError, ConfigError, Interrupted, SelectionError
-from ptuning.model.backbone import (
+from ptuning.backbones.load import (
     backbone_hash,
     input_names,
     load_config,
@@ -27,14 +22,20 @@ from ptuning.model.backbone import (
     load_tokenizer,
     usable_positions,
 )
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.delta import read_delta
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.source import BackboneSource, find_backbone
-from ptuning.plan import make_plan
-from ptuning.selection import ARCHITECTURES, GROUPS, architecture_of, count_modules, list_modules, select
-from ptuning.tasks import TASKS, Task
-from ptuning.warm import Warm
+from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
+from ptuning.cli import main as cli
+from ptuning.cli.entry import explain
+from ptuning.config.rules import compose
+from ptuning.deltas.loading import read_delta
+from ptuning.errors import BackboneError, ConfigError, Interrupted, SelectionError
+from ptuning.selection.architectures import ARCHITECTURES, GROUPS, architecture_of
+from ptuning.selection.select import count_modules, list_modules, select
+from ptuning.tasks.glue import TASKS, Task
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
+from ptuning.training.plan import make_plan
+from ptuning.training.session import Warm
 
 RTE, MNLI = TASKS["rte"], TASKS["mnli"]
 SIZES = {

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel
 
+from ptuning.backbones import source
+from ptuning.backbones.load import backbone_hash, load_config, load_model, load_skeleton, load_tokenizer
+from ptuning.backbones.source import BackboneSource, find_backbone
 from ptuning.errors import BackboneError
-from ptuning.model import source
-from ptuning.model.backbone import backbone_hash, load_config, load_model, load_skeleton, load_tokenizer
-from ptuning.model.source import BackboneSource, find_backbone
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
 
 VALUES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 RTE, MNLI, STSB = TASKS["rte"], TASKS["mnli"], TASKS["stsb"]

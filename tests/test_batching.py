@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptuning.data.batching import LengthGroupedBatches, SortedBatches
+from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
 
 Lengths = list[int]
 

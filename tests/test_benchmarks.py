@@ -12,10 +12,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from ptuning.data.vocabulary import synthetic_tokenizer
-from ptuning.model import native
-from ptuning.model.attention import use_batched_attention
-from ptuning.model.first_token import skip_unread_tokens
+from ptuning.acceleration import native
+from ptuning.acceleration.attention import use_batched_attention
+from ptuning.acceleration.cls_only import skip_unread_tokens
+from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS, EPOCHS = {"train": 40, "dev": 20}, 2

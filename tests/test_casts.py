@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-import ptuning.model.classifier
+import ptuning.training.module
 from conftest import Train
-from ptuning.model.casts import FrozenCasts
-from ptuning.model.source import find_backbone
-from ptuning.selection import ARCHITECTURES, select
-from ptuning.tasks import TASKS
-from ptuning.warm import Warm
+from ptuning.acceleration.frozen_casts import FrozenCasts
+from ptuning.backbones.source import find_backbone
+from ptuning.selection.architectures import ARCHITECTURES
+from ptuning.selection.select import select
+from ptuning.tasks.glue import TASKS
+from ptuning.training.session import Warm
 from test_architectures import tiny
 from test_frozen import batch
 
@@ -61,10 +62,10 @@ def test_a_run_in_bf16_ends_with_the_same_weights_as_without_the_casts(
             super().__init__(model, low)
             made.append(self)
 
-    monkeypatch.setattr(ptuning.model.classifier, "FrozenCasts", Watched)
+    monkeypatch.setattr(ptuning.training.module, "FrozenCasts", Watched)
     cast = train("module=layernorm", "trainer.precision=bf16-mixed")
     assert len(made) == 1
-    monkeypatch.setattr(ptuning.model.classifier, "FrozenCasts", lambda model, low: None)
+    monkeypatch.setattr(ptuning.training.module, "FrozenCasts", lambda model, low: None)
     plain = train("module=layernorm", "trainer.precision=bf16-mixed", "force=true")
     assert plain.path == cast.path
     assert plain.record["history"] == cast.record["history"]

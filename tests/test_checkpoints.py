@@ -15,13 +15,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import ptuning
 from conftest import Train, TypeIt, run_in
-from ptuning import cli
-from ptuning.data.vocabulary import FAIRSEQ
+from ptuning.backbones.load import load_config, load_model, load_skeleton, load_tokenizer
+from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.synthetic_tokenizer import FAIRSEQ
+from ptuning.cli import main as cli
 from ptuning.errors import BackboneError
-from ptuning.model.backbone import load_config, load_model, load_skeleton, load_tokenizer
-from ptuning.model.source import BackboneSource, find_backbone
-from ptuning.selection import ARCHITECTURES, split_head
-from ptuning.tasks import TASKS
+from ptuning.selection.architectures import ARCHITECTURES
+from ptuning.selection.select import split_head
+from ptuning.tasks.glue import TASKS
 
 RTE, MNLI = TASKS["rte"], TASKS["mnli"]
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

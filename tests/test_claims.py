@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from conftest import TINY, run_in
-from ptuning.cli import main
-from ptuning.model.classifier import Predictions
-from ptuning.recording import write_predictions
+from ptuning.cli.main import main
 from ptuning.results import Count, collect, read_results, summarise, write_report
 from ptuning.results.claims import Claim, check_claims, claims_markdown
 from ptuning.results.comparisons import Comparer, against_full
-from ptuning.results.order import MODULES_OF_BLOCK
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS, holm, paired_t
+from ptuning.selection.names import MODULES_OF_BLOCK
+from ptuning.training.callbacks import write_predictions
+from ptuning.training.module import Predictions
 from test_results import NOW, record, seeds
 
 BLOCK = MODULES_OF_BLOCK[:-1]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ptuning import cli
-from ptuning.config import compose
-from ptuning.entry import explain_errors
-from ptuning.selection import BERT, CROSS_CUTTING, GROUPS
+from ptuning.cli import main as cli
+from ptuning.cli.entry import explain_errors
+from ptuning.config.rules import compose
+from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 TINY = ("backbone=tiny", "data=synthetic", "logger=none")

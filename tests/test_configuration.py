@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ptuning.config import check_batches, compose, config_folder
-from ptuning.entry import explain
+from ptuning.cli.entry import explain
+from ptuning.config.rules import check_batches, compose, config_folder
+from ptuning.config.schema import Config, TrainerConfig
 from ptuning.errors import ConfigError, UserError
-from ptuning.plan import Plan, make_plan
-from ptuning.records import RunFolder, find_run
-from ptuning.schema import Config, TrainerConfig
-from ptuning.selection import BERT, CROSS_CUTTING, GROUPS
-from ptuning.selection.architectures import module_names
-from ptuning.tasks import OWN, TASKS
+from ptuning.runs.folder import RunFolder, find_run
+from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS, module_names
+from ptuning.tasks.glue import OWN, TASKS
+from ptuning.training.plan import Plan, make_plan
 
 CONF = config_folder()
 MODULES = {*module_names(), "custom"}

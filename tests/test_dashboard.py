@@ -13,7 +13,7 @@ import pytest
 import wandb
 
 from conftest import Train
-from ptuning.cli import main
+from ptuning.cli.main import main
 from ptuning.results.summary import COLUMNS
 from test_tracking import read_back
 
@@ -168,7 +168,7 @@ def test_without_a_key_or_a_network_one_sentence_says_what_to_do(
 
 def test_without_the_package_its_extra_is_named(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['wandb_workspaces'] = None; from ptuning.cli import main; "
+        "import sys; sys.modules['wandb_workspaces'] = None; from ptuning.cli.main import main; "
         f"main(['dashboard', '--out', {str(tmp_path / 'x.json')!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

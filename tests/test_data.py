@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import HubSource, LocalSource, SyntheticSource
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
-from ptuning.data.tokens import tokenise
-from ptuning.data.vocabulary import synthetic_tokenizer
+from ptuning.data.tokenize import tokenise
 from ptuning.errors import DataError
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
 
 GLUE = Path(__file__).parents[2] / "shared" / "glue"
 

@@ -25,16 +25,18 @@ from omegaconf import OmegaConf
 
 import ptuning
 from conftest import TINY, run_in
-from ptuning import cli
-from ptuning.config import check, compose
+from ptuning.backbones.load import load_model, load_skeleton, load_tokenizer
+from ptuning.backbones.source import find_backbone
+from ptuning.cli import main as cli
+from ptuning.config.rules import check, compose
+from ptuning.deltas.export import export
+from ptuning.deltas.loading import load_run
 from ptuning.errors import ConfigError
-from ptuning.model.backbone import load_model, load_skeleton, load_tokenizer
-from ptuning.model.delta import load_run
-from ptuning.model.source import find_backbone
-from ptuning.plan import choose_precision
-from ptuning.selection import parse_layers, parse_subset, select
-from ptuning.sharing.export import export
-from ptuning.tasks import TASKS
+from ptuning.selection.layers import parse_layers
+from ptuning.selection.select import select
+from ptuning.selection.subset import parse_subset
+from ptuning.tasks.glue import TASKS
+from ptuning.training.plan import choose_precision
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
@@ -204,7 +206,7 @@ def test_every_command_of_a_page_is_one_that_works(page: str, monkeypatch: pytes
     backbones = importlib.import_module("hydra_plugins.ptuning_backbones")
     monkeypatch.setattr(backbones, "_on_hub", lambda name: name == "roberta-base")
     for name in cli.COMMANDS:
-        monkeypatch.setattr(f"ptuning.commands.{name}.run", lambda chosen: None)
+        monkeypatch.setattr(f"ptuning.cli.commands.{name}.run", lambda chosen: None)
     for program, *words in dict.fromkeys(map(tuple, commands(PAGES[page].read_text()))):
         if program == "ptuning" and len(words) == 1:
             assert words[0] in cli.COMMANDS

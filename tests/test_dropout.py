@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from conftest import TINY, Train
-from ptuning.config import compose
+from ptuning.acceleration import dropout
+from ptuning.acceleration.attention import batched_attention
+from ptuning.acceleration.dropout import LaneDropout, draw_mask, drop
+from ptuning.backbones.load import input_names, load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.config.rules import compose
 from ptuning.errors import BackboneError, ConfigError
-from ptuning.model import dropout
-from ptuning.model.attention import batched_attention
-from ptuning.model.backbone import input_names, load_model
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.dropout import LaneDropout, draw_mask, drop
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.source import find_backbone
-from ptuning.plan import make_plan
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
+from ptuning.training.plan import make_plan
 from test_architectures import SIZES, VARIANTS, tiny
 
 RTE = TASKS["rte"]

@@ -9,9 +9,9 @@ from pyarrow import parquet
 
 import ptuning
 from conftest import ROOT, run_in
-from ptuning.model.delta import load_run, read_delta
-from ptuning.predicting.predictor import Predictor
-from ptuning.predicting.scored import scored_source
+from ptuning.deltas.loading import load_run, read_delta
+from ptuning.inference.predictor import Predictor
+from ptuning.inference.scored import scored_source
 from ptuning.results import read_results
 
 WRITTEN = ROOT / "tests" / "fixtures" / "written_by_0.1.0"

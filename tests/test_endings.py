@@ -18,15 +18,15 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, TINY, TypeIt
-from ptuning.config import config_folder
+from ptuning.backbones.source import find_backbone
+from ptuning.config.rules import config_folder
 from ptuning.errors import ConfigError
-from ptuning.model.source import find_backbone
-from ptuning.records import find_run
-from ptuning.run import execute
+from ptuning.runs.folder import find_run
 from ptuning.system.memory import peak_memory_mb, reset_peak_memory
 from ptuning.system.os_errors import explain_os_error
-from ptuning.tasks import get_task
-from ptuning.warm import Warm, as_it_was
+from ptuning.tasks.glue import get_task
+from ptuning.training.run import execute
+from ptuning.training.session import Warm, as_it_was
 
 
 def shell(folder: Path, command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ptuning.model.classifier
-from ptuning.model.backbone import load_model
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.source import find_backbone
-from ptuning.selection import ARCHITECTURES, architecture_of
-from ptuning.tasks import TASKS
+import ptuning.training.module
+from ptuning.backbones.load import load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.selection.architectures import ARCHITECTURES, architecture_of
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from test_architectures import SIZES, VARIANTS
 from test_dropout import rows
 
@@ -53,7 +53,7 @@ def test_logits_and_gradients_are_those_of_all_tokens(variant: str, monkeypatch:
     seen.clear()
     model.eval()(**rows(model))
     assert set(seen) == {9}
-    monkeypatch.setattr(ptuning.model.classifier, "skip_unread_tokens", lambda model: None)
+    monkeypatch.setattr(ptuning.training.module, "skip_unread_tokens", lambda model: None)
     expected = answers(made(variant))
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Train
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.optimisation import Optimisation
-from ptuning.selection import ARCHITECTURES, architecture_of, select
-from ptuning.tasks import TASKS
+from ptuning.selection.architectures import ARCHITECTURES, architecture_of
+from ptuning.selection.select import select
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from test_architectures import tiny
 
 RTE = TASKS["rte"]

@@ -8,12 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import TINY, Run, TypeIt, run_in
-from ptuning.grids import block_modules
-from ptuning.numbers import format_seconds
-from ptuning.selection import ARCHITECTURES
-from ptuning.sweeps.costs import Costs
+from ptuning.backbones.resolvers import block_modules
+from ptuning.display.format import format_seconds
+from ptuning.selection.architectures import ARCHITECTURES
+from ptuning.sweeps.durations import Costs
+from ptuning.sweeps.job import Job
 from ptuning.sweeps.launch import order
-from ptuning.sweeps.outcome import Job
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_grid_over_modules_follows_the_backbone(
     def load(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("ptuning.model.backbone.load_model", load)
+    monkeypatch.setattr("ptuning.backbones.load.load_model", load)
     backbone = OmegaConf.create({"path": "random:x", "revision": None, "config": {"model_type": family}})
     expected = BERTS
     for ours, theirs in differs.items():

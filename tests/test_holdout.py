@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from conftest import TINY, Train, run_in, stopped_at
+from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.data.vocabulary import synthetic_tokenizer
+from ptuning.deltas.loading import read_delta
 from ptuning.errors import ConfigError, DataError
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.delta import read_delta
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
 
 HELD = "data.select_on=holdout"
 

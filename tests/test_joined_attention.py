@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import needs_compiler
-from ptuning.model.dropout import masks_from
-from ptuning.model.joined_attention import attend
+from ptuning.acceleration.dropout import masks_from
+from ptuning.acceleration.varlen_attention import attend
 from test_dropout import within
 
 TENTH = 6554 / 65536

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptuning.errors import SelectionError
-from ptuning.selection import format_layers, parse_layers
+from ptuning.selection.layers import format_layers, parse_layers
 
 
 @st.composite

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from conftest import Run, Train
 from ptuning.errors import ConfigError
-from ptuning.model.classifier import GlueClassifier
+from ptuning.training.module import GlueClassifier
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
@@ -108,7 +108,7 @@ def test_mlflow_holds_names_tags_parameters_metrics_and_how_a_run_ended(
 
 def test_a_resumed_run_goes_on_in_its_mlflow_run(client: Any, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from ptuning.errors import Interrupted
-    from ptuning.stopping import stop
+    from ptuning.system.signals import stop
 
     step = GlueClassifier.training_step
 

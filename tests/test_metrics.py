@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from ptuning.metrics import evaluate, score
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
+from ptuning.tasks.metrics import evaluate, score
 
 TWO, THREE, SCORES = TASKS["cola"], TASKS["ax"], TASKS["stsb"]
 MRPC, MNLI = TASKS["mrpc"], TASKS["mnli"]

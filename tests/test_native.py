@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import needs_compiler
-from ptuning.model import native
+from ptuning.acceleration import native
 
 
 @needs_compiler

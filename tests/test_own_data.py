@@ -24,23 +24,23 @@ from sklearn import metrics as sk
 
 import ptuning
 from conftest import Run, TypeIt, run_in
-from ptuning import cli
-from ptuning.config import compose
+from ptuning.cli import main as cli
+from ptuning.cli.entry import explain_errors
+from ptuning.config.rules import compose
+from ptuning.config.schema import DataConfig
 from ptuning.data.columns import read_columns
-from ptuning.data.options import OWN_KEYS, own_data
-from ptuning.data.own import OwnSource, hold_out, own_source
+from ptuning.data.custom import OwnSource, hold_out, own_source
+from ptuning.data.custom_options import OWN_KEYS, own_data
 from ptuning.data.table import Table
-from ptuning.data.tokens import tokenise
-from ptuning.entry import explain_errors
+from ptuning.data.tokenize import tokenise
 from ptuning.errors import DataError, Interrupted, UserError
-from ptuning.metrics import METRICS, evaluate
-from ptuning.model.classifier import GlueClassifier
-from ptuning.plan import make_plan
-from ptuning.records import find_run
 from ptuning.results import collect
-from ptuning.run import locate
-from ptuning.schema import DataConfig
-from ptuning.tasks import TASKS, Task
+from ptuning.runs.folder import find_run
+from ptuning.tasks.glue import TASKS, Task
+from ptuning.tasks.metrics import METRICS, evaluate
+from ptuning.training.module import GlueClassifier
+from ptuning.training.plan import make_plan
+from ptuning.training.run import locate
 
 ROOT = Path(__file__).parents[1]
 GLUE = ROOT.parent / "shared/glue"
@@ -408,7 +408,7 @@ def test_a_stopped_run_on_own_data_goes_on_to_the_same_end(here: Path, monkeypat
     step = GlueClassifier.training_step
 
     def stop(self: GlueClassifier, batch: Any, batch_idx: int) -> Any:
-        from ptuning.stopping import stop
+        from ptuning.system.signals import stop
 
         stop.asked = self.current_epoch == 1
         return step(self, batch, batch_idx)
@@ -548,7 +548,7 @@ def locate_in(here: Path, *overrides: str) -> None:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    from ptuning.config import config_folder
+    from ptuning.config.rules import config_folder
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = hydra_compose("config", ["backbone=tiny", *overrides])

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ptuning.acceleration.micro_batches import even_pieces, loss_in_pieces, tokens_of_a_piece
+from ptuning.backbones.load import load_model, load_tokenizer
+from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.model.backbone import load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.pieces import even_pieces, loss_in_pieces, tokens_of_a_piece
-from ptuning.model.source import find_backbone
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from test_architectures import SIZES, VARIANTS
 
 
@@ -37,7 +37,7 @@ def test_a_batch_in_pieces_has_the_loss_and_gradients_of_the_whole(monkeypatch: 
     batch = data.split("train")[list(range(30))]
     found = []
     for tokens, threads in ((100, 1), (100, 2), (100, 3), (70, 8), (1, 2), (10_000, 2)):
-        monkeypatch.setattr("ptuning.model.pieces._TOKENS", tokens)
+        monkeypatch.setattr("ptuning.acceleration.micro_batches._TOKENS", tokens)
         torch.set_num_threads(threads)
         module = GlueClassifier(load_model(backbone, task, seed=1), task, Optimisation(lr=1e-3, head_lr=1e-3))
         for part in module.modules():

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from conftest import Train
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.delta import read_delta
+from ptuning.deltas.loading import read_delta
+from ptuning.training.module import GlueClassifier
 
 STEPS, WARMUP = 12, 0.25
 NO_DROPOUT = ("+backbone.config.hidden_dropout_prob=0.0", "+backbone.config.attention_probs_dropout_prob=0.0")

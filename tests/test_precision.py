@@ -10,23 +10,23 @@ from pyarrow import parquet
 from transformers import AutoModelForSequenceClassification
 
 import ptuning
-import ptuning.precision
-import ptuning.run
+import ptuning.acceleration.precision
+import ptuning.training.run
 from conftest import Run, Train, TypeIt, run_in, stopped_at
-from ptuning.config import compose
+from ptuning.acceleration.precision import PINNED, choose_precision
+from ptuning.config.rules import compose
 from ptuning.data.sources import SyntheticSource
 from ptuning.data.table import Table
-from ptuning.data.tokens import tokenise
+from ptuning.data.tokenize import tokenise
+from ptuning.deltas.export import export
+from ptuning.deltas.loading import load_run, read_delta
 from ptuning.errors import ConfigError
-from ptuning.model.delta import load_run, read_delta
-from ptuning.plan import make_plan
-from ptuning.precision import PINNED, choose_precision
-from ptuning.predicting.evaluation import evaluate
-from ptuning.predicting.predictor import Predictor
-from ptuning.predicting.stream import predict_rows
-from ptuning.records import find_run
-from ptuning.selection import ARCHITECTURES
-from ptuning.sharing.export import export
+from ptuning.inference.evaluation import evaluate
+from ptuning.inference.predictor import Predictor
+from ptuning.inference.stream import predict_rows
+from ptuning.runs.folder import find_run
+from ptuning.selection.architectures import ARCHITECTURES
+from ptuning.training.plan import make_plan
 from test_architectures import QUICK, TINY, typed
 
 DOORS = [

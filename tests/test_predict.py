@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import TINY, Run, run_in
-from ptuning import cli
+from ptuning.cli import main as cli
 from ptuning.data.sources import SyntheticSource
-from ptuning.model.delta import load_run
-from ptuning.predicting.predictor import Predictor
-from ptuning.predicting.reading import read_texts
-from ptuning.predicting.stream import predict_rows
-from ptuning.tasks import TASKS, Task
+from ptuning.deltas.loading import load_run
+from ptuning.inference.predictor import Predictor
+from ptuning.inference.reading import read_texts
+from ptuning.inference.stream import predict_rows
+from ptuning.tasks.glue import TASKS, Task
 
 SIZES = {"train": 48, "validation": 40, "test": 24}
 
@@ -211,7 +211,7 @@ def test_rows_are_read_as_answers_are_taken(runs: dict[str, Run]) -> None:
 def start(run: Run, **options: object) -> subprocess.Popen[bytes]:
     """Start a prediction that answers each line at once."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ptuning.cli", "predict", str(run.path), "--chunk", "1"],
+        [sys.executable, "-m", "ptuning.cli.main", "predict", str(run.path), "--chunk", "1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "HYDRA_FULL_ERROR": "0", "OMP_NUM_THREADS": "1", "TERM": "xterm"},  # no bar on a dumb one
@@ -288,7 +288,7 @@ def test_labels_of_another_task_are_matched_by_name(runs: dict[str, Run], tmp_pa
         lines = [f"{row}\t{number_of[label]}" for row, label in zip(rows, predicted, strict=True)]
         text = "index\tsentence1\tsentence2\tlabel\n" + "".join(f"{line}\n" for line in lines)
         (tmp_path / task / "dev.tsv").write_text(text)
-    from ptuning.predicting.evaluation import evaluate
+    from ptuning.inference.evaluation import evaluate
 
     predictor = Predictor(load_run(runs["rte"].path))
     for task in ("rte", "wnli"):

@@ -16,21 +16,22 @@ from torch import Tensor, nn
 
 import ptuning
 from conftest import TINY, Train, run_in
-from ptuning.config import compose
+from ptuning.acceleration.activation_cache import PrefixCache
+from ptuning.acceleration.activation_store import DTYPES, HiddenStates, StateStore, Wanted
+from ptuning.acceleration.frozen_prefix import FrozenPrefix
+from ptuning.backbones.load import backbone_hash, input_names
+from ptuning.config.rules import compose
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
+from ptuning.deltas.loading import read_delta
 from ptuning.errors import ConfigError, Interrupted, RunError
-from ptuning.model.backbone import backbone_hash, input_names
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.delta import read_delta
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.prefix import FrozenPrefix
-from ptuning.model.prefix_cache import PrefixCache
-from ptuning.model.states import DTYPES, HiddenStates, StateStore, Wanted
-from ptuning.plan import make_plan
-from ptuning.selection import ARCHITECTURES, architecture_of, count_frozen_blocks, count_layers, list_modules, select
-from ptuning.stopping import stop
-from ptuning.tasks import TASKS
+from ptuning.selection.architectures import ARCHITECTURES, architecture_of
+from ptuning.selection.select import count_frozen_blocks, count_layers, list_modules, select
+from ptuning.system.signals import stop
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
+from ptuning.training.plan import make_plan
 from test_architectures import VARIANTS, tiny
 
 RTE = TASKS["rte"]
@@ -302,7 +303,7 @@ def served(
     folder: Path, depth: int = 2, dtype: str = "fp32", texts: int = 0, max_length: int = 40, **limits: int
 ) -> tuple[PrefixCache, GlueDataModule]:
     """The tiny BERT's prefix over a small task; every call is a process of its own, as far as memory goes."""
-    from ptuning.data.vocabulary import synthetic_tokenizer
+    from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 
     model = tiny("bert")
     source = SyntheticSource(RTE, {"train": 40, "validation": 16, "test": 8}, seed=texts)
@@ -334,7 +335,7 @@ def test_the_same_text_is_computed_once_and_other_text_length_depth_dtype_or_wei
 
 
 def test_a_changed_tokenizer_never_meets_old_states(tmp_path: Path) -> None:
-    from ptuning.data.vocabulary import synthetic_tokenizer
+    from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 
     cache, _ = served(tmp_path)
     vocabulary = synthetic_tokenizer().get_vocab()

@@ -23,19 +23,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import TINY, Run, TypeIt, run_in
-from ptuning import cli
+from ptuning.cli import main as cli
+from ptuning.config.schema import DataConfig
 from ptuning.data.columns import Columns, read_columns
+from ptuning.data.custom import own_source
+from ptuning.data.custom_options import own_data
 from ptuning.data.labels import label_names
-from ptuning.data.options import own_data
-from ptuning.data.own import own_source
 from ptuning.data.sources import LocalSource
+from ptuning.deltas.loading import load_run
 from ptuning.errors import UserError
-from ptuning.model.delta import load_run
-from ptuning.predicting.evaluation import evaluate
-from ptuning.predicting.predictor import Predictor
-from ptuning.predicting.reading import read_texts
-from ptuning.schema import DataConfig
-from ptuning.tasks import TASKS, Task
+from ptuning.inference.evaluation import evaluate
+from ptuning.inference.predictor import Predictor
+from ptuning.inference.reading import read_texts
+from ptuning.tasks.glue import TASKS, Task
 
 OWN = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))
 SINGLE = replace(OWN, text=("text",))
@@ -270,7 +270,7 @@ import sys; from pathlib import Path
 from ptuning.data.columns import read_columns
 from ptuning.data.sources import LocalSource
 from ptuning.errors import DataError
-from ptuning.tasks import TASKS
+from ptuning.tasks.glue import TASKS
 rte = LocalSource(TASKS["rte"], Path("."))
 files = [Path(name) for name in ("train.csv", "train.parquet", "dir/train.tsv")]
 for read in (*(lambda file=file: read_columns(file) for file in files), rte.identity):

@@ -10,7 +10,7 @@ import torch
 
 from conftest import TINY, Train, TypeIt
 from ptuning.errors import ConfigError
-from ptuning.refusals import explain_refusals
+from ptuning.training.refusals import explain_refusals
 
 SMALL = ("module=frozen", "data.sizes.train=32", "trainer.max_epochs=1")
 EARLY = "_target_: lightning.pytorch.callbacks.EarlyStopping, monitor"

@@ -15,11 +15,11 @@ import pytest
 
 from conftest import TINY, Train, run_in
 from ptuning import UserError
-from ptuning.cli import main
+from ptuning.cli.main import main
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report, write_table
 from ptuning.results.figures import spread
 from ptuning.results.report import one_line
-from ptuning.results.typeset import hide_folders
+from ptuning.results.text_table import hide_folders
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 

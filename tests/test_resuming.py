@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from conftest import TINY, Run, run_in, stopped_at
-from ptuning.model.delta import read_delta
-from ptuning.timings import Timings
+from ptuning.deltas.loading import read_delta
+from ptuning.training.timings import Timings
 
 SMALL = (*TINY, "module=frozen", "data.sizes.train=64")
 ALWAYS = "checkpoint_seconds=0"

@@ -14,15 +14,16 @@ import torch
 
 import ptuning
 from conftest import TINY, Run, Train, needs_minilm, run_in, stopped_at
+from ptuning.backbones.load import load_model
+from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
+from ptuning.deltas.loading import read_delta
 from ptuning.errors import ConfigError, RunError
-from ptuning.model.backbone import load_model
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.delta import read_delta
-from ptuning.model.source import find_backbone
-from ptuning.selection import BERT, CROSS_CUTTING, GROUPS, select
-from ptuning.tasks import TASKS
+from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
+from ptuning.selection.select import select
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
 TRAINED = [name for name, task in TASKS.items() if task.trains]

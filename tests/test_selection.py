@@ -22,18 +22,11 @@ from transformers import (
 
 import ptuning
 from ptuning import ModuleSelectionCallback, SelectionCallback
-from ptuning.config import compose
+from ptuning.config.rules import compose
 from ptuning.errors import ConfigError, SelectionError
-from ptuning.plan import make_plan
-from ptuning.selection import (
-    CROSS_CUTTING,
-    GROUPS,
-    architecture_of,
-    choose_parameters,
-    count_modules,
-    describe,
-    select,
-)
+from ptuning.selection.architectures import CROSS_CUTTING, GROUPS, architecture_of
+from ptuning.selection.select import choose_parameters, count_modules, describe, select
+from ptuning.training.plan import make_plan
 
 with torch.device("meta"):
     BERT_BASE = BertForSequenceClassification(BertConfig())

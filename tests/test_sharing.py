@@ -19,15 +19,15 @@ from huggingface_hub import ModelCard
 
 import ptuning
 from conftest import TINY, Run, run_in
-from ptuning import cli
+from ptuning.backbones.load import backbone_hash, input_names, load_model, load_tokenizer
+from ptuning.backbones.source import find_backbone
+from ptuning.cli import main as cli
+from ptuning.deltas.card_data import public_base
+from ptuning.deltas.export import export
+from ptuning.deltas.loading import describe_backbone, load_run, read_delta, save_delta
 from ptuning.errors import BackboneError, RunError
-from ptuning.model.backbone import backbone_hash, input_names, load_model, load_tokenizer
-from ptuning.model.delta import describe_backbone, load_run, read_delta, save_delta
-from ptuning.model.source import find_backbone
-from ptuning.selection import select
-from ptuning.sharing.export import export
-from ptuning.sharing.facts import public_base
-from ptuning.tasks import TASKS
+from ptuning.selection.select import select
+from ptuning.tasks.glue import TASKS
 
 ROOT = Path(__file__).parents[1]
 SIZES = {

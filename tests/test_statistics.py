@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ptuning import metrics
-from ptuning.model.classifier import Predictions
-from ptuning.recording import write_predictions
-from ptuning.results.resampling import Answers, draw, paired_bootstrap, read_answers, score
+from ptuning.results.bootstrap import Answers, draw, paired_bootstrap, read_answers, score
 from ptuning.results.statistics import (
     BETTER,
     BOOTSTRAP,
@@ -28,7 +25,10 @@ from ptuning.results.statistics import (
     paired_t,
     t_interval,
 )
-from ptuning.tasks import TASKS, Task
+from ptuning.tasks import metrics
+from ptuning.tasks.glue import TASKS, Task
+from ptuning.training.callbacks import write_predictions
+from ptuning.training.module import Predictions
 
 TRAINED = [name for name, task in TASKS.items() if task.trains]
 OURS = [0.71, 0.69, 0.73, 0.70, 0.72]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from conftest import Run, run_in
-from ptuning import cli
-from ptuning.model.classifier import Predictions
-from ptuning.recording import write_predictions
-from ptuning.tasks import TASKS
+from ptuning.cli import main as cli
+from ptuning.tasks.glue import TASKS
+from ptuning.training.callbacks import write_predictions
+from ptuning.training.module import Predictions
 
 GLUE = Path(__file__).parents[2] / "shared" / "glue"
 needs_glue = pytest.mark.skipif(not GLUE.is_dir(), reason=f"no GLUE files in {GLUE}")
@@ -216,8 +216,8 @@ def test_a_run_of_every_task_fills_all_eleven_files(
 
 
 def test_scores_of_stsb_are_cut_to_its_range(everything: tuple[Path, Path]) -> None:
-    from ptuning.predicting.entries import RULES as FILES
-    from ptuning.predicting.submission import format_predictions
+    from ptuning.inference.glue_entries import RULES as FILES
+    from ptuning.inference.glue_submission import format_predictions
 
     (rule,) = (rule for rule in FILES if rule.task == "stsb")
     logits = torch.tensor([[-3.0], [0.00049], [2.71828], [4.9996], [99.0]])

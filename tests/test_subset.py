@@ -17,26 +17,27 @@ from torch import Tensor, nn
 
 import ptuning
 from conftest import TINY, Run, Train, run_in, stopped_at
-from ptuning.config import compose, config_folder
+from ptuning.backbones.load import load_model, load_tokenizer
+from ptuning.backbones.source import find_backbone
+from ptuning.cli.entry import explain
+from ptuning.config.rules import compose, config_folder
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.entry import explain
+from ptuning.deltas.loading import read_delta
 from ptuning.errors import SelectionError, UserError
-from ptuning.model.backbone import load_model, load_tokenizer
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.delta import read_delta
-from ptuning.model.fisher import EXAMPLES, fisher_information, sample_rows
-from ptuning.model.partial import MovingParts
-from ptuning.model.source import find_backbone
-from ptuning.plan import Plan, make_plan
-from ptuning.records import RunFolder, find_run
 from ptuning.results import collect, summarise
 from ptuning.results.tables import as_text, module_tables
-from ptuning.results.typeset import to_markdown
-from ptuning.run import execute
-from ptuning.selection import Subset, choose_weights, outliers, parse_subset, select
-from ptuning.tasks import TASKS
-from ptuning.warm import Warm
+from ptuning.results.text_table import to_markdown
+from ptuning.runs.folder import RunFolder, find_run
+from ptuning.selection.select import select
+from ptuning.selection.subset import Subset, choose_weights, outliers, parse_subset
+from ptuning.tasks.glue import TASKS
+from ptuning.training.fisher import EXAMPLES, fisher_information, sample_rows
+from ptuning.training.module import GlueClassifier
+from ptuning.training.plan import Plan, make_plan
+from ptuning.training.run import execute
+from ptuning.training.session import Warm
+from ptuning.training.sparse_parameters import MovingParts
 
 # What the words mean
 
@@ -409,7 +410,7 @@ def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weigh
     with stopped_at(step):
         run_in(tmp_path / "stopped", *command)
     with monkeypatch.context() as patch:
-        patch.setattr("ptuning.moving.fisher_information", None)  # not asked again
+        patch.setattr("ptuning.training.trainable.fisher_information", None)  # not asked again
         resumed = run_in(tmp_path / "stopped", *command)
     expected, found = read_delta(whole.path)[0], read_delta(resumed.path)[0]
     assert expected.keys() == found.keys()

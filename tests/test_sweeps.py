@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 
 from conftest import TINY, TypeIt, run_in
+from ptuning.deltas.loading import read_delta
 from ptuning.errors import ConfigError
-from ptuning.model.delta import read_delta
 from ptuning.sweeps.launch import make_slots, visible_gpus
 from ptuning.sweeps.pool import Slot
 

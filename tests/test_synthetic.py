@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from ptuning.data.synthetic import SIZES, generate, vocabulary
 from ptuning.data.table import Table
 from ptuning.errors import DataError
-from ptuning.tasks import TASKS, Task
+from ptuning.tasks.glue import TASKS, Task
 
 ALL = sorted(TASKS)
 CLASSIFIED = [name for name, task in TASKS.items() if task.trains and not task.is_regression]
@@ -101,7 +101,7 @@ def test_default_sizes_name_the_three_kinds_of_split() -> None:
 
 def test_rows_are_the_same_in_every_process() -> None:
     program = (
-        "import hashlib; from ptuning.tasks import TASKS; from ptuning.data.synthetic import generate\n"
+        "import hashlib; from ptuning.tasks.glue import TASKS; from ptuning.data.synthetic import generate\n"
         "tables = [generate(t, s, 50, 7) for t in TASKS.values() for s in (*t.validation, *t.test)]\n"
         "print(hashlib.sha256(repr(tables).encode()).hexdigest())"
     )

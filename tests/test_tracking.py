@@ -11,10 +11,11 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from conftest import TINY, Train, TypeIt
-from ptuning import tracking, wandb_settings
-from ptuning.config import compose
+from ptuning.config.rules import compose
 from ptuning.errors import ConfigError
-from ptuning.model.classifier import GlueClassifier
+from ptuning.tracking import run_logger as tracking
+from ptuning.tracking import wandb_settings
+from ptuning.training.module import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
 

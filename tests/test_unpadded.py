@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ptuning.model.backbone import input_names, load_model
-from ptuning.model.classifier import GlueClassifier
-from ptuning.model.optimisation import Optimisation
-from ptuning.model.prefix import FrozenPrefix
-from ptuning.model.source import find_backbone
-from ptuning.model.unpadded import find_tokens, is_joined, join, part
-from ptuning.selection import ARCHITECTURES, architecture_of
-from ptuning.tasks import TASKS
+from ptuning.acceleration.frozen_prefix import FrozenPrefix
+from ptuning.acceleration.packing import find_tokens, is_joined, join, part
+from ptuning.backbones.load import input_names, load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.selection.architectures import ARCHITECTURES, architecture_of
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from test_architectures import SIZES
 
 RTE = TASKS["rte"]
@@ -132,7 +132,7 @@ def test_blocks_above_a_cached_prefix_skip_it_too() -> None:
 
 @pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 def test_attention_of_ones_own_is_given_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ptuning.model.classifier.use_batched_attention", lambda model: False)
+    monkeypatch.setattr("ptuning.training.module.use_batched_attention", lambda model: False)
     model, _, inputs = made("bert")
     met = tokens_met(model)
     model(**inputs)

@@ -12,14 +12,15 @@ from scipy import stats
 
 import ptuning
 from conftest import TINY, Run, run_in
-from ptuning.cli import main
-from ptuning.model.backbone import load_model
-from ptuning.model.reference import count_layernorms_of_one_block
-from ptuning.model.source import find_backbone
-from ptuning.selection import ARCHITECTURES, count_modules
-from ptuning.tasks import TASKS
+from ptuning.backbones.load import load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.cli.main import main
+from ptuning.selection.architectures import ARCHITECTURES
+from ptuning.selection.select import count_modules
+from ptuning.tasks.glue import TASKS
 from ptuning.weights import describe_moves, describe_weights
 from ptuning.weights.groups import far_out
+from ptuning.weights.reference import count_layernorms_of_one_block
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 

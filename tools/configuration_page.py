@@ -10,8 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ptuning.config import config_folder
-from ptuning.schema import Config
+from ptuning.config.rules import config_folder
+from ptuning.config.schema import Config
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
@@ -29,7 +29,7 @@ grid, `seed=1,2,3`. A key or choice that does not exist ends the command with a 
 
 Defaults are those of `python train.py` with nothing typed. A choice replaces them by what its table says it sets.
 """
-_SCHEMA = griffe.load("ptuning.schema", search_paths=[ROOT / "src"])
+_SCHEMA = griffe.load("ptuning.config.schema", search_paths=[ROOT / "src"])
 
 
 def main() -> None:

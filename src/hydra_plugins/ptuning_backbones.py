@@ -13,7 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from ptuning.unlisted import UnlistedSource
+from ptuning.config.unlisted import UnlistedSource
 
 _GROUP = "backbone/"
 _SCHEME = "backbone"
@@ -61,7 +61,7 @@ def _on_hub(name: str) -> bool:
     Only the oldest models have such names (``roberta-base``), and a misspelt choice looks the same; so this one is
     asked for, quickly, while a name with an owner is taken as it is.
     """
-    from ptuning.hub import use_cache_if_unreachable
+    from ptuning.system.hub import use_cache_if_unreachable
 
     use_cache_if_unreachable(name)
     from huggingface_hub import constants, file_exists

@@ -24,7 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ptuning.errors import BusyError, ConfigError, Interrupted, Pruned, SweepError
-from ptuning.files import write_whole
+from ptuning.system.files import write_whole
 
 _STOPPED = "stopped"
 """Marks trials that were cut off and count for nothing: their values are tried again."""
@@ -99,7 +99,7 @@ class OptunaSweeper(Sweeper):
             self._search(journal, fixed, space)
 
     def _search(self, journal: Path, fixed: Sequence[str], space: dict[str, Any]) -> None:
-        from ptuning.console import console
+        from ptuning.display.console import console
 
         study = self._study(journal)
         places = getattr(self.launcher, "slots", lambda: 1)
@@ -151,7 +151,7 @@ class OptunaSweeper(Sweeper):
         import optuna
         from hydra.utils import instantiate
 
-        from ptuning.sweeps.search import open_storage
+        from ptuning.training.pruning import open_storage
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -177,7 +177,7 @@ class OptunaSweeper(Sweeper):
         """Run a batch of trials and tell the study what became of them."""
         from optuna.trial import TrialState
 
-        from ptuning.sweeps.search import name_trial
+        from ptuning.training.pruning import name_trial
 
         batch = [
             [

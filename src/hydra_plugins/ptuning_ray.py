@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ptuning.errors import ConfigError
 from ptuning.sweeps.engine import EngineLauncher, Errand, LostError, run_errand
-from ptuning.sweeps.outcome import INTERRUPTED, Outcome
+from ptuning.sweeps.job import INTERRUPTED, Outcome
 
 
 class RayLauncher(EngineLauncher):

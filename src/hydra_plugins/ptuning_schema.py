@@ -8,7 +8,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from ptuning.unlisted import UnlistedSource
+from ptuning.config.unlisted import UnlistedSource
 
 NAME = "schema"
 
@@ -31,7 +31,7 @@ class SchemaSource(UnlistedSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the schema."""
-        from ptuning.schema import Config
+        from ptuning.config.schema import Config
 
         return self.result(OmegaConf.structured(Config))
 

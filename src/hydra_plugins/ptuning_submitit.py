@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from ptuning.errors import ConfigError
 from ptuning.sweeps.engine import EngineLauncher, Errand, LostError, run_errand
-from ptuning.sweeps.outcome import FAILED, INTERRUPTED, Outcome
+from ptuning.sweeps.job import FAILED, INTERRUPTED, Outcome
 
 _ARRAY = 1000
 """Jobs per Slurm array: Slurm's own limit (MaxArraySize) is 1,001 unless set otherwise."""
@@ -26,7 +26,7 @@ class Requeued:
         import submitit
         from submitit.core.utils import UncompletedJobError
 
-        from ptuning.stopping import stop
+        from ptuning.system.signals import stop
 
         number = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
         signalled = False

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ptuning.sweeps.job import Job, Outcome, Sweep
 from ptuning.sweeps.launcher import SweepLauncher
-from ptuning.sweeps.outcome import Job, Outcome, Sweep
 
 
 class WorkersLauncher(SweepLauncher):

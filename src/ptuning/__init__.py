@@ -6,15 +6,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GlueClassifier": "ptuning.model.classifier",
+    "GlueClassifier": "ptuning.training.module",
     "GlueDataModule": "ptuning.data.datamodule",
-    "ModuleSelectionCallback": "ptuning.selection",
-    "Selection": "ptuning.selection",
-    "SelectionCallback": "ptuning.selection",
-    "Stack": "ptuning.sharing.stack",
+    "ModuleSelectionCallback": "ptuning.selection.callback",
+    "Selection": "ptuning.selection.select",
+    "SelectionCallback": "ptuning.selection.callback",
+    "Stack": "ptuning.deltas.stack",
     "UserError": "ptuning.errors",
-    "load": "ptuning.model.delta",
-    "select": "ptuning.selection",
+    "load": "ptuning.deltas.loading",
+    "select": "ptuning.selection.select",
 }
 
 __all__ = [

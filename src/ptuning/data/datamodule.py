@@ -7,11 +7,11 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ptuning.data.batching import LengthGroupedBatches, SortedBatches
+from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
 from ptuning.data.sources import Source
-from ptuning.data.tokens import Batch, TokenTable, tokenise
+from ptuning.data.tokenize import Batch, TokenTable, tokenise
 from ptuning.errors import DataError
-from ptuning.files import cache_folder
+from ptuning.system.files import cache_folder
 
 HOLDOUT = "holdout"
 """The split of ``select_on=holdout``: a tenth of train, for choosing the best evaluation."""

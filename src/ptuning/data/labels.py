@@ -9,7 +9,7 @@ from typing import Any
 from ptuning.data.columns import Columns, check_text, several_values
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
-from ptuning.tasks import Task
+from ptuning.tasks.glue import Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")

@@ -14,7 +14,7 @@ from ptuning.data.readers import Dialect, first_line, open_file, read_file
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
-from ptuning.tasks import TASKS, Task
+from ptuning.tasks.glue import TASKS, Task
 
 GLUE = "nyu-mll/glue"
 """The dataset of the Hub that ``data=hub`` reads."""

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
-from ptuning.tasks import Task
+from ptuning.tasks.glue import Task
 
 SIZES: Mapping[str, int] = MappingProxyType({"train": 2000, "validation": 500, "test": 500})
 """Default number of rows per kind of split."""
@@ -263,7 +263,7 @@ def generate(task: Task, split: str, size: int, seed: int) -> Table:
     Parameters
     ----------
     task
-        Any of :data:`ptuning.tasks.TASKS`.
+        Any of :data:`ptuning.tasks.glue.TASKS`.
     split
         ``"train"``, or a key of ``task.validation`` or ``task.test``. Each has a random stream of its own.
     size

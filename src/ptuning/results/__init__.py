@@ -1,8 +1,8 @@
 """From the folders that runs left to tables, figures and a report: reads records and predictions, knows no torch."""
 
+from ptuning.results.analysis import Results, read_results
 from ptuning.results.claims import Count
 from ptuning.results.collect import Collected, LeftOut, collect
-from ptuning.results.reading import Results, read_results
 from ptuning.results.report import write_report
 from ptuning.results.summary import mark_shown, summarise, write_table
 

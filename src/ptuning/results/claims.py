@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ptuning.results.claim_rules import FAILS, HOLDS, Finding, every_module, fewest, magnitudes, one_layer, per_place
 from ptuning.results.collect import CELL
 from ptuning.results.comparisons import Comparer
-from ptuning.results.judgements import FAILS, HOLDS, Finding, every_module, fewest, magnitudes, one_layer, per_place
-from ptuning.results.order import MODULES_OF_BLOCK
 from ptuning.results.statistics import NOT_ENOUGH
-from ptuning.results.typeset import DAGGER, TextTable, markdown_rows
+from ptuning.results.text_table import DAGGER, TextTable, markdown_rows
+from ptuning.selection.names import MODULES_OF_BLOCK
 
 _PAPERS_PERCENT = "0.003"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ptuning.errors import RunError
-from ptuning.records import RECORD
+from ptuning.runs.folder import RECORD
 from ptuning.runs.limits import part_of_data
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")

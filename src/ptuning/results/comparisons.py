@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from ptuning.records import RECORD
+from ptuning.results.bootstrap import Answers, can_resample, paired_bootstrap, read_answers
 from ptuning.results.collect import CELL
-from ptuning.results.resampling import Answers, can_resample, paired_bootstrap, read_answers
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
 from ptuning.results.summary import IDENTITY, recipe_keys, scores_by_recipe, short_setting
-from ptuning.tasks import Task, described_task
+from ptuning.runs.folder import RECORD
+from ptuning.tasks.glue import Task, described_task
 
 COLUMNS = (
     *CELL,

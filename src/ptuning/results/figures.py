@@ -15,9 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from ptuning.results.order import module_key
 from ptuning.results.tables import column_names
-from ptuning.results.typeset import MARK, MISSING
+from ptuning.results.text_table import MARK, MISSING
+from ptuning.selection.names import module_key
 
 _INK, _FAINT = "#1b1b1f", "#8c8c94"
 """Text and axes; inline in a page the ink becomes the page's own text colour, so that dark pages stay readable."""

@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 import ptuning
 from ptuning.errors import RunError
-from ptuning.files import write_whole
+from ptuning.results.analysis import Results
 from ptuning.results.claims import claims_markdown
 from ptuning.results.collect import LeftOut
 from ptuning.results.figures import Picture
-from ptuning.results.order import module_key, task_key
-from ptuning.results.reading import Results
 from ptuning.results.summary import write_table
 from ptuning.results.tables import ModuleTable, as_text, describe_choice
-from ptuning.results.typeset import MARK, TextTable, hide_folders, to_latex, to_markdown
+from ptuning.results.text_table import MARK, TextTable, hide_folders, to_latex, to_markdown
+from ptuning.selection.names import module_key, task_key
+from ptuning.system.files import write_whole
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200

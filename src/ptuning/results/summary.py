@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from ptuning.files import check_place, write_whole
 from ptuning.results.collect import CELL, SETTING
-from ptuning.results.order import layers_key, module_key, subset_key, task_key
 from ptuning.results.statistics import t_interval
+from ptuning.selection.names import layers_key, module_key, subset_key, task_key
+from ptuning.system.files import check_place, write_whole
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from ptuning.numbers import format_p, format_percent, format_points
-from ptuning.results.order import layers_key, module_key, subset_key, task_key
-from ptuning.results.resampling import RESAMPLES
+from ptuning.display.format import format_p, format_percent, format_points
+from ptuning.results.bootstrap import RESAMPLES
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
-from ptuning.results.typeset import DAGGER, MARK, MISSING, TextTable, hide_folders, number_notes, to_markdown
+from ptuning.results.text_table import DAGGER, MARK, MISSING, TextTable, hide_folders, number_notes, to_markdown
+from ptuning.selection.names import layers_key, module_key, subset_key, task_key
 
 
 @dataclass(frozen=True)

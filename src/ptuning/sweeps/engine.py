@@ -19,8 +19,8 @@ from types import FrameType
 from typing import Any
 
 from ptuning.errors import ConfigError
+from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
 from ptuning.sweeps.launcher import SweepLauncher
-from ptuning.sweeps.outcome import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
 from ptuning.sweeps.worker import note_failure
 
 _SHARED = (
@@ -78,9 +78,9 @@ def run_errand(errand: Errand) -> Outcome:
             FAILED,
             reason=f"{errand.directory} is not on {socket.gethostname()}: start in a folder that all nodes share",
         )
-    from ptuning.hub import use_cache_if_unreachable
-    from ptuning.stopping import stop
     from ptuning.sweeps.worker import perform
+    from ptuning.system.hub import use_cache_if_unreachable
+    from ptuning.system.signals import stop
 
     stop.listen(patient=True)
     data = errand.config["data"]
@@ -126,9 +126,9 @@ class EngineLauncher(SweepLauncher):
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
             raise ConfigError(missing_extra(f"hydra/launcher={self.extra}", self.extra, missing))
-        from ptuning.console import console
+        from ptuning.display.console import console
         from ptuning.sweeps.launch import order
-        from ptuning.sweeps.screen import Screen
+        from ptuning.sweeps.progress import Screen
 
         left = order([job for job in jobs if job.number not in outlook.settled], outlook.seconds)
         with self.connected():

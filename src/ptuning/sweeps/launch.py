@@ -6,12 +6,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ptuning.console import console
+from ptuning.display.console import console
 from ptuning.errors import ConfigError
-from ptuning.sweeps.outcome import Job, Outcome, Sweep
+from ptuning.sweeps.grid_status import Outlook
+from ptuning.sweeps.job import Job, Outcome, Sweep
 from ptuning.sweeps.pool import Pool, Slot, Workers
-from ptuning.sweeps.screen import Screen
-from ptuning.sweeps.survey import Outlook
+from ptuning.sweeps.progress import Screen
 
 
 def run_jobs(

@@ -18,10 +18,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ptuning.data.options import own_name
+from ptuning.data.custom_options import own_name
 from ptuning.errors import Interrupted, SweepError
-from ptuning.sweeps.outcome import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
-from ptuning.tasks import OWN
+from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
+from ptuning.tasks.glue import OWN
 
 
 class SweepLauncher(Launcher):
@@ -46,7 +46,7 @@ class SweepLauncher(Launcher):
         sweep
             What the jobs share.
         outlook
-            What is known of them (:class:`ptuning.sweeps.survey.Outlook`).
+            What is known of them (:class:`ptuning.sweeps.grid_status.Outlook`).
         """
 
     def getting_ready(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
@@ -67,9 +67,9 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one batch of jobs and return what became of each, in the order given."""
-        from ptuning.console import console
-        from ptuning.sweeps.screen import show_end
-        from ptuning.sweeps.survey import ask_for_hub, show_grid, survey
+        from ptuning.display.console import console
+        from ptuning.sweeps.grid_status import ask_for_hub, show_grid, survey
+        from ptuning.sweeps.progress import show_end
 
         began = time.monotonic()
         jobs, returns = self._compose(job_overrides, initial_job_idx)
@@ -127,7 +127,7 @@ class SweepLauncher(Launcher):
 
     def _summarise(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep) -> None:
         """Leave a summary run in W&B, if the jobs were logged there and any of them ran."""
-        from ptuning.sweeps.summary import log_summary
+        from ptuning.sweeps.wandb_summary import log_summary
 
         if any(outcome.status == DONE for outcome in outcomes.values()):
             log_summary(jobs, outcomes, sweep, self.scratch)

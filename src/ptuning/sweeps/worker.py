@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ptuning.files import write_json
-from ptuning.imports import large_imports
-from ptuning.records import RECORD
-from ptuning.sweeps.outcome import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
+from ptuning.runs.folder import RECORD
+from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
+from ptuning.system.files import write_json
+from ptuning.system.imports import large_imports
 from ptuning.system.streams import renew_streams
 
 _warm: Any = None
@@ -30,7 +30,7 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
     parent
         Process id of the sweep; the worker ends when that process is gone.
     """
-    from ptuning.stopping import stop
+    from ptuning.system.signals import stop
 
     stop.listen(patient=True)
     renew_streams()
@@ -43,8 +43,8 @@ def prepare(device: str | None, threads: int, parent: int) -> None:
 def warm_up() -> None:
     """Import what every job needs, while the sweep still looks at its grid."""
     with large_imports():
-        import ptuning.run
-        import ptuning.warm  # noqa: F401
+        import ptuning.training.run
+        import ptuning.training.session  # noqa: F401
 
 
 def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
@@ -60,13 +60,13 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
     """
     global _warm
-    from ptuning.config import restore
-    from ptuning.console import console
-    from ptuning.entry import explain
+    from ptuning.cli.entry import explain
+    from ptuning.config.rules import restore
+    from ptuning.display.console import console
     from ptuning.errors import BusyError, Interrupted, Pruned
-    from ptuning.run import execute
-    from ptuning.stopping import stop
-    from ptuning.warm import Warm
+    from ptuning.system.signals import stop
+    from ptuning.training.run import execute
+    from ptuning.training.session import Warm
 
     began = time.monotonic()  # a worker's first job imports for all of them
     console.quiet = True

@@ -7,8 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from torch import nn
 
-from ptuning.files import write_whole
 from ptuning.results.figures import COLOURS, STYLE, new_axes, on_white
+from ptuning.system.files import write_whole
 from ptuning.weights.groups import ALL, KINDS, group_weights
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")

@@ -12,8 +12,10 @@ from rich.table import Table
 from torch import nn
 
 from ptuning.errors import SelectionError
-from ptuning.results.order import module_key
-from ptuning.selection import architecture_of, outliers, split_head
+from ptuning.selection.architectures import architecture_of
+from ptuning.selection.names import module_key
+from ptuning.selection.select import split_head
+from ptuning.selection.subset import outliers
 
 KINDS = ("weight", "bias", "LayerNorm weight", "LayerNorm bias")
 ALL = "all"

@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from ptuning.backbones.load import load_model
+from ptuning.backbones.source import find_backbone
+from ptuning.deltas.loading import load, read_delta
+from ptuning.display.format import format_percent
 from ptuning.errors import RunError
-from ptuning.files import check_place
-from ptuning.model.backbone import load_model
-from ptuning.model.delta import load, read_delta
-from ptuning.model.source import find_backbone
-from ptuning.numbers import format_percent
-from ptuning.records import RECORD
 from ptuning.results.summary import TABLE_SUFFIXES, write_table
-from ptuning.tasks import get_task
+from ptuning.runs.folder import RECORD
+from ptuning.system.files import check_place
+from ptuning.tasks.glue import get_task
 from ptuning.weights.groups import Group, far_out, group_weights, rows_of, table_of
 
 
@@ -86,7 +86,7 @@ def _check_finished(folder: Path) -> None:
 
 def show_moves(run: Path, csv: Path | None) -> None:
     """Print the table of a run, and write it where that was asked for."""
-    from ptuning.console import quiet, show_table
+    from ptuning.display.console import quiet, show_table
 
     if csv:
         check_place(csv, "table", TABLE_SUFFIXES)

@@ -11,9 +11,9 @@ import pandas as pd
 from rich.table import Table
 from torch import nn
 
-from ptuning.files import check_place
-from ptuning.numbers import format_percent
+from ptuning.display.format import format_percent
 from ptuning.results.summary import TABLE_SUFFIXES, write_table
+from ptuning.system.files import check_place
 from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, table_of
 
 _QUANTILE = 0.999
@@ -56,8 +56,8 @@ def _describe(group: Group) -> dict[str, float]:
 
 def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None) -> None:
     """Print the table of a backbone, and write it and the figure where that was asked for."""
-    from ptuning.config import compose
-    from ptuning.hub import use_cache_if_unreachable
+    from ptuning.config.rules import compose
+    from ptuning.system.hub import use_cache_if_unreachable
     from ptuning.weights.figure import FIGURE_SUFFIXES, draw_magnitudes
 
     if csv:
@@ -67,10 +67,10 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
     backbone = compose(overrides).backbone
     use_cache_if_unreachable(backbone.path)
 
-    from ptuning.console import quiet, show_table
-    from ptuning.model.backbone import load_model
-    from ptuning.model.source import find_backbone
-    from ptuning.tasks import get_task
+    from ptuning.backbones.load import load_model
+    from ptuning.backbones.source import find_backbone
+    from ptuning.display.console import quiet, show_table
+    from ptuning.tasks.glue import get_task
 
     quiet()
     source = find_backbone(backbone.path, backbone.revision, backbone.config)

@@ -1,0 +1,232 @@
+"""Hidden states of whole splits, without padding: in memory up to a budget, and in files that processes share."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from ptuning.errors import Interrupted, RunError
+from ptuning.system.signals import stop
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""What hidden states may be kept in, by the names of the configuration."""
+
+Pieces = Iterator[tuple[int, Tensor]]
+"""Tensors [tokens, hidden], each with the number of the token that it begins at."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Hidden states that a run asks for.
+
+    Attributes
+    ----------
+    key
+        What they depend on, as a digest: the same key stands for the same states.
+    shape
+        (tokens, hidden).
+    dtype
+        What they are kept in.
+    compute
+        Yields them, in any order, where nobody has them yet.
+    """
+
+    key: str
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    compute: Callable[[], Pieces]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """The hidden states of a split: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``, [tokens, hidden].
+
+    Indexing with rows gives [rows, longest, hidden] in fp32, padded with zeros.
+    """
+
+    values: Tensor
+    offsets: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        steps = torch.arange(int(lengths.max()))
+        mask = steps < lengths[:, None]
+        padded = torch.zeros(*mask.shape, self.values.shape[1])
+        padded[mask] = self.values[(starts[:, None] + steps)[mask]].float()
+        return padded
+
+
+class StateStore:
+    """Hands out hidden states that this process holds, or a file has; what nobody has is computed and kept.
+
+    A file is written by one process, whole, while others that want the same wait for it. Where files cannot be written,
+    memory alone has to do.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie. They may be deleted at any time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: dict[str, Tensor] = {}
+
+    def take(
+        self, wanted: Sequence[Wanted], memory: int, disk: int, tell: Callable[[str], None] = lambda _: None
+    ) -> list[Tensor]:
+        """Return the states that a run wants, [tokens, hidden] each.
+
+        Parameters
+        ----------
+        wanted
+            What the run wants, in the order in which memory is given.
+        memory
+            Bytes that this process may hold; what is beyond is mapped from its file.
+        disk
+            Bytes that the folder may hold; the files that were not used for longest go first.
+        tell
+            Called with a sentence where files cannot be written and memory has to do.
+
+        Raises
+        ------
+        RunError
+            If the states fit neither in memory nor on disk.
+        Interrupted
+            If the process is asked to stop.
+        """
+        room, in_memory = memory, set()
+        for one in wanted:
+            if one.size <= room:
+                in_memory.add(one.key)
+                room -= one.size
+        keys = {one.key for one in wanted}
+        others = [key for key in self._held if key not in keys]
+        while others and sum(self._held[key].nbytes for key in others) > room:
+            del self._held[others.pop(0)]
+        return [self._take(one, one.key in in_memory, disk, tell) for one in wanted]
+
+    def find(self, key: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+        """Return states if this process or a file has them."""
+        if key in self._held:
+            return self._held[key]
+        if not self._path(key).is_file():
+            return None
+        with suppress(OSError), self._locked(self._path(key)) as path:
+            return _map(path, shape, dtype)
+        return None
+
+    def _take(self, wanted: Wanted, in_memory: bool, disk: int, tell: Callable[[str], None]) -> Tensor:
+        values = self._held.pop(wanted.key, None)
+        if values is None:
+            try:
+                values = self._from_file(wanted, disk)
+                if in_memory:
+                    values = values.clone()
+            except OSError as error:
+                what = f"{self.folder} cannot take {wanted.size / 1e6:,.1f} MB of hidden states ({error.strerror})"
+                if not in_memory:
+                    raise RunError(
+                        f"{what}. Make room, name another folder with PTUNING_CACHE, allow more with "
+                        "frozen_prefix_disk_mb or frozen_prefix_memory_mb, or compute them each time: "
+                        "frozen_prefix=live."
+                    ) from error
+                tell(f"The frozen prefix is kept in memory alone: {what}.")
+                values = torch.empty(wanted.shape, dtype=wanted.dtype)
+                for start, piece in wanted.compute():
+                    values[start : start + len(piece)] = piece
+        if in_memory:
+            self._held[wanted.key] = values
+        return values
+
+    def _from_file(self, wanted: Wanted, disk: int) -> Tensor:
+        """Return the file's content, mapped; the file is written first where there is none."""
+        with self._locked(self._path(wanted.key)) as path:
+            values = _map(path, wanted.shape, wanted.dtype)
+            if values is None:
+                self._make_room(wanted.size, disk)
+                _write(path, wanted)
+                values = _map(path, wanted.shape, wanted.dtype)
+                assert values is not None
+            os.utime(path)  # the time of its last use
+            return values
+
+    def _make_room(self, size: int, disk: int) -> None:
+        """Delete what was not used for longest, and what killed writers left, until ``size`` more bytes are allowed."""
+        if size > disk:
+            raise OSError(errno.EDQUOT, f"frozen_prefix_disk_mb={disk / 1e6:g}")
+        for part in self.folder.glob("*.part"):
+            self._delete(part)
+        files = {path: path.stat() for path in self.folder.glob("*.states")}
+        total = sum(status.st_size for status in files.values())
+        for path in sorted(files, key=lambda path: files[path].st_mtime):
+            if total + size > disk or shutil.disk_usage(self.folder).free < size:
+                self._delete(path)
+                total -= files[path].st_size
+        if shutil.disk_usage(self.folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _delete(self, path: Path) -> None:
+        """Delete a file unless a process is at it; who has it mapped keeps what it has."""
+        with suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.states"
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[Path]:
+        """Wait until no other process is at this file, or until this one is asked to stop."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        while not lock.is_locked:
+            check_stop()
+            with suppress(Timeout):
+                lock.acquire(timeout=1)
+        try:
+            yield path
+        finally:
+            lock.release()
+
+
+def check_stop() -> None:
+    """Raise :class:`Interrupted` if the process was asked to stop."""
+    if stop.asked:
+        raise Interrupted("Stopped before the frozen prefix was computed. The same command begins anew.")
+
+
+def _map(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+    """Return a file's content without reading it; writing into it would not reach the file."""
+    if not path.is_file() or path.stat().st_size != prod(shape) * dtype.itemsize:
+        return None
+    return torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype).view(shape)
+
+
+def _write(path: Path, wanted: Wanted) -> None:
+    """Compute and write states piece by piece: to a second file, which takes the first one's name when it is whole."""
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as stream:
+            for start, piece in wanted.compute():
+                stream.seek(start * wanted.shape[1] * wanted.dtype.itemsize)
+                stream.write(piece.to(wanted.dtype).contiguous().view(torch.uint8).numpy().data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

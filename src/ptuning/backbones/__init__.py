@@ -1,0 +1,1 @@
+"""Pretrained encoders: found, loaded, made at random."""

@@ -1,0 +1,270 @@
+"""Loading backbones with a fresh head, their tokenizers and configurations, and what there is to know of them."""
+
+import hashlib
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ptuning.backbones import tokenizer_files
+from ptuning.backbones.loaded_weights import check_loaded
+from ptuning.backbones.random_init import one_line, random_config
+from ptuning.backbones.source import OTHER_WAYS, BackboneSource
+from ptuning.backbones.weight_files import CONFIG, read_json
+from ptuning.errors import BackboneError, UserError, nearest
+from ptuning.selection.select import describe, split_head
+from ptuning.tasks.glue import Task
+
+
+def load_tokenizer(source: BackboneSource) -> Any:
+    """Return the fast tokenizer of a backbone; one with random weights gets the synthetic grammar's words.
+
+    Raises
+    ------
+    BackboneError
+        If there is none, it cannot be read, or it does not fit the backbone's embeddings.
+    """
+    if not source.location:
+        from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
+
+        return synthetic_tokenizer(source.config.get("model_type", "bert"))
+    from transformers import AutoTokenizer
+
+    if (folder := Path(source.location)).is_dir():
+        tokenizer_files.check_files(folder)
+    with _library_errors(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.location, revision=source.revision or "main", trust_remote_code=False
+        )
+    tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(source), "vocab_size", None), source.location)
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token  # a model of the GPT kind; load_config does the same
+    return tokenizer
+
+
+def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
+    """Return ``AutoModelForSequenceClassification`` for ``task``: pretrained backbone, fresh seeded head, fp32.
+
+    The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
+    depends on ``seed`` alone and not on what ran before. ``attention_dropout`` takes the place of the config's rate.
+
+    Raises
+    ------
+    BackboneError
+        If the weights cannot be had, or are not those of the backbone that the configuration describes.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(source, task)
+    if attention_dropout is not None:
+        setattr(config, attention_dropout_key(config), attention_dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
+        if source.location:
+            with _library_errors(source), _calm():
+                # A folder may hold a head for other labels, which is drawn anew; the backbone is checked below.
+                model, found = AutoModelForSequenceClassification.from_pretrained(
+                    source.location,
+                    revision=source.revision or "main",
+                    config=config,
+                    dtype=torch.float32,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                )
+            check_loaded(model, found, source)
+        else:
+            model = _from_config(config, source)
+    draw_head(model, seed)
+    return model  # type: ignore[no-any-return]
+
+
+_skeletons: dict[str, nn.Module] = {}
+
+
+def load_skeleton(source: BackboneSource) -> nn.Module:
+    """Return the model of a backbone with a two-label head and no weights at all: shapes and names only.
+
+    The last one is kept, for sweeps plan one run after the other on it: leave it as it is.
+    """
+    key = f"{source.location} {source.identity}"
+    if key not in _skeletons:
+        _skeletons.clear()
+        with torch.device("meta"):
+            _skeletons[key] = _from_config(load_config(source), source)
+    return _skeletons[key]
+
+
+def load_config(source: BackboneSource, task: Task | None = None) -> Any:
+    """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
+    from transformers import AutoConfig
+
+    labels = label_settings(task) if task else {}
+    if not source.location:
+        return random_config(source.config, labels)
+    if (folder := Path(source.location)).is_dir():
+        _check_model_type(read_json(folder / CONFIG)["model_type"], folder / CONFIG)
+    with _library_errors(source, "configuration"):
+        config = AutoConfig.from_pretrained(
+            source.location, revision=source.revision or "main", trust_remote_code=False, **labels
+        )
+    if getattr(config, "pad_token_id", None) is None:
+        end = getattr(config, "eos_token_id", None)
+        config.pad_token_id = end[0] if isinstance(end, list) else end
+    return config
+
+
+def _check_model_type(model_type: str, file: Path) -> None:
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        raise BackboneError(
+            f"{file} says model_type={model_type}, which this version of transformers does not know."
+            f"{nearest(model_type, CONFIG_MAPPING.keys())} A model that brings its own code cannot be used."
+        )
+
+
+def attention_dropout_key(config: Any) -> str:
+    """Return how a Hugging Face configuration calls the rate of dropout on attention weights.
+
+    Raises
+    ------
+    BackboneError
+        If it has no such rate, or calls it otherwise.
+    """
+    for key in ("attention_probs_dropout_prob", "attention_dropout"):
+        if hasattr(config, key):
+            return key
+    raise BackboneError(f"A {type(config).__name__} has no attention dropout to set: leave attention_dropout out.")
+
+
+def usable_positions(model: nn.Module) -> int | None:
+    """Return how many tokens a row may have in this model, or ``None`` if its configuration does not say.
+
+    Models from fairseq (RoBERTa, XLM-RoBERTa, MPNet) number positions from the padding id on, so that many rows of
+    their table are never reached; they mark the padding row in the table itself.
+    """
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return positions
+
+
+def input_names(model: nn.Module) -> tuple[str, ...]:
+    """Return which of ``input_ids``, ``token_type_ids``, ``attention_mask`` a model takes.
+
+    Token types are for models that tell two or more apart: RoBERTa has one, DistilBERT takes none, and GPT-2 would take
+    them for words.
+    """
+    config = getattr(model, "config", None)
+    tells_apart = (getattr(config, "type_vocab_size", None) or 0) > 1
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return ("input_ids", *(["token_type_ids"] if tells_apart and takes else []), "attention_mask")
+
+
+def label_settings(task: Task) -> dict[str, Any]:
+    """Return the values of a Hugging Face configuration that say what a task's outputs mean."""
+    names = task.labels or ("score",)
+    return {
+        "num_labels": task.num_outputs,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "regression" if task.is_regression else "single_label_classification",
+    }
+
+
+def _from_config(config: Any, source: BackboneSource) -> nn.Module:
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
+    except _CANNOT_BE as error:
+        what = f"{source.label} does" if source.location else "backbone.config does"
+        raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
+
+
+_CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What transformers' models raise for values of a configuration that make no model."""
+
+
+def backbone_hash(model: nn.Module) -> str:
+    """Return a SHA-256 over names, shapes, types and bytes of the backbone's weights; the head is left out.
+
+    It does not depend on how the weights are stored in files, so the same backbone from the Hub, a folder or a
+    package has the same hash. Take it before training.
+    """
+    _, backbone = split_head(model)
+    digest = hashlib.sha256()
+    for name, parameter in sorted(backbone.values(), key=lambda named: named[0]):
+        value = parameter.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.view(torch.uint8).numpy().data if value.dim() else value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def draw_head(model: nn.Module, seed: int) -> None:
+    """Draw the head anew, from ``seed`` alone, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    std = float(getattr(model.config, "initializer_range", 0.02))
+    head = set(describe(model, ()).head_names)
+    for name, parameter in model.named_parameters():
+        if name in head:
+            with torch.no_grad():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                else:
+                    parameter.normal_(0.0, std, generator=generator)
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Load without transformers' progress bar and its report that a new head is new."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+class _library_errors:
+    """Turn what transformers and the Hub's client raise while they load something into one sentence."""
+
+    def __init__(self, source: BackboneSource, what: str = "model") -> None:
+        self.source, self.what = source, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, UserError | MemoryError):
+            return
+        from huggingface_hub.errors import HFValidationError
+
+        where = self.source.location
+        folder = Path(where) if Path(where).is_dir() else None
+        wants_package = "sentencepiece" in str(error) or "tiktoken" in str(error)  # transformers asks for either
+        if wants_package and (folder is None or tokenizer_files.is_sentencepiece(folder)):
+            mend = "which needs a package to be read: pip install 'ptuning[sentencepiece]'"
+            if importlib.util.find_spec("sentencepiece") is not None:
+                mend = "but that file cannot be read as one: fetch it again"
+            raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
+        if folder or not isinstance(error, OSError | HFValidationError | ImportError):
+            raise BackboneError(
+                f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
+                f"({one_line(error)})."
+            ) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise BackboneError(
+            f"The backbone '{where}' could not be had from the Hub or its cache ({first}). {OTHER_WAYS}"
+        ) from error

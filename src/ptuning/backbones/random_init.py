@@ -1,0 +1,127 @@
+"""Configurations of backbones with random weights: any family of the architectures' table, from a few sizes."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ptuning.errors import BackboneError, nearest
+
+_OWN_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType({"distilbert": {"intermediate_size": "hidden_dim"}})
+"""Sizes that a family calls otherwise than BERT and that its configuration class does not translate by itself."""
+
+_NOT_IN_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "deberta-v2": (
+            "attention_head_size",
+            "conv_act",
+            "conv_groups",
+            "conv_kernel_size",
+            "embedding_size",
+            "norm_rel_ebd",
+            "pooler_hidden_size",
+            "position_buckets",
+            "share_att_key",
+        )
+    }
+)
+"""Values that a family's model reads and its configuration class does not declare."""
+
+_AS_PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "roberta": {"type_vocab_size": 1, "layer_norm_eps": 1e-5},
+        "xlm-roberta": {"type_vocab_size": 1, "layer_norm_eps": 1e-5},
+        "deberta-v2": {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 256,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "position_biased_input": False,
+        },
+    }
+)
+"""Where a class's own defaults are those of no published model: the values of its base model (DeBERTa: v3)."""
+
+
+def check_model_type(model_type: object) -> str:
+    """Return ``backbone.config.model_type``, if the table of architectures has it.
+
+    Raises
+    ------
+    BackboneError
+        If it has not, with the nearest name.
+    """
+    from ptuning.selection.architectures import ARCHITECTURES
+
+    if model_type not in ARCHITECTURES:
+        raise BackboneError(
+            f"backbone.config.model_type={model_type} is not known.{nearest(str(model_type), ARCHITECTURES)} "
+            f"Allowed: {', '.join(ARCHITECTURES)}."
+        )
+    return str(model_type)
+
+
+def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
+    """Return a Hugging Face configuration for random weights and the synthetic tokenizer.
+
+    Parameters
+    ----------
+    values
+        Values of the family's configuration class, and ``model_type`` (``bert`` if it is not there). The sizes go by
+        BERT's names in every family.
+    labels
+        Values that say what the outputs mean.
+
+    Raises
+    ------
+    BackboneError
+        If the family has no such value, or it does not fit.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
+
+    model_type = check_model_type(values.get("model_type", "bert"))
+    family = CONFIG_MAPPING[model_type]
+    tokenizer = synthetic_tokenizer(model_type)
+    own_names = {**family.attribute_map, **_OWN_NAMES.get(model_type, {})}
+    defaults = family().to_dict()
+    known = {*defaults, *own_names, *_NOT_IN_CLASS.get(model_type, ())}
+    for key in values:
+        if key not in known:
+            raise BackboneError(f"{family.__name__} has no value backbone.config.{key}.{nearest(key, known)}")
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+    }
+    fitting = {
+        "vocab_size": len(tokenizer),
+        **{key: value for key, value in special.items() if defaults.get(key) is not None},
+        **_AS_PUBLISHED.get(model_type, {}),
+        **{own_names.get(key, key): value for key, value in values.items() if key != "model_type"},
+    }
+    if isinstance(fitting["vocab_size"], int) and fitting["vocab_size"] < len(tokenizer):
+        raise BackboneError(
+            f"backbone.config.vocab_size={fitting['vocab_size']} is too small: the synthetic tokenizer has "
+            f"{len(tokenizer)} words."
+        )
+    try:
+        config = family(**fitting, **labels)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise BackboneError(f"backbone.config does not make a {family.__name__}: {one_line(error)}.") from error
+    if config.hidden_size % config.num_attention_heads:  # some families say so themselves, some only when they compute
+        raise BackboneError(
+            f"backbone.config.hidden_size={config.hidden_size} is not a multiple of "
+            f"backbone.config.num_attention_heads={config.num_attention_heads}."
+        )
+    return config
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of a library's error as part of a sentence."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said[:300].rstrip(".: ")

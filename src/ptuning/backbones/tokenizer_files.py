@@ -1,0 +1,71 @@
+"""Whether a backbone comes with a tokenizer, and one that fits its embeddings."""
+
+from pathlib import Path
+from typing import Any
+
+from ptuning.backbones.weight_files import check_content
+from ptuning.errors import BackboneError
+
+_WHOLE = "tokenizer.json"
+_VOCABULARIES = (_WHOLE, "*vocab*", "*merges*", "*.model", "*.spm", "*.tiktoken", "bpe.*", "tekken.json", "dict.txt")
+"""Files that hold words or pieces of words, in any family; without one of them a tokenizer has no vocabulary."""
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a model folder without a tokenizer, or whose tokenizer is a pointer, a web page, or empty.
+
+    transformers would hand out a tokenizer of the family's special tokens, to which every word is unknown.
+    """
+    found = sorted({file for pattern in _VOCABULARIES for file in folder.glob(pattern) if file.is_file()})
+    if not found:
+        raise BackboneError(
+            f"{folder} holds no tokenizer: there is no {_WHOLE}, no vocab.txt, no other vocabulary. Save the one that "
+            "the model was pretrained with beside it: tokenizer.save_pretrained(FOLDER)."
+        )
+    for file in found:
+        if file.name == _WHOLE or not (folder / _WHOLE).is_file():  # with it, older files beside it are not read
+            check_content(file)
+
+
+def is_sentencepiece(folder: Path) -> bool:
+    """Return whether the tokenizer of a folder comes as a SentencePiece file alone."""
+    return not (folder / _WHOLE).is_file() and any(folder.glob("*.model"))
+
+
+def check_tokenizer(tokenizer: Any, rows: int | None, location: str) -> None:
+    """Refuse a tokenizer that cannot give a backbone its tokens.
+
+    Parameters
+    ----------
+    tokenizer
+        A Hugging Face tokenizer.
+    rows
+        Rows of the backbone's table of embeddings, if its configuration says so.
+    location
+        The folder or the Hub id of both.
+
+    Raises
+    ------
+    BackboneError
+        If it is not a fast one, knows nothing but special tokens, or has ids beyond the table.
+    """
+    if not tokenizer.is_fast:
+        raise BackboneError(
+            f"The tokenizer of {location} is a {type(tokenizer).__name__}, written in Python; ptuning takes fast ones, "
+            f"which have a {_WHOLE}."
+        )
+    vocabulary = tokenizer.get_vocab()
+    if not set(vocabulary) - set(tokenizer.all_special_tokens):
+        raise BackboneError(
+            f"The tokenizer of {location} knows special tokens alone ({', '.join(sorted(vocabulary))}), so that every "
+            "word is unknown to it: its vocabulary is missing. Save it again: tokenizer.save_pretrained(FOLDER)."
+        )
+    last = max(vocabulary.values())
+    if rows is not None and last >= rows:
+        beyond = sum(number >= rows for number in vocabulary.values())
+        word = max(vocabulary, key=vocabulary.__getitem__)
+        raise BackboneError(
+            f"{beyond:,} of the {len(vocabulary):,} tokens of the tokenizer of {location} have no row in its table of "
+            f"{rows:,} embeddings, e.g. '{word}' with id {last:,}. Is it this model's? If tokens were added to it: "
+            f"model.resize_token_embeddings({last + 1}), and save the model again."
+        )

@@ -1,0 +1,43 @@
+"""``ptuning evaluate``: a run's metrics on a labelled split."""
+
+import argparse
+import json
+import sys
+
+HELP = "score a run on a labelled split, by default the dev sets of what it was trained on"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    parser.add_argument("--task", help="a task with the same labels (the run's own)")
+    parser.add_argument("--split", help="train, or one of the task's dev sets (all of these)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows per forward pass (64)")
+    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="the data, as for train.py: data=local data.dir=FOLDER"
+    )
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Print the metrics."""
+    from ptuning.cli.commands.loading import load_quietly
+    from ptuning.errors import ConfigError
+
+    if chosen.batch_size < 1:
+        raise ConfigError(f"--batch-size {chosen.batch_size} is too small: it must be at least 1.")
+    loaded = load_quietly(chosen.run_name, chosen.backbone, chosen.overrides)
+
+    from ptuning.inference.evaluation import evaluate
+    from ptuning.inference.predictor import Predictor
+
+    found = evaluate(Predictor(loaded, chosen.batch_size), chosen.task, chosen.split, chosen.overrides)
+    if chosen.json:
+        sys.stdout.write(f"{json.dumps(found.as_json())}\n")
+        return
+    synthetic = " (synthetic data)" if found.data == "synthetic" else ""
+    for split, metrics in found.metrics.items():
+        shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+        sys.stdout.write(f"{found.task} {split}{synthetic}, {found.rows[split]:,} rows: {shown}\n")
+    sys.stdout.write(f"score {100 * found.score:.1f}{synthetic}\n")

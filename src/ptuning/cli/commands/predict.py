@@ -1,0 +1,90 @@
+"""``ptuning predict``: labels and scores for new text."""
+
+import argparse
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+from ptuning.data.readers import FORMATS, open_file
+
+HELP = "answer new texts with a run: CSV, TSV, JSON, Parquet or plain lines in, JSONL out"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    parser.add_argument("--input", default="-", metavar="FILE", help="the texts; - is standard input (-)")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the file's ending")
+    parser.add_argument("--text", default="", metavar="A[,B]", help="names of the text columns, if not the task's")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the answers go (standard output)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows per forward pass (64)")
+    parser.add_argument("--chunk", type=int, metavar="N", help="rows read at a time (1024; 1 at a terminal)")
+    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Write one line of JSON per row."""
+    from ptuning.cli.commands.loading import load_quietly
+    from ptuning.errors import ConfigError
+
+    for name, value in (("--batch-size", chosen.batch_size), ("--chunk", chosen.chunk)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} {value} is too small: it must be at least 1.")
+    with _opened(chosen.input) as stream:
+        loaded = load_quietly(chosen.run_name, chosen.backbone)
+
+        from ptuning.inference.predictor import Predictor
+        from ptuning.inference.reading import read_texts
+        from ptuning.inference.stream import predict_rows
+
+        name = "standard input" if chosen.input == "-" else chosen.input
+        columns = [column.strip() for column in chosen.text.split(",") if column.strip()]
+        rows = read_texts(stream, name, loaded.task, chosen.format, columns)
+        predictor = Predictor(loaded, chosen.batch_size)
+        answers = predict_rows(predictor, rows, chosen.chunk or (1 if stream.isatty() else 1024))
+        if sys.stderr.isatty() and (chosen.output or not sys.stdout.isatty()):
+            answers = _counted(answers)
+        with closing(answers):  # whatever happens, the bar is gone before a word on it
+            if chosen.output:
+                from ptuning.system.files import whole_file
+
+                with whole_file(chosen.output) as file:
+                    for lines in answers:
+                        file.write(lines.encode())
+            else:
+                _print(answers)
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BufferedReader]:
+    if name == "-":
+        yield sys.stdin.buffer  # type: ignore[misc]  # a BufferedReader, which the stubs do not promise
+        return
+    with open_file(Path(name).expanduser()) as stream:
+        yield stream
+
+
+def _print(answers: Iterator[str]) -> None:
+    """Write to standard output, as UTF-8 whatever the terminal's, until its reader has had enough (``| head``)."""
+    from ptuning.system.streams import lost_output
+
+    for lines in answers:
+        sys.stdout.buffer.write(lines.encode())
+        if lost_output():
+            return
+
+
+def _counted(answers: Iterator[str]) -> Generator[str, None, None]:
+    """Pass the answers on, and count them on the terminal that standard error is."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        shown = bar.add_task("")
+        for lines in answers:
+            bar.advance(shown, lines.count("\n"))
+            yield lines

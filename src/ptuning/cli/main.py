@@ -1,0 +1,58 @@
+"""The ``ptuning`` command: a table of commands. Each lies in its own file and has no logic of its own."""
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+from ptuning.cli.entry import explain_errors
+from ptuning.errors import UserError
+from ptuning.system.streams import lost_output
+
+COMMANDS = (
+    "modules",
+    "weights",
+    "predict",
+    "evaluate",
+    "moved",
+    "submit",
+    "export",
+    "push",
+    "results",
+    "report",
+    "dashboard",
+)
+"""Each is a file of ``ptuning.cli.commands`` with ``HELP``, ``add_arguments(parser)`` and ``run(chosen)``."""
+
+PRINTED = ("modules", "weights", "predict", "evaluate", "moved")
+"""Commands whose result is what they print."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``ptuning COMMAND``."""
+    with explain_errors():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="ptuning", description="Which part of a pretrained transformer has to move?", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        command = import_module(f"ptuning.cli.commands.{name}")
+        own = commands.add_parser(name, help=command.HELP, description=command.HELP, allow_abbrev=False)
+        command.add_arguments(own)
+        own.set_defaults(run=command.run)
+    chosen, rest = parser.parse_known_args(arguments)
+    # argparse gives up on KEY=VALUE words that follow an option; here they may stand anywhere.
+    if any(word.startswith("-") or "=" not in word or not hasattr(chosen, "overrides") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        chosen.overrides = [*chosen.overrides, *rest]
+    chosen.run(chosen)
+    if chosen.command in PRINTED and (lost := lost_output()) and not isinstance(lost, BrokenPipeError):
+        raise UserError(f"Standard output could not be written: {lost.strerror}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Composing a configuration, and the checks that run before anything loads."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ptuning.backbones import resolvers as grids
+from ptuning.config.schema import Config, TrainerConfig
+from ptuning.errors import ConfigError, nearest
+
+
+def config_folder() -> Path:
+    """Return the folder with the YAML files: inside an installed package, or ``conf/`` of a clone."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+@cache
+def _schema() -> DictConfig:
+    return cast(DictConfig, OmegaConf.structured(Config))
+
+
+def restore(values: Mapping[str, Any]) -> DictConfig:
+    """Return a configuration from the plain containers that a job of a sweep carries."""
+    return cast(DictConfig, OmegaConf.merge(_schema(), values))
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Compose ``conf/config.yaml`` with overrides as typed for ``train.py``, and check it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return check(hydra_compose("config", list(overrides)))
+
+
+def check(cfg: DictConfig) -> Config:
+    """Return the configuration as plain typed values, after checking all that a type cannot say.
+
+    Raises
+    ------
+    ConfigError
+        With the key, the value, what is allowed and the override to type.
+    """
+    _refuse_unknown(cfg, Config, "")
+    try:
+        config = cast(Config, OmegaConf.to_object(cfg))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    if not config.module.parts:
+        raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
+    if config.data.source == "local" and not config.data.dir:
+        raise ConfigError("data=local needs the folder with GLUE's files: data.dir=FOLDER.")
+    for size in config.data.sizes:
+        _one_of("data.sizes", size, ("train", "validation", "test"))
+    _check_trainer(config.trainer)
+    if config.task.batch_tokens is not None and config.task.batch_tokens < 4 * config.task.max_length:
+        raise ConfigError(
+            f"task.batch_tokens={config.task.batch_tokens} is too small: at least 4 times task.max_length, "
+            f"{4 * config.task.max_length}."
+        )
+    if config.trainer.compile in (True,) and (config.frozen_prefix == "cache" or config.task.batch_tokens is not None):
+        other = "frozen_prefix=cache" if config.frozen_prefix == "cache" else "task.batch_tokens"
+        raise ConfigError(
+            f"trainer.compile=true does not go with {other}: it compiles whole models for batches of one size. "
+            "Leave one of the two out."
+        )
+    for pattern, words in _CHOICES.items():
+        for key, value in _values(config, pattern):
+            _one_of(key, value, words)
+    for pattern, (fits, allowed) in _RULES.items():
+        for key, value in _values(config, pattern):
+            if not fits(value):
+                raise ConfigError(f"{key}={value} does not fit: it must be {allowed}.")
+    return config
+
+
+def _check_trainer(trainer: TrainerConfig) -> None:
+    """Refuse what leaves no score, and values that do not go together."""
+    if trainer.limit_val_batches == 0:
+        raise ConfigError(
+            "trainer.limit_val_batches=0 leaves no score. Leave it out, or say how many batches to score."
+        )
+    if trainer.fast_dev_run:
+        raise ConfigError("trainer.fast_dev_run leaves no score. For a quick try: trainer.max_steps=5.")
+    if trainer.overfit_batches:
+        raise ConfigError(
+            f"trainer.overfit_batches={trainer.overfit_batches} would score the rows that it trains on. For a quick "
+            "try: trainer.max_steps=5. To see whether a few rows can be learnt by heart: task=custom data.train=FILE "
+            "data.dev=FILE with the same small file."
+        )
+    if trainer.devices is None:
+        raise ConfigError("trainer.devices=null does not fit: it must be one device: 1, or [2] for the third.")
+    if trainer.check_val_every_n_epoch is None and type(trainer.val_check_interval) is not int:
+        raise ConfigError(
+            "trainer.check_val_every_n_epoch=null counts batches over epochs, and needs their number between two "
+            f"evaluations, a whole one: trainer.val_check_interval=100, not {trainer.val_check_interval}."
+        )
+    if trainer.min_steps is not None and -1 < trainer.max_steps < trainer.min_steps:
+        raise ConfigError(
+            f"trainer.min_steps={trainer.min_steps} is more than trainer.max_steps={trainer.max_steps}: type a smaller "
+            "trainer.min_steps, or leave it out."
+        )
+
+
+def check_batches(trainer: TrainerConfig, train: int, dev: Mapping[str, int]) -> None:
+    """Refuse shares of batches that come to none, and an interval between evaluations that no epoch reaches.
+
+    Parameters
+    ----------
+    trainer
+        As :func:`check` returned it.
+    train
+        Training batches in an epoch.
+    dev
+        Split → batches of an evaluation.
+    """
+    counted = [("train", "train", train), *(("val", split, batches) for split, batches in dev.items())]
+    for name, split, batches in counted:
+        share = getattr(trainer, f"limit_{name}_batches")
+        if isinstance(share, float) and int(batches * share) == 0:
+            raise ConfigError(
+                f"trainer.limit_{name}_batches={share:g} of the {batches} batches of {split} is none. Type a larger "
+                f"share, or a number of batches: trainer.limit_{name}_batches=1."
+            )
+    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    epoch = min(train, limit) if isinstance(limit, int) else int(train * (1.0 if limit is None else limit))
+    if isinstance(interval, int) and interval > epoch and trainer.check_val_every_n_epoch is not None:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval} is more than the {epoch} batches of an epoch. Type {epoch} "
+            "or less, or add trainer.check_val_every_n_epoch=null, which counts batches over epochs."
+        )
+
+
+def _values(config: Config, pattern: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys that a pattern means (``*`` is every name in a dict) and their values, where they are not null."""
+    found: list[tuple[str, Any]] = [("", config)]
+    for step in pattern.split("."):
+        found = [
+            (f"{key}.{name}".removeprefix("."), node[name] if isinstance(node, dict) else getattr(node, name))
+            for key, node in found
+            for name in (node if step == "*" else (step,))
+        ]
+    yield from ((key, value) for key, value in found if value is not None)
+
+
+def _whole_from(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and value >= least
+
+
+def _is_share(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value >= 1 if isinstance(value, int) else 0 < value <= 1
+
+
+def _is_time(value: Any) -> bool:
+    if not isinstance(value, str) or re.fullmatch(r"\d{1,6}(:\d{1,6}){3}", value) is None:
+        return False
+    return any(int(part) for part in value.split(":"))
+
+
+def _is_one_device(value: Any) -> bool:
+    index = value[0] if isinstance(value, list) and len(value) == 1 else None
+    return (type(value) is int and value == 1) or value == "1" or (type(index) is int and index >= 0)
+
+
+_COUNT = (_whole_from(1), "a whole number from 1")
+_RATE = (lambda value: 0 < value < 10, "a learning rate between 0 and 10, e.g. 1e-3")
+_SHARE = (_is_share, "a number of batches from 1, or a share of them above 0 and up to 1.0")
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "data.source": ("hub", "local", "synthetic", "files"),
+    "data.select_on": ("dev", "holdout"),
+    "optim.schedule": ("linear", "constant"),
+    "frozen_prefix": ("live", "cache"),
+    "frozen_prefix_dtype": ("fp32", "fp16", "bf16"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.gradient_clip_algorithm": ("norm", "value"),
+    "trainer.profiler": ("simple", "advanced", "pytorch"),
+}
+"""Key → its words."""
+
+_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
+    "attention_dropout": (lambda value: 0 <= value < 1, "a rate from 0 and below 1, or null"),
+    "frozen_prefix_memory_mb": (lambda value: value >= 0, "at least 0 MB"),
+    "frozen_prefix_disk_mb": (lambda value: value >= 1, "at least 1 MB"),
+    "checkpoint_seconds": (lambda value: value >= 0, "at least 0 seconds"),
+    "job_timeout": (lambda value: value > 0, "above 0 seconds, or null"),
+    "module.parts.*.learning_rate": _RATE,
+    "module.parts.*.head_learning_rate": _RATE,
+    "module.parts.*.max_epochs": _COUNT,
+    "task.max_epochs": _COUNT,
+    "task.batch_size": _COUNT,
+    "task.max_length": (_whole_from(8), "at least 8 tokens"),
+    "data.sizes.*": _COUNT,
+    "data.eval_batch_size": _COUNT,
+    "optim.lr": _RATE,
+    "optim.head_lr": _RATE,
+    "optim.weight_decay": (lambda value: 0 <= value < math.inf, "a number from 0, e.g. 0.01"),
+    "optim.warmup": (lambda value: 0 <= value < 1, "a share of the steps from 0 and below 1, e.g. 0.06"),
+    "optim.betas": (
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+        "two numbers from 0 and below 1, e.g. [0.9,0.999]",
+    ),
+    "optim.eps": (lambda value: 0 < value < math.inf, "a number above 0, e.g. 1e-8"),
+    "trainer.devices": (_is_one_device, "one device: 1, or [2] for the third"),
+    "trainer.max_epochs": _COUNT,
+    "trainer.min_epochs": _COUNT,
+    "trainer.max_steps": (
+        lambda value: value == -1 or _whole_from(1)(value),
+        "a whole number from 1, or -1 for no limit",
+    ),
+    "trainer.min_steps": _COUNT,
+    "trainer.max_time": (_is_time, "days:hours:minutes:seconds, above 0, e.g. '00:01:30:00'"),
+    "trainer.limit_train_batches": _SHARE,
+    "trainer.limit_val_batches": _SHARE,
+    "trainer.val_check_interval": _SHARE,
+    "trainer.check_val_every_n_epoch": _COUNT,
+    "trainer.num_sanity_val_steps": (_whole_from(-1), "a whole number from 0, or -1 for all"),
+    "trainer.log_every_n_steps": (_whole_from(0), "a whole number from 0"),
+    "trainer.accumulate_grad_batches": _COUNT,
+    "trainer.gradient_clip_val": (lambda value: 0 <= value < math.inf, "a number from 0"),
+    "trainer.compile": (lambda value: value in (True, False, "auto"), "auto, true or false"),
+    "trainer.deterministic": (lambda value: value in (True, False, "warn"), "true, false or warn"),
+}
+"""Key → whether a value fits, and what to say if it does not. What Lightning would refuse, it would refuse later."""
+
+
+def suggest_key(key: str) -> str:
+    """Return a sentence naming the keys at the place of a misspelt ``key``, the nearest first."""
+    node: Any = Config
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents, start=1):
+        if not is_dataclass(node):
+            node = (get_args(node) or (None,))[-1]  # inside a dict, whose names are the reader's own
+            continue
+        types = {f.name: f.type for f in fields(node)}
+        if parent not in types:
+            return suggest_key(".".join(parents[:depth])) if parent != "hydra" else ""
+        node = types[parent]
+    if not is_dataclass(node):
+        return ""
+    names = [f.name for f in fields(node)]
+    prefix = "".join(f"{parent}." for parent in parents)
+    if last in names:
+        return ""
+    return f"{nearest(last, names)} There is: {', '.join(prefix + name for name in names)}."
+
+
+def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
+    """Refuse keys that were added to the schema with Hydra's ``+``."""
+    known = {f.name: f.type for f in fields(schema)}
+    for key in map(str, cfg):
+        if key not in known:
+            raise ConfigError(f"There is no key '{place}{key}'.{suggest_key(f'{place}{key}')}")
+        inside, within = known[key], get_args(known[key])
+        if is_dataclass(inside):
+            _refuse_unknown(cfg[key], inside, f"{place}{key}.")
+        elif within and is_dataclass(within[-1]):
+            for name in map(str, cfg[key]):
+                _refuse_unknown(cfg[key][name], within[-1], f"{place}{key}.{name}.")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
+
+
+grids.register()

@@ -1,0 +1,139 @@
+"""Text to tokens, once per (text, tokenizer, length): a flat table in memory, kept on disk for the next run."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ptuning.data.table import Table
+from ptuning.errors import RunError
+from ptuning.system.files import write_whole
+
+Batch = dict[str, Tensor]
+"""``input_ids``, ``token_type_ids``, ``attention_mask`` [batch, seq]; ``labels``, ``index`` [batch]; all padded to
+the longest of the batch."""
+
+
+@dataclass(frozen=True)
+class TokenTable(Dataset[Batch]):
+    """A split as token ids, without padding: row ``i`` is ``input_ids[offsets[i]:offsets[i + 1]]``.
+
+    Indexing with a list of rows gives the padded batch of these rows.
+    """
+
+    input_ids: Tensor
+    token_type_ids: Tensor
+    offsets: Tensor
+    labels: Tensor | None
+    pad_token_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens per row, [rows]."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def take(self, rows: Tensor) -> "TokenTable":
+        """Return a table of these rows, [rows] of int64; ``index`` of its batches counts within it."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        offsets = torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)])
+        places = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
+        labels = None if self.labels is None else self.labels[rows]
+        return TokenTable(self.input_ids[places], self.token_type_ids[places], offsets, labels, self.pad_token_id)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        starts, lengths = self.offsets[index], self.lengths[index]
+        steps = torch.arange(int(lengths.max()))
+        mask = steps < lengths[:, None]
+        places = torch.where(mask, starts[:, None] + steps, 0)
+        batch = {
+            "input_ids": torch.where(mask, self.input_ids[places].long(), self.pad_token_id),
+            "token_type_ids": torch.where(mask, self.token_type_ids[places].long(), 0),
+            "attention_mask": mask.long(),
+            "index": index,
+        }
+        if self.labels is not None:
+            batch["labels"] = self.labels[index]
+        return batch
+
+
+def tokenise(table: Table, tokenizer: Any, max_length: int, cache: Path | None) -> TokenTable:
+    """Tokenise a split, or take it from ``cache`` if the same text met the same tokenizer before.
+
+    Parameters
+    ----------
+    table
+        Texts of one or two columns; two become one sequence, as the tokenizer joins pairs.
+    tokenizer
+        A fast Hugging Face tokenizer.
+    max_length
+        Tokens kept per row, special ones included; the longer text of a pair is cut first.
+    cache
+        A folder, or ``None`` to keep nothing. One that cannot be written is passed over.
+    """
+    labels = None
+    if table.labels is not None:
+        kind = torch.float32 if table.labels and isinstance(table.labels[0], float) else torch.int64
+        labels = torch.tensor(table.labels, dtype=kind)
+    file = cache / f"{_key(table, tokenizer, max_length)}.safetensors" if cache else None
+    columns = _read(file) if file else None
+    if columns is None:
+        columns = _encode(table, tokenizer, max_length)
+        if file:
+            _keep(columns, file)
+    return TokenTable(**columns, labels=labels, pad_token_id=tokenizer.pad_token_id or 0)
+
+
+def _encode(table: Table, tokenizer: Any, max_length: int) -> dict[str, Tensor]:
+    encoded = tokenizer(
+        *(list(column) for column in table.texts),
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+    )
+    lengths = torch.tensor([0, *map(len, encoded["input_ids"])])
+    return {
+        "input_ids": torch.tensor([i for row in encoded["input_ids"] for i in row], dtype=torch.int32),
+        "token_type_ids": torch.tensor([i for row in encoded["token_type_ids"] for i in row], dtype=torch.uint8),
+        "offsets": lengths.cumsum(0),
+    }
+
+
+def _key(table: Table, tokenizer: Any, max_length: int) -> str:
+    digest = hashlib.sha256(f"3 {max_length} {tokenizer.truncation_side} ".encode())
+    # The backend remembers how it cut and padded last, so a tokenizer that was used would not equal a fresh one.
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    digest.update(json.dumps(rules).encode())
+    for column in table.texts:
+        digest.update(json.dumps(list(column)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(file: Path) -> dict[str, Tensor] | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(file.read_bytes())
+    except (OSError, SafetensorError):  # not there yet, or not readable: it is made again
+        return None
+
+
+def _keep(columns: dict[str, Tensor], file: Path) -> None:
+    from safetensors.torch import save
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, save(columns))
+    except (OSError, RunError):  # a full, read-only or odd cache costs time, never a run
+        return

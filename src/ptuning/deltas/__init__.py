@@ -1,0 +1,1 @@
+"""What a run changed: kept, loaded, stacked, exported, shared."""

@@ -1,0 +1,1 @@
+"""A trained run at work: answers, scores, GLUE's archive."""

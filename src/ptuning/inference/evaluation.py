@@ -1,0 +1,131 @@
+"""A run's metrics on labelled splits: of its own data, of other data, or of another task with the same labels."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ptuning.data.custom_summary import describe_constant
+from ptuning.errors import ConfigError, nearest
+from ptuning.inference.predictor import Predictor
+from ptuning.inference.scored import answers, scored_source, takes_files
+from ptuning.tasks import metrics
+from ptuning.tasks.glue import OWN, Task, get_task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one run.
+
+    Attributes
+    ----------
+    task
+        Whose splits these are.
+    data
+        ``hub``, ``local``, ``synthetic`` or ``files``.
+    rows
+        Split → number of rows.
+    metrics
+        Split → metric → value in its own range.
+    score
+        The task's GLUE number, the mean over the splits.
+    """
+
+    task: str
+    data: str
+    rows: Mapping[str, int]
+    metrics: Mapping[str, Mapping[str, float]]
+    score: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def evaluate(
+    predictor: Predictor, task_name: str | None = None, split: str | None = None, overrides: Sequence[str] = ()
+) -> Evaluation:
+    """Score a run.
+
+    Parameters
+    ----------
+    predictor
+        The run's model.
+    task_name
+        A task with the same label names; the run's own by default, which ``custom`` means too.
+    split
+        ``train`` or a dev set; every dev set of the task by default.
+    overrides
+        The data as typed for ``train.py``; without any, the data that the run was trained on.
+
+    Raises
+    ------
+    ptuning.UserError
+        If the labels do not fit, the split has none, or the data cannot be had.
+    """
+    own = predictor.task
+    task = own if task_name in (None, own.name, OWN) else get_task(str(task_name))
+    columns = _columns(own, task)
+    files = task_name == OWN or takes_files(own, task, overrides)
+    splits = _own_splits(split) if files else _splits(task, split)
+    source = scored_source(predictor.loaded, task, files, overrides, split)
+    task = source.task
+    rows: dict[str, int] = {}
+    found: dict[str, dict[str, float]] = {}
+    for name in splits:
+        logits, labels = predictor.answer_split(source, name)
+        if labels is None:
+            raise ConfigError(f"The {name} split of {task.name} has no labels to compare with.")
+        if constant := describe_constant(task, labels.tolist(), f"of {name}"):
+            log.warning("%s", constant)
+        rows[name], found[name] = len(labels), metrics.evaluate(task, _reordered(logits, columns), labels)
+    scores = [metrics.score(task, one) for one in found.values()]
+    return Evaluation(task.name, source.place, rows, found, sum(scores) / len(scores))
+
+
+def _columns(own: Task, task: Task) -> list[int] | None:
+    """Return which output of the run's head stands for each label of a task; ``None`` for regression."""
+    if own.is_regression != task.is_regression or sorted(own.labels) != sorted(task.labels):
+        raise ConfigError(f"The run's head answers {own.name} with {answers(own)}; {task.name} wants {answers(task)}.")
+    if len(own.text) != len(task.text):
+        raise ConfigError(f"{own.name} has {len(own.text)} texts per row, {task.name} {len(task.text)}.")
+    return None if task.is_regression else [own.labels.index(label) for label in task.labels]
+
+
+def _reordered(logits: Tensor, columns: list[int] | None) -> Tensor:
+    return logits if columns is None else logits[:, columns]
+
+
+def _own_splits(split: str | None) -> tuple[str, ...]:
+    """Return which rows of files of one's own are scored: the dev set, or ``train``."""
+    if split == "test":
+        raise ConfigError(
+            "data.test is taken to have no labels (predict=[test] writes its answers). To score a labelled file, name "
+            "it as the dev set: data.dev=FILE."
+        )
+    labelled = ("train", "validation")
+    if split is not None and split not in labelled:
+        raise ConfigError(f"There is no split '{split}'.{nearest(split, labelled)} Labelled: {', '.join(labelled)}.")
+    return (split or "validation",)
+
+
+def _splits(task: Task, split: str | None) -> tuple[str, ...]:
+    labelled = (*(("train",) if task.trains else ()), *task.validation)
+    if not labelled:
+        raise ConfigError(f"{task.name} has no labels to compare with. `ptuning submit` writes its predictions.")
+    if split is None:
+        return tuple(task.validation)
+    if split in task.test:
+        raise ConfigError(
+            f"The {split} split of {task.name} has no labels: the benchmark keeps them. `ptuning submit` writes its "
+            f"predictions. With labels: {', '.join(labelled)}."
+        )
+    if split not in labelled:
+        raise ConfigError(
+            f"{task.name} has no split '{split}'.{nearest(split, labelled)} Labelled: {', '.join(labelled)}."
+        )
+    return (split,)

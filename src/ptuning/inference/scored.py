@@ -1,0 +1,174 @@
+"""The rows that a run is scored on: those that it was trained with, if they are the same still, or what is typed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ptuning.config.rules import compose
+from ptuning.config.schema import Config, DataConfig
+from ptuning.data.custom import ScoredSource, score_metrics
+from ptuning.data.custom_options import OwnData, own_data, refuse_own_keys
+from ptuning.data.sources import Source
+from ptuning.deltas.loading import Loaded
+from ptuning.errors import ConfigError, DataError, UserError
+from ptuning.runs.folder import RunFolder
+from ptuning.tasks.glue import OWN, Task
+from ptuning.training.plan import make_source
+
+_FILE_KEYS = {"train", "dev", "text", "label"}
+"""Keys of ``data`` by which a file of one's own is scored, whatever the run was trained on."""
+
+_PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
+"""Keys of ``data`` that say where rows lie."""
+
+_OTHERS = "To score other rows, type them: data.dev=FILE."
+
+
+def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None) -> Source:
+    """Return where the labelled rows come from.
+
+    Parameters
+    ----------
+    loaded
+        The run, and its task.
+    task
+        Whose rows are to be scored.
+    files
+        Whether they are files of one's own, read with the run's task; see :func:`takes_files`.
+    overrides
+        The data as typed for ``train.py``, on top of the run's own.
+    split
+        Which rows are to be scored; ``None`` is the dev set.
+
+    Raises
+    ------
+    ptuning.UserError
+        If nothing was typed and the run's data are not here or have changed; if what was typed does not fit.
+    """
+    if files:
+        return _files(loaded, overrides, split, _recorded(loaded) if loaded.task.is_own else {})
+    data = find_data(loaded, task, overrides)
+    refuse_own_keys(task.name, data)
+    source = make_source(Config(data=data), task)
+    if not overrides and task == loaded.task:
+        _check_identity(source, loaded, str(data.dir or data.path or data.source), "data=local data.dir=FOLDER")
+    return source
+
+
+def takes_files(own: Task, task: Task, overrides: Sequence[str]) -> bool:
+    """Say whether rows come from files of one's own, read with the run's task, rather than from GLUE."""
+    return task == own and (own.is_own or bool(_typed_keys(overrides) & _FILE_KEYS))
+
+
+def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfig:
+    """Return where the text of a task of GLUE comes from: what is typed, else what the run was trained on."""
+    _typed_keys(overrides)
+    source, recorded = loaded.description["source"], _recorded(loaded)
+    if overrides:
+        named = source == "files" or any(word.startswith("data=") for word in overrides)
+        return compose([f"task={task.name}", *([] if named else [f"data={source}"]), *overrides]).data
+    if loaded.task.is_own:
+        raise ConfigError(f"Say where {task.name} lies: data=local data.dir=FOLDER, or data=hub.")
+    if not recorded:
+        if source == "local":
+            raise ConfigError("A delta does not say where its data lie: type data=local data.dir=FOLDER, or data=hub.")
+        return compose([f"task={task.name}", f"data={source}"]).data
+    return DataConfig(**recorded)
+
+
+def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]) -> ScoredSource:
+    keys = _typed_keys(overrides)
+    data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_own else OWN)
+    chosen = own_data(data, trains=False)
+    source = ScoredSource(_as_typed(loaded.task, chosen, keys), chosen)
+    scored = "train" if split == "train" or not source.has_dev else "dev"
+    if not elsewhere and not keys & {scored, "config", "revision"}:
+        if not recorded:
+            raise ConfigError(f"Neither the run nor what was typed says which rows to score. {_OTHERS}")
+        trained_on = own_data(DataConfig(**recorded))
+        places = [place for place in (trained_on.train, trained_on.dev) if place]
+        if not trained_on.path and (gone := [place for place in places if not Path(place).expanduser().exists()]):
+            raise DataError(f"The data that the run was trained on are not here: there is no {gone[0]}. {_OTHERS}")
+        shown = trained_on.path or " with ".join(places)
+        _check_identity(ScoredSource(loaded.task, trained_on), loaded, shown, "data.dev=FILE")
+    return source
+
+
+def _merged(
+    recorded: Mapping[str, Any], overrides: Sequence[str], keys: set[str], name: str
+) -> tuple[DataConfig, bool]:
+    """Return (what is typed on top of what is recorded, whether what is typed lies elsewhere altogether)."""
+    typed = compose([f"task={OWN}", *overrides]).data
+    elsewhere = "path" in keys
+    if recorded.get("path") and not elsewhere:  # a split of that dataset, unless it is a file
+        files = [getattr(typed, key) for key in ("train", "dev") if key in keys]
+        asked = "source" in keys and typed.source == "files"
+        elsewhere = asked or any(Path(str(file)).expanduser().is_file() for file in files)
+    dropped = {"source", *(_PLACES if elsewhere else ["dev_share"] if "dev" in keys else [])}
+    values = {key: value for key, value in recorded.items() if key not in dropped}
+    values |= {key: getattr(typed, key) for key in keys}
+    return DataConfig(**{**values, "source": typed.source, "name": name}), elsewhere
+
+
+def _as_typed(task: Task, chosen: OwnData, keys: set[str]) -> Task:
+    """Return the run's task with the columns and metrics that were typed."""
+    if len(chosen.text) not in (0, len(task.text)):
+        raise ConfigError(f"data.text names {len(chosen.text)} columns, but the run reads {len(task.text)}.")
+    if chosen.kind and (chosen.kind == "regression") != task.is_regression:
+        raise ConfigError(f"data.kind={chosen.kind} does not fit: the run answers with {answers(task)}.")
+    score_of = score_metrics(chosen, task.labels, {}) if "metric" in keys else task.score_of
+    made = Task(
+        task.name,
+        chosen.text or task.text,
+        task.labels,
+        metrics=tuple(dict.fromkeys((*score_of, *task.metrics))),
+        score_of=score_of,
+    )
+    return replace(made, label=chosen.label if "label" in keys or task.is_own else task.label)
+
+
+def answers(task: Task) -> str:
+    """Return what a task's head answers with: its label names, or a number."""
+    return ", ".join(task.labels) or "a number"
+
+
+def _check_identity(source: Source, loaded: Loaded, shown: str, mend: str) -> None:
+    """Refuse rows that go by the name of those that the run was trained on and are others."""
+    record = RunFolder(loaded.folder, "", "").record() or {}
+    trained_on = record.get("recipe", {}).get("data")
+    if trained_on is None:  # a delta alone, or a record of before there was a recipe in it
+        return
+    try:
+        found = source.identity()
+    except UserError as error:
+        raise DataError(f"{shown} is not what the run was trained on: {error} To score other rows: {mend}.") from error
+    if found != trained_on:
+        raise DataError(
+            f"{shown} is not what the run was trained on: its texts or labels are others. To score other rows, also "
+            f"these: {mend}."
+        )
+
+
+def _recorded(loaded: Loaded) -> dict[str, Any]:
+    """Return the keys of ``data`` that the run was trained with; nothing for a delta alone."""
+    record = RunFolder(loaded.folder, "", "").record() or {}
+    known = {field.name for field in fields(DataConfig)}
+    return {name: value for name, value in (record.get("config", {}).get("data") or {}).items() if name in known}
+
+
+def _typed_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys of ``data`` that overrides name, ``source`` for ``data=…``.
+
+    Raises
+    ------
+    ConfigError
+        For an override that is not about the data.
+    """
+    keys = set()
+    for word in overrides:
+        key = word.split("=", 1)[0].lstrip("+~")
+        if key != "data" and not key.startswith("data."):
+            raise ConfigError(f"'{word}' says nothing about the data: data=local data.dir=FOLDER.")
+        keys.add("source" if key == "data" else key.split(".")[1])
+    return keys

@@ -1,1 +1,0 @@
-"""The LightningModule, backbones, and the delta: what a run changed and nothing else."""

@@ -1,0 +1,97 @@
+"""Everything that a folder of runs says, worked out once: for the report, for notebooks, for W&B."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from ptuning.results.claims import Claim, Count, check_claims
+from ptuning.results.collect import Collected, collect
+from ptuning.results.comparisons import Comparer, against_full
+from ptuning.results.figures import Picture, draw_all
+from ptuning.results.statistics import MARGIN
+from ptuning.results.summary import mark_shown, summarise
+from ptuning.results.tables import ModuleTable, comparison_tables, module_tables
+from ptuning.results.text_table import TextTable
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder of runs says.
+
+    Attributes
+    ----------
+    runs_dir
+        The folder.
+    collected
+        Its records: every run, whether it is shown, every evaluation, and what could not be read.
+    summary
+        A row per backbone, task, source, module, layers and subset, over seeds.
+    tables
+        Scores by module and task.
+    comparisons
+        A row per cell that has full fine-tuning beside it: difference, interval, p-values, verdict.
+    compared
+        (backbone, those rows as a table to read).
+    claims
+        The paper's, asked of these runs.
+    pictures
+        (backbone, figure).
+    """
+
+    runs_dir: Path
+    collected: Collected
+    summary: pd.DataFrame
+    tables: list[ModuleTable]
+    comparisons: pd.DataFrame
+    compared: list[tuple[str, TextTable]]
+    claims: list[Claim]
+    pictures: list[tuple[str, Picture]]
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """A row per run; the column ``shown`` says whether a number of the tables is made of it."""
+        return self.collected.runs
+
+
+def read_results(
+    runs_dir: Path | str,
+    only: Sequence[Path] | None = None,
+    margin: float = MARGIN,
+    count: Count | None = None,
+) -> Results:
+    """Read a folder of runs and work out all that is to be said of it.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs, or any folder inside it.
+    only
+        Run folders to read instead of all.
+    margin
+        How far below full fine-tuning a score counts as comparable, as a share: 0.01 is one point.
+    count
+        The selection's own count for the percentage that the paper names, which takes a model to make.
+
+    Raises
+    ------
+    RunError
+        If there are no records.
+    """
+    folder = Path(runs_dir)
+    collected = collect(folder, history=True, only=only)
+    summary = summarise(collected.runs)
+    collected = replace(collected, runs=mark_shown(collected.runs, summary))
+    comparer = Comparer(folder, collected.runs, margin)
+    comparisons = against_full(comparer, summary)
+    return Results(
+        runs_dir=folder,
+        collected=collected,
+        summary=summary,
+        tables=module_tables(summary),
+        comparisons=comparisons,
+        compared=comparison_tables(comparisons),
+        claims=check_claims(comparer, summary, comparisons, count),
+        pictures=list(draw_all(summary, collected.history, collected.runs)),
+    )

@@ -1,0 +1,80 @@
+"""The order in which modules, layers, subsets and tasks stand in every table and figure."""
+
+import re
+
+from ptuning.tasks.glue import TASKS
+
+MODULES = (
+    "query",
+    "key",
+    "value",
+    "query_key_value",
+    "position_query",
+    "position_key",
+    "attention_output",
+    "attention_layernorm",
+    "intermediate",
+    "output",
+    "output_layernorm",
+    "embeddings",
+    "relative_positions",
+    "convolution",
+    "final_layernorm",
+    "prediction_head",
+    "pooler",
+    "layernorm",
+    "attention",
+    "ffn",
+    "bias",
+    "full",
+    "frozen",
+)
+"""Elementary modules in the order in which a block computes them, then groups; unknown names come after."""
+
+MODULES_OF_BLOCK = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention_layernorm",
+    "intermediate",
+    "output",
+    "output_layernorm",
+    "query_key_value",
+)
+"""The modules that every block has; ``query_key_value`` where it stands for the first three."""
+GROUPS_OF_BLOCK = ("layernorm", "attention", "ffn", "bias")
+NORMS = ("layernorm", "attention_layernorm", "output_layernorm")
+
+_MODULE = {name: place for place, name in enumerate(MODULES)}
+_TASK = {name: place for place, name in enumerate(TASKS)}
+
+
+def module_key(name: str) -> tuple[int, str]:
+    """Return what to sort module names by."""
+    return _MODULE.get(name, len(_MODULE)), name
+
+
+def task_key(name: str) -> tuple[int, str]:
+    """Return what to sort task names by: GLUE's order, then the alphabet."""
+    return _TASK.get(name, len(_TASK)), name
+
+
+def layers_key(layers: str) -> tuple[int, list[int], str]:
+    """Return what to sort layers by: ``all``, then by number.
+
+    >>> sorted(["10", "9-11", "2", "all"], key=layers_key)
+    ['all', '2', '9-11', '10']
+    """
+    return int(layers != "all"), [int(number) for number in re.findall(r"\d+", layers)], layers
+
+
+def subset_key(subset: str) -> tuple[int, str, float, str]:
+    """Return what to sort subsets by: ``all``, then by kind and number.
+
+    >>> sorted(["top:10", "top:9", "all", "bottom:1%"], key=subset_key)
+    ['all', 'bottom:1%', 'top:9', 'top:10']
+    """
+    kind, _, rest = subset.partition(":")
+    number = re.match(r"[\d.]+", rest)
+    return int(subset != "all"), kind, float(number[0]) if number else 0.0, rest

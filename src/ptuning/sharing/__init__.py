@@ -1,1 +1,0 @@
-"""A delta as a thing that people share: exported, pushed, loaded, stacked."""

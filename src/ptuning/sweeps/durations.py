@@ -1,0 +1,54 @@
+"""How long a run may take, learnt from records and from jobs that finished: seconds per epoch of runs like it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ptuning.runs.folder import RECORD
+
+_WORK = ("backbone", "data", "task", "max_length", "batch_size", "batch_tokens", "group_by_length", "frozen_prefix")
+"""Parts of a recipe that, with the trainer's arguments, decide how much one epoch costs a given selection."""
+
+
+class Costs:
+    """Seconds per epoch by how much runs are alike: same module and layers, else same module, else same work."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+
+    def read(self, folder: Path) -> int:
+        """Learn from every finished record below a folder and return how many there were; unreadable ones are left."""
+        count = 0
+        for path in folder.rglob(RECORD):
+            try:
+                record = json.loads(path.read_text("utf-8"))
+                if record["status"] == "finished":
+                    self.add(record["recipe"], record["seconds"]["total"])
+                    count += 1
+            except (OSError, ValueError, KeyError, TypeError):  # `ptuning results` names what cannot be read
+                continue
+        return count
+
+    def add(self, recipe: Mapping[str, Any], seconds: float) -> None:
+        """Learn from one run's whole duration in seconds."""
+        for key in _alike(recipe):
+            total, count = self._seen[key]
+            self._seen[key] = (total + seconds / recipe["trainer"]["max_epochs"], count + 1)
+
+    def estimate(self, recipe: Mapping[str, Any]) -> float | None:
+        """Return the seconds that a run of this recipe may take, or ``None`` before anything like it was seen."""
+        for key in _alike(recipe):
+            if key in self._seen:
+                total, count = self._seen[key]
+                return float(total / count * recipe["trainer"]["max_epochs"])
+        return None
+
+
+def _alike(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Yield keys that like runs share, the closest likeness first."""
+    work = {name: recipe.get(name) for name in _WORK}
+    work["trainer"] = {name: value for name, value in recipe["trainer"].items() if name != "max_epochs"}
+    for closer in (("module", "layers"), ("module",), ()):
+        yield json.dumps([work, *(recipe[name] for name in closer)], sort_keys=True)

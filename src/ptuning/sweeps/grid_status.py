@@ -1,0 +1,144 @@
+"""What is known of a sweep's jobs before any of them runs: which are done, which cannot run, what the rest may cost."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from ptuning.config.rules import restore
+from ptuning.display.format import format_seconds
+from ptuning.errors import ConfigError, SelectionError, UserError
+from ptuning.sweeps.durations import Costs
+from ptuning.sweeps.job import FAILED, SKIPPED, Job, Outcome
+from ptuning.system.hub import use_cache_if_unreachable
+
+_LISTED = 60
+"""Rows of the grid that a dry run prints."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of the jobs, by their numbers.
+
+    Attributes
+    ----------
+    settled
+        Outcomes of the jobs that need no worker: finished before, or a configuration that cannot run.
+    begun
+        Jobs that go on from a checkpoint.
+    recipes
+        What decides each job's cost; absent where only the job itself can tell.
+    costs
+        Learns how long jobs take.
+    """
+
+    settled: Mapping[int, Outcome]
+    begun: frozenset[int]
+    recipes: Mapping[int, Mapping[str, Any]]
+    costs: Costs
+
+    def seconds(self, job: Job) -> float | None:
+        """Return how long a job may take, or ``None`` if nothing like it was seen yet."""
+        recipe = self.recipes.get(job.number)
+        return self.costs.estimate(recipe) if recipe is not None else None
+
+    def learn(self, job: Job, seconds: float) -> None:
+        """Note how long a job took."""
+        if job.number in self.recipes:
+            self.costs.add(self.recipes[job.number], seconds)
+
+
+def ask_for_hub(jobs: Sequence[Job]) -> None:
+    """Find out whether the Hub can be reached, if any job wants it; before anything of Hugging Face is imported."""
+    parts = [(job.config["backbone"], job.config["data"]) for job in jobs]
+    wanted = {(backbone["path"], data["source"], data["path"]) for backbone, data in parts}
+    for backbone, source, dataset in wanted:
+        use_cache_if_unreachable(str(backbone), str(source), dataset)
+
+
+def survey(jobs: Sequence[Job]) -> Outlook:
+    """Look at the run folder of every job, without loading data or weights. Ask for the Hub first."""
+    from ptuning.training.run import locate  # what it imports reads HF_HUB_OFFLINE once
+
+    settled: dict[int, Outcome] = {}
+    begun: set[int] = set()
+    recipes: dict[int, Mapping[str, Any]] = {}
+    costs, read = Costs(), set()
+    for job in jobs:
+        try:
+            found = locate(restore(job.config))
+        except (ConfigError, SelectionError) as error:
+            settled[job.number] = Outcome(FAILED, reason=str(error).strip().splitlines()[0], error=error)
+            continue
+        except UserError:  # data or weights that are not to be had here may be there where the job runs
+            continue
+        recipes[job.number] = found.plan.recipe()
+        if found.finished is not None:
+            score = float(found.finished["score"])
+            settled[job.number] = Outcome(SKIPPED, score, folder=str(found.folder.path.resolve()))
+        elif found.folder.checkpoint.exists():
+            begun.add(job.number)
+        if (shelf := found.folder.path.parents[2]) not in read:
+            read.add(shelf)
+            costs.read(shelf)
+    return Outlook(settled, frozenset(begun), recipes, costs)
+
+
+def show_grid(console: Console, jobs: Sequence[Job], outlook: Outlook, slots: int) -> None:
+    """Print the grid: how many jobs, how many are done, what the rest may cost by the records so far."""
+    counts = Counter(outcome.status for outcome in outlook.settled.values())
+    left = [job for job in jobs if job.number not in outlook.settled]
+    parts = [f"{counts[SKIPPED]} done", f"{len(left)} to run"]
+    if outlook.begun:
+        parts.append(f"{len(outlook.begun)} of them from a checkpoint")
+    if counts[FAILED]:
+        parts.append(f"{counts[FAILED]} cannot run")
+    console.print(f"[bold]{len(jobs)} job{'s' if len(jobs) != 1 else ''}[/]: {', '.join(parts)}")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for job in jobs[:_LISTED]:
+        table.add_row(job.name or "(this run)", *_fate(job, outlook))
+    console.print(table)
+    if len(jobs) > _LISTED:
+        console.print(f"… and {len(jobs) - _LISTED} more")
+    known = [seconds for job in left if (seconds := outlook.seconds(job)) is not None]
+    if known:
+        unknown = f", and {len(left) - len(known)} jobs of unknown length" if len(known) < len(left) else ""
+        together = f" on {slots} workers" if slots > 1 else ""
+        console.print(f"about {format_seconds(sum(known) / slots)}{together}{unknown}, by the records so far")
+    elif left:
+        console.print("No record of a like run says yet how long that takes.")
+
+
+def _fate(job: Job, outlook: Outlook) -> tuple[str, str]:
+    settled, seconds = outlook.settled.get(job.number), outlook.seconds(job)
+    if settled is not None:
+        return (
+            ("done", f"score {100 * (settled.score or 0):.1f}") if settled.status == SKIPPED else ("-", settled.reason)
+        )
+    return (
+        "goes on" if job.number in outlook.begun else "to run",
+        f"about {format_seconds(seconds)}" if seconds is not None else "",
+    )
+
+
+def show_run(cfg: DictConfig) -> None:
+    """Print what is known of a single run: whether it is done, what it may cost.
+
+    Raises
+    ------
+    ptuning.UserError
+        If it cannot run.
+    """
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    job = Job(0, "", str(cfg.task.name), "", config)
+    ask_for_hub([job])
+    outlook = survey([job])
+    if (outcome := outlook.settled.get(0)) and outcome.error:
+        raise outcome.error
+    from ptuning.display.console import console
+
+    show_grid(console, [job], outlook, slots=1)

@@ -1,0 +1,113 @@
+"""After a sweep: one W&B run of type ``sweep`` with its tables, figures and report."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ptuning.display.console import console
+from ptuning.errors import UserError, in_one_line
+from ptuning.sweeps.job import DONE, SKIPPED, Job, Outcome, Sweep
+
+REPORT = "report"
+
+
+def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep, scratch: Path) -> None:
+    """Write the report of this sweep's runs into ``scratch`` and log it as a W&B run, if the jobs log there.
+
+    A summary that cannot be made costs one line, not the sweep: every run has its own record already.
+    """
+    from ptuning.tracking import run_logger as tracking
+
+    if not tracking.logs_to_wandb(jobs[0].config["logger"]):
+        return
+    folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
+    from ptuning.results import Count, read_results, write_report
+    from ptuning.weights.reference import count_layernorms_of_one_block
+
+    runs_dir = Path(str(jobs[0].config["runs_dir"])).expanduser()
+    try:
+        count = Count(*count_layernorms_of_one_block())
+        results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
+        page = write_report(results, scratch / REPORT)
+        upload = _log_sweep(
+            jobs[0].config["logger"],
+            scratch,
+            name=sweep.name,
+            config={"sweep": asdict(sweep)},
+            counts=Counter(outcome.status for outcome in outcomes.values()),
+            cells=results.summary,
+            report=page.parent,
+        )
+    except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the sweep is done
+        said = str(error) if isinstance(error, UserError) else in_one_line(error)
+        console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
+        return
+    if upload:
+        console.print(
+            f"W&B is offline. To upload the runs later: find {runs_dir} -name 'offline-run-*' -exec wandb sync {{}} +"
+        )
+
+
+def _log_sweep(
+    settings: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    cells: pd.DataFrame,
+    report: Path,
+) -> str | None:
+    """Log a sweep as one W&B run of type ``sweep``, in the group of its runs.
+
+    Parameters
+    ----------
+    settings
+        The ``logger`` group's.
+    folder
+        W&B's files go to ``wandb/`` in it.
+    name
+        Of the sweep, which is the group.
+    config
+        What the run's configuration holds: the grid.
+    counts
+        Outcome of jobs → how many.
+    cells
+        ``ptuning.results.summarise``'s table, a row per backbone, task, module and layers.
+    report
+        A report's folder: its page, and its figures as PNG.
+
+    Returns
+    -------
+    str or None
+        The command that uploads an offline run later.
+    """
+    import wandb
+
+    from ptuning.tracking import run_logger as tracking
+    from ptuning.tracking.wandb import WandbTracker
+
+    extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
+    logger: WandbTracker = tracking.make(settings, extra)
+    tracking.begin(logger, config, {})
+    run = logger.experiment
+    run.log(
+        {
+            "cells": wandb.Table(dataframe=cells),
+            "report": wandb.Html((report / "index.html").read_text("utf-8"), inject=False),
+            **{f"figures/{png.stem}": wandb.Image(str(png)) for png in sorted((report / "figures").glob("*.png"))},
+        }
+    )
+    artifact = wandb.Artifact(f"report-{run.id}", type="report")
+    for file in sorted(path for path in report.rglob("*") if path.is_file()):
+        artifact.add_file(str(file), name=str(file.relative_to(report)))
+    run.log_artifact(artifact)
+    summary: dict[str, float] = {f"jobs/{status}": count for status, count in counts.items()}
+    whole = cells[cells["part"] == ""]  # what saw a part of its data is nobody's best
+    best = whole.sort_values("mean").groupby("task").last() if len(whole) else whole
+    summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
+    logger.attach(summary)
+    return logger.finish(0)

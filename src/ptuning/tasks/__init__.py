@@ -1,0 +1,1 @@
+"""GLUE's tasks as a table, and the metrics that score them."""

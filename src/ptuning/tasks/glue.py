@@ -1,0 +1,237 @@
+"""The nine GLUE tasks and AX as one table of data: columns, label names in order, metrics, file names.
+
+A task on a reader's own data is a :class:`Task` too, made from that data (:mod:`ptuning.data.custom`).
+
+Column names, label names and their order are those of ``nyu-mll/glue`` on the Hugging Face Hub, so that a head
+trained here serves there. File and folder names are those of the benchmark's own download (Wang et al. 2019,
+https://gluebenchmark.com/tasks).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from ptuning.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: what a row looks like, what a label means, how an answer is scored.
+
+    Attributes
+    ----------
+    name
+        The configuration's name, also of the config in ``nyu-mll/glue``.
+    text
+        The Hub's names of the one or two text columns; with own data, the reader's.
+    labels
+        Label names; a label's position is its class id. Empty for regression.
+    metrics
+        Names of :mod:`ptuning.tasks.metrics`; the score is the mean of ``score_of``.
+    score_of
+        The metrics whose mean is the task's number, for GLUE the benchmark's.
+    label
+        The Hub's name of the label column; with own data, the reader's.
+    folder
+        Folder of the benchmark's own download.
+    file_text
+        Names of the text columns in the downloaded files; for files without a header, in ``header``.
+    file_label
+        Name of the label column in the downloaded files.
+    header
+        Column names of train and dev files that have no header line, else empty.
+    validation
+        Split name → file stem of every dev set (MNLI has two).
+    test
+        Split name → file stem of every unlabelled set.
+    trains
+        Whether there is training data; AX has none and borrows MNLI's head.
+    skips_damaged_rows
+        The official files of this task hold rows with missing fields, which ``nyu-mll/glue`` leaves out too.
+    """
+
+    name: str
+    text: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    score_of: tuple[str, ...]
+    label: str = "label"
+    folder: str = ""
+    file_text: tuple[str, ...] = ()
+    file_label: str = "label"
+    header: tuple[str, ...] = ()
+    validation: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"validation": "dev"}))
+    test: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"test": "test"}))
+    trains: bool = True
+    skips_damaged_rows: bool = False
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the label is a number rather than a class."""
+        return not self.labels
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the head: the number of classes, or one for regression."""
+        return max(len(self.labels), 1)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is a reader's own data rather than a task of GLUE."""
+        return self.name not in TASKS
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record and a delta say of the task, as plain JSON values; see :func:`described_task`."""
+        return {
+            "task": self.name,
+            "text": list(self.text),
+            "label": self.label,
+            "labels": list(self.labels),
+            "metrics": list(self.metrics),
+            "score_of": list(self.score_of),
+        }
+
+
+_ACCURACY = ("accuracy",)
+_ACCURACY_F1 = ("accuracy", "f1")
+_CORRELATIONS = ("pearson", "spearman")
+_ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("entailment", "neutral", "contradiction")
+_SENTENCES = ("sentence1", "sentence2")
+
+OWN = "custom"
+"""What ``task=`` calls a reader's own data."""
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        task.name: task
+        for task in (
+            Task(
+                "cola",
+                text=("sentence",),
+                labels=("unacceptable", "acceptable"),
+                metrics=("matthews", "accuracy"),
+                score_of=("matthews",),
+                folder="CoLA",
+                file_text=("sentence",),
+                header=("source", "label", "star", "sentence"),
+            ),
+            Task(
+                "sst2",
+                text=("sentence",),
+                labels=("negative", "positive"),
+                metrics=_ACCURACY,
+                score_of=_ACCURACY,
+                folder="SST-2",
+                file_text=("sentence",),
+            ),
+            Task(
+                "mrpc",
+                text=_SENTENCES,
+                labels=("not_equivalent", "equivalent"),
+                metrics=_ACCURACY_F1,
+                score_of=_ACCURACY_F1,
+                folder="MRPC",
+                file_text=("#1 String", "#2 String"),
+                file_label="Quality",
+            ),
+            Task(
+                "stsb",
+                text=_SENTENCES,
+                labels=(),
+                metrics=_CORRELATIONS,
+                score_of=_CORRELATIONS,
+                folder="STS-B",
+                file_text=_SENTENCES,
+                file_label="score",
+            ),
+            Task(
+                "qqp",
+                text=("question1", "question2"),
+                labels=("not_duplicate", "duplicate"),
+                metrics=_ACCURACY_F1,
+                score_of=_ACCURACY_F1,
+                folder="QQP",
+                file_text=("question1", "question2"),
+                file_label="is_duplicate",
+                skips_damaged_rows=True,
+            ),
+            Task(
+                "mnli",
+                text=("premise", "hypothesis"),
+                labels=_NLI,
+                metrics=_ACCURACY,
+                score_of=_ACCURACY,
+                folder="MNLI",
+                file_text=_SENTENCES,
+                file_label="gold_label",
+                validation=MappingProxyType(
+                    {"validation_matched": "dev_matched", "validation_mismatched": "dev_mismatched"}
+                ),
+                test=MappingProxyType({"test_matched": "test_matched", "test_mismatched": "test_mismatched"}),
+            ),
+            Task(
+                "qnli",
+                text=("question", "sentence"),
+                labels=_ENTAILMENT,
+                metrics=_ACCURACY,
+                score_of=_ACCURACY,
+                folder="QNLI",
+                file_text=("question", "sentence"),
+            ),
+            Task(
+                "rte",
+                text=_SENTENCES,
+                labels=_ENTAILMENT,
+                metrics=_ACCURACY,
+                score_of=_ACCURACY,
+                folder="RTE",
+                file_text=_SENTENCES,
+            ),
+            Task(
+                "wnli",
+                text=_SENTENCES,
+                labels=("not_entailment", "entailment"),
+                metrics=_ACCURACY,
+                score_of=_ACCURACY,
+                folder="WNLI",
+                file_text=_SENTENCES,
+            ),
+            Task(
+                "ax",
+                text=("premise", "hypothesis"),
+                labels=_NLI,
+                metrics=("matthews",),
+                score_of=("matthews",),
+                folder="diagnostic",
+                file_text=_SENTENCES,
+                validation=MappingProxyType({}),
+                test=MappingProxyType({"test": "diagnostic"}),
+                trains=False,
+            ),
+        )
+    }
+)
+
+
+def described_task(description: Mapping[str, Any]) -> Task:
+    """Return the task that a record or a delta was made for: one of GLUE by its name, else what it says itself."""
+    name = description["task"]
+    if name in TASKS:
+        return TASKS[name]
+    text, labels, metrics, score_of = (tuple(description[part]) for part in ("text", "labels", "metrics", "score_of"))
+    return Task(name, text, labels, metrics, score_of, label=description["label"])
+
+
+def get_task(name: str) -> Task:
+    """Return the task called ``name``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such task; the message names the nearest one.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}, {OWN}.")
+    return TASKS[name]

@@ -1,0 +1,1 @@
+"""What trackers hear of a run: W&B, TensorBoard, MLflow."""

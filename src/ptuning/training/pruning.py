@@ -1,0 +1,71 @@
+"""A run's side of a search: it reports its score after every epoch and ends when Optuna's pruner says so."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from ptuning.errors import ConfigError, Pruned
+from ptuning.training.module import GlueClassifier
+
+_SEPARATOR = "#"
+
+
+def open_storage(journal: Path) -> Any:
+    """Return Optuna's storage in a file, which several processes and machines may share."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def name_trial(journal: Path, number: int) -> str:
+    """Return what ``trial=`` takes for a trial of a study."""
+    return f"{journal}{_SEPARATOR}{number}"
+
+
+class Pruning(pl.Callback):
+    """Reports the scores of a run to the trial that it is, and ends the run if it is pruned.
+
+    Parameters
+    ----------
+    trial
+        As :func:`name_trial` writes it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such trial.
+    """
+
+    def __init__(self, trial: str) -> None:
+        import optuna
+
+        journal, _, number = trial.rpartition(_SEPARATOR)
+        if not number.isdigit() or not Path(journal).is_file():
+            raise ConfigError(f"trial={trial} names no trial: it is set by hydra/sweeper=optuna, leave it out.")
+        storage = open_storage(Path(journal))
+        (study,) = optuna.get_all_study_names(storage)
+        self.study = optuna.load_study(study_name=study, storage=storage)
+        self.study.pruner = _pruner(self.study.user_attrs["pruner"])
+        found = [one._trial_id for one in self.study.get_trials(deepcopy=False) if one.number == int(number)]
+        if not found:
+            raise ConfigError(f"trial={trial} names no trial: it is set by hydra/sweeper=optuna, leave it out.")
+        self.trial = optuna.trial.Trial(self.study, found[0])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the epoch's score; raise :class:`Pruned` if the trial should end here."""
+        assert isinstance(pl_module, GlueClassifier)
+        epoch = trainer.current_epoch + 1
+        found = pl_module.val_metrics
+        if not found:  # trainer.check_val_every_n_epoch: nothing was evaluated yet
+            return
+        self.trial.report(found.get("holdout_score", found["score"]), epoch)  # what chooses the best epoch
+        if epoch < (trainer.max_epochs or 0) and self.trial.should_prune():
+            raise Pruned(f"Stopped after epoch {epoch}: its score is behind those of earlier trials.")
+
+
+def _pruner(settings: dict[str, Any]) -> Any:
+    from hydra.utils import instantiate
+
+    return instantiate(settings)

@@ -1,0 +1,62 @@
+"""The callbacks of the ``callbacks`` group: made, and refused where a run has its own way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+
+from ptuning.config.schema import Config
+from ptuning.errors import ConfigError
+from ptuning.selection.callback import SelectionCallback
+
+_AVERAGES = "it averages a copy of the whole model, and a run keeps what moves alone."
+_OWN_WAY: Mapping[type[pl.Callback], str] = {
+    pl.callbacks.Checkpoint: "a run keeps its best weights in delta.safetensors and goes on from last.ckpt.",
+    pl.callbacks.StochasticWeightAveraging: _AVERAGES,
+    pl.callbacks.WeightAveraging: _AVERAGES,
+    pl.callbacks.ModelPruning: "it takes weights apart that a delta has to name. subset= lets some weights alone move.",
+    pl.callbacks.BackboneFinetuning: "what moves is chosen by module= and layers=, or by callbacks.selection.",
+    pl.callbacks.LearningRateFinder: "the rate is typed, as optim.lr, since it is part of what a run is found by.",
+    pl.callbacks.BatchSizeFinder: "the size is typed, as task.batch_size, since it is part of what a run is found by.",
+    pl.callbacks.ProgressBar: "a run has a bar of its own, which trainer.enable_progress_bar=false takes away.",
+}
+"""Callbacks that are refused, and why."""
+
+
+def make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
+    """Instantiate the ``callbacks`` group; the entry called ``selection`` gets module, layers and patterns."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    made: dict[str, Any] = {}
+    for name, settings in config.callbacks.items():
+        extra = {}
+        if name == "selection":
+            extra = {"module": list(module), "layers": config.layers, "patterns": config.module.patterns}
+        try:
+            made[name] = instantiate(settings, **extra, _convert_="all")
+        except InstantiationException as error:
+            cause = " ".join(str(error.__cause__ or error).splitlines()[:2])
+            raise ConfigError(
+                f"callbacks.{name} cannot be made: {cause}. "
+                f"callbacks.{name}._target_ names a class by its import path, e.g. my_module.MyClass."
+            ) from error
+    selector = made.pop("selection", None)
+    if not isinstance(selector, SelectionCallback):
+        raise ConfigError("callbacks.selection must be a ptuning.SelectionCallback: it decides what may move.")
+    for name, callback in made.items():
+        _refuse_callback(name, callback)
+    return selector, tuple(made.values())
+
+
+def _refuse_callback(name: str, callback: Any) -> None:
+    """Refuse what is no callback, and callbacks that do what a run does in its own way."""
+    if not isinstance(callback, pl.Callback):
+        raise ConfigError(
+            f"callbacks.{name} is a {type(callback).__name__}, and must be a callback of lightning.pytorch: "
+            f"callbacks.{name}._target_=lightning.pytorch.callbacks.EarlyStopping, or your own subclass. "
+            f"~callbacks.{name} takes it away."
+        )
+    for kind, why in _OWN_WAY.items():
+        if isinstance(callback, kind):
+            raise ConfigError(f"callbacks.{name}={type(callback).__name__} has to be left out: {why}")

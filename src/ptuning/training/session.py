@@ -1,0 +1,174 @@
+"""What a process keeps between runs: tokenizers, tokenised splits, and the last backbone, put back bit for bit."""
+
+import logging
+import os
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ptuning.acceleration.activation_store import StateStore
+from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.backbones.source import BackboneSource
+from ptuning.data.tokenize import TokenTable
+from ptuning.system.files import cache_folder
+from ptuning.tasks.glue import Task
+
+
+class Warm:
+    """A store that makes the second run on the same backbone and data start at once.
+
+    A run must not be able to tell whether it came first: what is handed out equals what would have been loaded.
+
+    Parameters
+    ----------
+    keeps_backbone
+        Whether the backbone is kept for the next run, at the price of a second copy of its weights.
+    """
+
+    def __init__(self, keeps_backbone: bool = True) -> None:
+        self._keeps_backbone = keeps_backbone
+        self._tokenizers: dict[str, Any] = {}
+        self._splits: dict[tuple[Any, ...], dict[str, TokenTable]] = {}
+        self._key: tuple[str, int, float | None] | None = None
+        self._model: nn.Module | None = None
+        self._pristine: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
+        self._modes: dict[str, bool] = {}
+        self._hash = ""
+        self.states = StateStore(cache_folder() / "prefix")
+        """Hidden states behind frozen prefixes."""
+
+    def tokenizer(self, backbone: BackboneSource) -> Any:
+        """Return the tokenizer of a backbone."""
+        if backbone.identity not in self._tokenizers:
+            self._tokenizers[backbone.identity] = load_tokenizer(backbone)
+        return self._tokenizers[backbone.identity]
+
+    def splits(self, *key: Any) -> dict[str, TokenTable]:
+        """Return the store of tokenised splits for this data, tokenizer and length; the last four are kept."""
+        found = self._splits.pop(key, {})
+        self._splits[key] = found
+        while len(self._splits) > 4:
+            self._splits.pop(next(iter(self._splits)))
+        return found
+
+    def forget_model(self) -> None:
+        """Let go of the backbone."""
+        self._model, self._pristine, self._buffers, self._modes = None, {}, {}, {}
+
+    def model(
+        self, backbone: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None
+    ) -> tuple[nn.Module, str]:
+        """Return (model, hash of its backbone): pretrained values everywhere, a head drawn from ``seed``."""
+        key = (backbone.identity, task.num_outputs, attention_dropout)
+        if self._model is None or key != self._key:
+            self.forget_model()  # before the new one is loaded
+            model = load_model(backbone, task, seed, attention_dropout)
+            self._hash = backbone_hash(model)
+            if self._keeps_backbone:
+                self._model, self._key = model, key
+                self._pristine = {name: p.detach().clone() for name, p in model.named_parameters()}
+                self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+                self._modes = {name: module.training for name, module in model.named_modules()}
+            return model, self._hash
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.data = parameter.data.to(self._pristine[name].dtype)  # a run that failed may have left casts
+                parameter.copy_(self._pristine[name])
+                parameter.requires_grad_(True)
+                parameter.grad = None
+            for name, buffer in self._model.named_buffers():  # trainer.precision=bf16-true rounds them
+                buffer.data = self._buffers[name].clone()
+        for name, module in self._model.named_modules():
+            module.training = self._modes[name]
+        for name, value in label_settings(task).items():
+            setattr(self._model.config, name, value)
+        draw_head(self._model, seed)
+        return self._model, self._hash
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Put back, at the end, what a run sets for its whole process, so that the next one begins as this one did.
+
+    Lightning switches to deterministic algorithms, sets variables of the environment and handlers of signals.
+    Packages change warnings, loggers and threads. Whoever calls from a notebook keeps their random numbers.
+    """
+    environment = dict(os.environ)
+    torch_state = _torch_state()
+    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    root = logging.getLogger()
+    handlers, levels = list(root.handlers), _levels()
+    main = threading.current_thread() is threading.main_thread()
+    signals = {number: signal.getsignal(number) for number in signal.valid_signals()} if main else {}
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        _put_back_environment(environment)
+        _put_back_torch(torch_state)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        torch.set_rng_state(generators[2])
+        if on_gpu:
+            torch.cuda.set_rng_state_all(on_gpu)
+        root.handlers[:] = handlers
+        for name, (level, disabled) in levels.items():
+            logger = logging.getLogger(name)
+            logger.setLevel(level)
+            logger.disabled = disabled
+        for number, handler in signals.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+def _torch_state() -> dict[str, Any]:
+    return {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "dtype": torch.get_default_dtype(),
+        "benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "grad": torch.is_grad_enabled(),
+        "anomaly": torch.is_anomaly_enabled(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _put_back_torch(state: dict[str, Any]) -> None:
+    torch.use_deterministic_algorithms(state["deterministic"], warn_only=state["warn_only"])
+    torch.set_float32_matmul_precision(state["matmul"])
+    torch.set_default_dtype(state["dtype"])
+    torch.backends.cudnn.benchmark = state["benchmark"]
+    torch.backends.cudnn.deterministic = state["cudnn_deterministic"]
+    torch.set_grad_enabled(state["grad"])
+    torch.autograd.set_detect_anomaly(state["anomaly"])
+    if torch.get_num_threads() != state["threads"]:
+        torch.set_num_threads(state["threads"])
+
+
+def _put_back_environment(environment: dict[str, str]) -> None:
+    for name in {*environment, *os.environ} - {
+        "WANDB_SERVICE"
+    }:  # W&B's own word to itself on the process that it began
+        if name not in environment:
+            del os.environ[name]
+        elif os.environ.get(name) != environment[name]:
+            os.environ[name] = environment[name]
+
+
+def _levels() -> dict[str | None, tuple[int, bool]]:
+    known = {
+        name: logger for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
+    }
+    return {None: (logging.root.level, False), **{n: (logger.level, logger.disabled) for n, logger in known.items()}}

@@ -1,0 +1,19 @@
+"""The one number that the paper names, counted by the selection on BERT-base's own configuration."""
+
+import torch
+
+from ptuning.selection.select import choose_parameters
+
+
+def count_layernorms_of_one_block() -> tuple[int, int]:
+    """Return the weights of the LayerNorms of one block of BERT-base, and all weights of BERT-base with two labels.
+
+    The model is built on the meta device from its class's default configuration, that of ``bert-base-uncased``: shapes
+    alone, nothing is downloaded.
+    """
+    from transformers import AutoModelForSequenceClassification, BertConfig
+
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(BertConfig())
+    chosen = choose_parameters(model, "layernorm", layers=model.config.num_hidden_layers - 1)
+    return chosen.trainable_parameters, chosen.total_parameters
