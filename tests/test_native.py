@@ -53,7 +53,10 @@ def test_where_it_cannot_be_compiled_there_is_none(tmp_path: Path, monkeypatch: 
     assert not compiled(tmp_path / "cache")
 
 
-def test_a_cache_that_cannot_be_written_costs_the_compiling_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_compiler
+def test_a_cache_that_cannot_be_written_costs_the_compiling_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "file" / "cache"))
     assert native.library.__wrapped__() is not None
