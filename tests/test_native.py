@@ -53,6 +53,7 @@ def test_where_it_cannot_be_compiled_there_is_none(tmp_path: Path, monkeypatch: 
     assert not compiled(tmp_path / "cache")
 
 
+@needs_compiler
 def test_a_cache_that_cannot_be_written_costs_the_compiling_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

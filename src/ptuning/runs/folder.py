@@ -144,6 +144,8 @@ def _as_a_run_folder(path: Path, made: bool = False) -> Iterator[None]:
     """Turn what the file system refuses into a sentence; whatever it is, if the folder is to be made."""
     try:
         yield
+    except Timeout:  # of a lock, and an OSError too
+        raise
     except (OSError, ValueError) as error:
         sentence = explain_os_error(error)
         if sentence is None and made and isinstance(error, OSError):
