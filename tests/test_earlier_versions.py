@@ -51,7 +51,7 @@ def test_a_finished_run_is_found_loaded_and_scored_as_it_was(place: str, written
     assert (folder / "record.json").read_bytes() == record  # found, and not trained again
     assert not (folder / "last.ckpt").exists()
     predictor = Predictor(load_run(folder))
-    source = scored_source(predictor.loaded, predictor.task, predictor.task.is_own, (), None)
+    source = scored_source(predictor.loaded, predictor.task, predictor.task.is_custom, (), None)
     for file in (folder / "predictions").iterdir():
         logits, _ = predictor.answer_split(source, file.stem)
         kept = torch.tensor(parquet.read_table(file)["logits"].to_pylist())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import Columns, read_columns
-from ptuning.data.custom_options import OwnData
+from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
 from ptuning.data.readers import first_line
@@ -27,7 +27,7 @@ _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
-class OwnSource(Source):
+class CustomSource(Source):
     """Files, or a dataset of the Hub, read and found to be in order; the test set is read on demand.
 
     Attributes
@@ -45,7 +45,7 @@ class OwnSource(Source):
     """
 
     task: Task
-    chosen: OwnData
+    chosen: CustomData
     train: Table
     validation: Table
     digest: str
@@ -78,7 +78,7 @@ class OwnSource(Source):
         return dict(self.facts)
 
 
-def own_source(chosen: OwnData) -> OwnSource:
+def custom_source(chosen: CustomData) -> CustomSource:
     """Read the training and development rows and find out what task they make.
 
     Raises
@@ -92,7 +92,7 @@ def own_source(chosen: OwnData) -> OwnSource:
 
 
 @lru_cache(maxsize=4)
-def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
+def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
     train = _read(chosen, "train")
     assert train is not None
     if not chosen.text:
@@ -123,7 +123,7 @@ def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
     digest = f"sha256:{_digest([labels, *_digested(table, validation)])}"
     held_out = f"{100 * chosen.dev_share:g} % of {train.origin}, held out (data.dev_share)" if dev is None else ""
     facts = describe_data(task, counts, table, validation, held_out)
-    return OwnSource(task, chosen, table, validation, digest, facts)
+    return CustomSource(task, chosen, table, validation, digest, facts)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ScoredSource(Source):
     """
 
     task: Task
-    chosen: OwnData
+    chosen: CustomData
 
     @property
     def place(self) -> str:
@@ -211,7 +211,7 @@ def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     )
 
 
-def _read(chosen: OwnData, which: str) -> Columns | None:
+def _read(chosen: CustomData, which: str) -> Columns | None:
     """Return the rows of ``train``, ``dev`` or ``test``; ``None`` where none were named and none are there."""
     given = getattr(chosen, which)
     if not chosen.path:
@@ -276,7 +276,7 @@ def _dataset_columns(data: Any, origin: str) -> Columns:
     return Columns({name: data[name][:] for name in plain}, origin, classes=classes, others=others)
 
 
-def _check_variety(names: Sequence[str], chosen: OwnData, origin: str, regression: bool) -> None:
+def _check_variety(names: Sequence[str], chosen: CustomData, origin: str, regression: bool) -> None:
     different = len(set(names))
     if different == 1:
         raise DataError(f"Every label of {origin} is '{names[0]}' ({chosen.label}): there is nothing to learn.")
@@ -287,7 +287,7 @@ def _check_variety(names: Sequence[str], chosen: OwnData, origin: str, regressio
         )
 
 
-def score_metrics(chosen: OwnData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
+def score_metrics(chosen: CustomData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the metrics that make the score: those typed, if they fit, else the default."""
     fitting = [
         name

@@ -7,15 +7,15 @@ from typing import Any
 
 from ptuning.config.schema import DataConfig
 from ptuning.errors import ConfigError, nearest
-from ptuning.tasks.glue import OWN, TASKS
+from ptuning.tasks.glue import CUSTOM, TASKS
 
 KINDS = ("classification", "regression")
-OWN_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
+CUSTOM_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
 """Keys of ``data`` that only a reader's own data has."""
 
 
 @dataclass(frozen=True)
-class OwnData:
+class CustomData:
     """The keys of ``data`` for ``task=custom``, made definite.
 
     Attributes
@@ -55,7 +55,7 @@ class OwnData:
     revision: str | None
 
 
-def own_data(data: DataConfig, trains: bool = True) -> OwnData:
+def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
     """Check the keys of ``data`` for ``task=custom`` and fill in their defaults.
 
     Parameters
@@ -100,8 +100,8 @@ def own_data(data: DataConfig, trains: bool = True) -> OwnData:
         raise ConfigError("data.dev_share holds rows of data.train out; with data.dev there is no need: drop one.")
     if data.dev_share is not None and not 0 < data.dev_share <= 0.5:
         raise ConfigError(f"data.dev_share={data.dev_share} must lie above 0 and be at most 0.5, e.g. 0.1.")
-    return OwnData(
-        name=own_name(data),
+    return CustomData(
+        name=custom_name(data),
         train=data.train,
         dev=data.dev,
         test=data.test,
@@ -117,7 +117,7 @@ def own_data(data: DataConfig, trains: bool = True) -> OwnData:
     )
 
 
-def own_name(data: Any) -> str:
+def custom_name(data: Any) -> str:
     """Return what run folders and tables call the data: ``data.name``, else after the training file or the dataset.
 
     Raises
@@ -127,9 +127,9 @@ def own_name(data: Any) -> str:
     """
     name = data.name
     if name is None:
-        found = Path(data.path or data.train or OWN)
+        found = Path(data.path or data.train or CUSTOM)
         name = "-".join([found.name if data.path else found.stem, *([data.config] if data.config else [])])
-        name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or OWN
+        name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or CUSTOM
     if not re.fullmatch(r"[\w-][\w.-]*", name):
         raise ConfigError(f"data.name={name} is not a name: letters, digits, dots and hyphens, e.g. data.name=reviews.")
     if name.lower() in TASKS:
@@ -139,9 +139,9 @@ def own_name(data: Any) -> str:
     return str(name)
 
 
-def refuse_own_keys(task: str, data: DataConfig) -> None:
+def refuse_custom_keys(task: str, data: DataConfig) -> None:
     """Raise :class:`ConfigError` where a task of GLUE is given keys of a reader's own data."""
-    for key in OWN_KEYS:
+    for key in CUSTOM_KEYS:
         if getattr(data, key) is not None:
             raise ConfigError(f"data.{key} is for your own data, not for task={task}: type task=custom.")
     if data.source == "files":

@@ -12,7 +12,7 @@ from ptuning.errors import ConfigError, nearest
 from ptuning.inference.predictor import Predictor
 from ptuning.inference.scored import answers, scored_source, takes_files
 from ptuning.tasks import metrics
-from ptuning.tasks.glue import OWN, Task, get_task
+from ptuning.tasks.glue import CUSTOM, Task, get_task
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ def evaluate(
         If the labels do not fit, the split has none, or the data cannot be had.
     """
     own = predictor.task
-    task = own if task_name in (None, own.name, OWN) else get_task(str(task_name))
+    task = own if task_name in (None, own.name, CUSTOM) else get_task(str(task_name))
     columns = _columns(own, task)
-    files = task_name == OWN or takes_files(own, task, overrides)
-    splits = _own_splits(split) if files else _splits(task, split)
+    files = task_name == CUSTOM or takes_files(own, task, overrides)
+    splits = _custom_splits(split) if files else _splits(task, split)
     source = scored_source(predictor.loaded, task, files, overrides, split)
     task = source.task
     rows: dict[str, int] = {}
@@ -100,7 +100,7 @@ def _reordered(logits: Tensor, columns: list[int] | None) -> Tensor:
     return logits if columns is None else logits[:, columns]
 
 
-def _own_splits(split: str | None) -> tuple[str, ...]:
+def _custom_splits(split: str | None) -> tuple[str, ...]:
     """Return which rows of files of one's own are scored: the dev set, or ``train``."""
     if split == "test":
         raise ConfigError(

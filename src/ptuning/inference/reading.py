@@ -53,7 +53,7 @@ def dialect_of(task: Task, written: str) -> Dialect:
     """Return how a file is written for a task: GLUE's keep white space, and their TSV files are the benchmark's."""
     if written == "lines":
         return Dialect(written, names=task.text)
-    if task.is_own:
+    if task.is_custom:
         return Dialect(written)
     return benchmark_dialect(task) if written == "tsv" else Dialect(written, verbatim=True)
 

@@ -8,12 +8,12 @@ from typing import Any
 from ptuning.config.rules import compose
 from ptuning.config.schema import Config, DataConfig
 from ptuning.data.custom import ScoredSource, score_metrics
-from ptuning.data.custom_options import OwnData, own_data, refuse_own_keys
+from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys
 from ptuning.data.sources import Source
 from ptuning.deltas.loading import Loaded
 from ptuning.errors import ConfigError, DataError, UserError
 from ptuning.runs.folder import RunFolder
-from ptuning.tasks.glue import OWN, Task
+from ptuning.tasks.glue import CUSTOM, Task
 from ptuning.training.plan import make_source
 
 _FILE_KEYS = {"train", "dev", "text", "label"}
@@ -47,9 +47,9 @@ def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[s
         If nothing was typed and the run's data are not here or have changed; if what was typed does not fit.
     """
     if files:
-        return _files(loaded, overrides, split, _recorded(loaded) if loaded.task.is_own else {})
+        return _files(loaded, overrides, split, _recorded(loaded) if loaded.task.is_custom else {})
     data = find_data(loaded, task, overrides)
-    refuse_own_keys(task.name, data)
+    refuse_custom_keys(task.name, data)
     source = make_source(Config(data=data), task)
     if not overrides and task == loaded.task:
         _check_identity(source, loaded, str(data.dir or data.path or data.source), "data=local data.dir=FOLDER")
@@ -58,7 +58,7 @@ def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[s
 
 def takes_files(own: Task, task: Task, overrides: Sequence[str]) -> bool:
     """Say whether rows come from files of one's own, read with the run's task, rather than from GLUE."""
-    return task == own and (own.is_own or bool(_typed_keys(overrides) & _FILE_KEYS))
+    return task == own and (own.is_custom or bool(_typed_keys(overrides) & _FILE_KEYS))
 
 
 def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfig:
@@ -68,7 +68,7 @@ def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfi
     if overrides:
         named = source == "files" or any(word.startswith("data=") for word in overrides)
         return compose([f"task={task.name}", *([] if named else [f"data={source}"]), *overrides]).data
-    if loaded.task.is_own:
+    if loaded.task.is_custom:
         raise ConfigError(f"Say where {task.name} lies: data=local data.dir=FOLDER, or data=hub.")
     if not recorded:
         if source == "local":
@@ -79,14 +79,14 @@ def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfi
 
 def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]) -> ScoredSource:
     keys = _typed_keys(overrides)
-    data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_own else OWN)
-    chosen = own_data(data, trains=False)
+    data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_custom else CUSTOM)
+    chosen = custom_data(data, trains=False)
     source = ScoredSource(_as_typed(loaded.task, chosen, keys), chosen)
     scored = "train" if split == "train" or not source.has_dev else "dev"
     if not elsewhere and not keys & {scored, "config", "revision"}:
         if not recorded:
             raise ConfigError(f"Neither the run nor what was typed says which rows to score. {_OTHERS}")
-        trained_on = own_data(DataConfig(**recorded))
+        trained_on = custom_data(DataConfig(**recorded))
         places = [place for place in (trained_on.train, trained_on.dev) if place]
         if not trained_on.path and (gone := [place for place in places if not Path(place).expanduser().exists()]):
             raise DataError(f"The data that the run was trained on are not here: there is no {gone[0]}. {_OTHERS}")
@@ -99,7 +99,7 @@ def _merged(
     recorded: Mapping[str, Any], overrides: Sequence[str], keys: set[str], name: str
 ) -> tuple[DataConfig, bool]:
     """Return (what is typed on top of what is recorded, whether what is typed lies elsewhere altogether)."""
-    typed = compose([f"task={OWN}", *overrides]).data
+    typed = compose([f"task={CUSTOM}", *overrides]).data
     elsewhere = "path" in keys
     if recorded.get("path") and not elsewhere:  # a split of that dataset, unless it is a file
         files = [getattr(typed, key) for key in ("train", "dev") if key in keys]
@@ -111,7 +111,7 @@ def _merged(
     return DataConfig(**{**values, "source": typed.source, "name": name}), elsewhere
 
 
-def _as_typed(task: Task, chosen: OwnData, keys: set[str]) -> Task:
+def _as_typed(task: Task, chosen: CustomData, keys: set[str]) -> Task:
     """Return the run's task with the columns and metrics that were typed."""
     if len(chosen.text) not in (0, len(task.text)):
         raise ConfigError(f"data.text names {len(chosen.text)} columns, but the run reads {len(task.text)}.")
@@ -125,7 +125,7 @@ def _as_typed(task: Task, chosen: OwnData, keys: set[str]) -> Task:
         metrics=tuple(dict.fromkeys((*score_of, *task.metrics))),
         score_of=score_of,
     )
-    return replace(made, label=chosen.label if "label" in keys or task.is_own else task.label)
+    return replace(made, label=chosen.label if "label" in keys or task.is_custom else task.label)
 
 
 def answers(task: Task) -> str:

@@ -77,7 +77,7 @@ class Task:
         return max(len(self.labels), 1)
 
     @property
-    def is_own(self) -> bool:
+    def is_custom(self) -> bool:
         """Whether this is a reader's own data rather than a task of GLUE."""
         return self.name not in TASKS
 
@@ -100,7 +100,7 @@ _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
 _SENTENCES = ("sentence1", "sentence2")
 
-OWN = "custom"
+CUSTOM = "custom"
 """What ``task=`` calls a reader's own data."""
 
 TASKS: Mapping[str, Task] = MappingProxyType(
@@ -233,5 +233,5 @@ def get_task(name: str) -> Task:
         If there is no such task; the message names the nearest one.
     """
     if name not in TASKS:
-        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}, {OWN}.")
+        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}, {CUSTOM}.")
     return TASKS[name]

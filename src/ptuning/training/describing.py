@@ -136,7 +136,7 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
     synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
     about = {name: escape(value) for name, value in plan.source.about().items()}
     max_length = plan.config.task.max_length
-    if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
+    if plan.task.is_custom and (cut := float((data.split("train").lengths >= max_length).float().mean())):
         about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
     size = f"{tokens:,} tokens" if (tokens := plan.config.task.batch_tokens) else plan.config.task.batch_size
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation
