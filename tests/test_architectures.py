@@ -22,7 +22,7 @@ from ptuning.backbones.load import (
     load_tokenizer,
     usable_positions,
 )
-from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain
@@ -88,7 +88,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def source(variant: str) -> BackboneSource:
+def source(variant: str) -> BackboneRef:
     return find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
 
 

@@ -32,7 +32,7 @@ from ptuning.data.columns import read_columns
 from ptuning.data.custom import CustomSource, custom_source, hold_out
 from ptuning.data.custom_options import CUSTOM_KEYS, custom_data
 from ptuning.data.table import Table
-from ptuning.data.tokenize import tokenise
+from ptuning.data.tokenize import tokenize
 from ptuning.errors import DataError, Interrupted, UserError
 from ptuning.results import collect
 from ptuning.runs.folder import find_run
@@ -328,7 +328,7 @@ def own_run(folder: Path, *overrides: str) -> Run:
 def logits_of(run: Run, found: CustomSource, split: str) -> torch.Tensor:
     """Logits of the loaded model, one padded batch per row, in the data's own order."""
     model, tokenizer = ptuning.load(run.path)
-    table = tokenise(found.read(split), tokenizer, 128, None)
+    table = tokenize(found.read(split), tokenizer, 128, None)
     logits = []
     with torch.no_grad():
         for batch in (table[[row]] for row in range(len(table))):

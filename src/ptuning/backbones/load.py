@@ -14,14 +14,14 @@ from torch import nn
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
 from ptuning.backbones.random_init import one_line, random_config
-from ptuning.backbones.source import OTHER_WAYS, BackboneSource
+from ptuning.backbones.source import OTHER_WAYS, BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
 from ptuning.errors import BackboneError, UserError, nearest
 from ptuning.selection.select import describe, split_head
 from ptuning.tasks.glue import Task
 
 
-def load_tokenizer(source: BackboneSource) -> Any:
+def load_tokenizer(ref: BackboneRef) -> Any:
     """Return the fast tokenizer of a backbone; one with random weights gets the synthetic grammar's words.
 
     Raises
@@ -29,25 +29,25 @@ def load_tokenizer(source: BackboneSource) -> Any:
     BackboneError
         If there is none, it cannot be read, or it does not fit the backbone's embeddings.
     """
-    if not source.location:
+    if not ref.location:
         from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 
-        return synthetic_tokenizer(source.config.get("model_type", "bert"))
+        return synthetic_tokenizer(ref.config.get("model_type", "bert"))
     from transformers import AutoTokenizer
 
-    if (folder := Path(source.location)).is_dir():
+    if (folder := Path(ref.location)).is_dir():
         tokenizer_files.check_files(folder)
-    with _library_errors(source, "tokenizer"):
+    with _library_errors(ref, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
-            source.location, revision=source.revision or "main", trust_remote_code=False
+            ref.location, revision=ref.revision or "main", trust_remote_code=False
         )
-    tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(source), "vocab_size", None), source.location)
+    tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(ref), "vocab_size", None), ref.location)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # a model of the GPT kind; load_config does the same
     return tokenizer
 
 
-def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
+def load_model(ref: BackboneRef, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
     """Return ``AutoModelForSequenceClassification`` for ``task``: pretrained backbone, fresh seeded head, fp32.
 
     The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
@@ -60,26 +60,26 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
     """
     from transformers import AutoModelForSequenceClassification
 
-    config = load_config(source, task)
+    config = load_config(ref, task)
     if attention_dropout is not None:
         setattr(config, attention_dropout_key(config), attention_dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
-        if source.location:
-            with _library_errors(source), _calm():
+        if ref.location:
+            with _library_errors(ref), _calm():
                 # A folder may hold a head for other labels, which is drawn anew; the backbone is checked below.
                 model, found = AutoModelForSequenceClassification.from_pretrained(
-                    source.location,
-                    revision=source.revision or "main",
+                    ref.location,
+                    revision=ref.revision or "main",
                     config=config,
                     dtype=torch.float32,
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
                     trust_remote_code=False,
                 )
-            check_loaded(model, found, source)
+            check_loaded(model, found, ref)
         else:
-            model = _from_config(config, source)
+            model = _from_config(config, ref)
     draw_head(model, seed)
     return model  # type: ignore[no-any-return]
 
@@ -87,31 +87,31 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
 _skeletons: dict[str, nn.Module] = {}
 
 
-def load_skeleton(source: BackboneSource) -> nn.Module:
+def load_skeleton(ref: BackboneRef) -> nn.Module:
     """Return the model of a backbone with a two-label head and no weights at all: shapes and names only.
 
     The last one is kept, for sweeps plan one run after the other on it: leave it as it is.
     """
-    key = f"{source.location} {source.identity}"
+    key = f"{ref.location} {ref.identity}"
     if key not in _skeletons:
         _skeletons.clear()
         with torch.device("meta"):
-            _skeletons[key] = _from_config(load_config(source), source)
+            _skeletons[key] = _from_config(load_config(ref), ref)
     return _skeletons[key]
 
 
-def load_config(source: BackboneSource, task: Task | None = None) -> Any:
+def load_config(ref: BackboneRef, task: Task | None = None) -> Any:
     """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
     from transformers import AutoConfig
 
     labels = label_settings(task) if task else {}
-    if not source.location:
-        return random_config(source.config, labels)
-    if (folder := Path(source.location)).is_dir():
+    if not ref.location:
+        return random_config(ref.config, labels)
+    if (folder := Path(ref.location)).is_dir():
         _check_model_type(read_json(folder / CONFIG)["model_type"], folder / CONFIG)
-    with _library_errors(source, "configuration"):
+    with _library_errors(ref, "configuration"):
         config = AutoConfig.from_pretrained(
-            source.location, revision=source.revision or "main", trust_remote_code=False, **labels
+            ref.location, revision=ref.revision or "main", trust_remote_code=False, **labels
         )
     if getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
@@ -179,13 +179,13 @@ def label_settings(task: Task) -> dict[str, Any]:
     }
 
 
-def _from_config(config: Any, source: BackboneSource) -> nn.Module:
+def _from_config(config: Any, ref: BackboneRef) -> nn.Module:
     from transformers import AutoModelForSequenceClassification
 
     try:
         return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
     except _CANNOT_BE as error:
-        what = f"{source.label} does" if source.location else "backbone.config does"
+        what = f"{ref.label} does" if ref.location else "backbone.config does"
         raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
 
 
@@ -241,8 +241,8 @@ def _calm() -> Iterator[None]:
 class _library_errors:
     """Turn what transformers and the Hub's client raise while they load something into one sentence."""
 
-    def __init__(self, source: BackboneSource, what: str = "model") -> None:
-        self.source, self.what = source, what
+    def __init__(self, ref: BackboneRef, what: str = "model") -> None:
+        self.ref, self.what = ref, what
 
     def __enter__(self) -> None: ...
 
@@ -251,7 +251,7 @@ class _library_errors:
             return
         from huggingface_hub.errors import HFValidationError
 
-        where = self.source.location
+        where = self.ref.location
         folder = Path(where) if Path(where).is_dir() else None
         wants_package = "sentencepiece" in str(error) or "tiktoken" in str(error)  # transformers asks for either
         if wants_package and (folder is None or tokenizer_files.is_sentencepiece(folder)):

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptuning.backbones.source import BackboneSource
+from ptuning.backbones.source import BackboneRef
 from ptuning.backbones.weight_files import weights_file
 from ptuning.errors import BackboneError
 from ptuning.selection.architectures import known_architecture
 from ptuning.selection.select import split_head
 
 
-def check_loaded(model: nn.Module, found: Mapping[str, Any], source: BackboneSource) -> None:
+def check_loaded(model: nn.Module, found: Mapping[str, Any], ref: BackboneRef) -> None:
     """Refuse a backbone that its file does not hold wholly and exactly.
 
     What the pretraining of many checkpoints leaves out may be missing as a whole: a ``pooler``, and what lies beside
@@ -26,10 +26,10 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], source: BackboneSou
     Parameters
     ----------
     model
-        What ``from_pretrained`` made of ``source``.
+        What ``from_pretrained`` made of ``ref``.
     found
         Its loading info: ``missing_keys``, ``unexpected_keys``, ``mismatched_keys``.
-    source
+    ref
         Where the backbone comes from.
 
     Raises
@@ -37,7 +37,7 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], source: BackboneSou
     BackboneError
         If weights are missing, have another shape, belong to blocks that the model does not have, or are not finite.
     """
-    file = str(weights_file(Path(source.location))) if Path(source.location).is_dir() else source.location
+    file = str(weights_file(Path(ref.location))) if Path(ref.location).is_dir() else ref.location
     _, backbone = split_head(model)
     missing = [name for name in backbone if name in found["missing_keys"]]
     if wanted := [name for name in missing if name not in _left_out(model, missing)]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from ptuning.backbones.source import BackboneSource
+    from ptuning.backbones.source import BackboneRef
 
 _FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
 """What every table compares with, then the groups; elementary modules follow in the order of a block."""
@@ -19,10 +19,10 @@ def register() -> None:
 
 def single_layers(backbone: DictConfig) -> str:
     """Return ``0,1,2,…`` for every block of a backbone, for grids over single layers."""
-    source = _find(backbone)
+    ref = _find(backbone)
     from ptuning.backbones.load import load_config
 
-    return ",".join(map(str, range(int(load_config(source).num_hidden_layers))))
+    return ",".join(map(str, range(int(load_config(ref).num_hidden_layers))))
 
 
 def all_modules(backbone: DictConfig) -> str:
@@ -47,18 +47,18 @@ def position_rows(model_type: str, tokens: int) -> int:
 
 def _present(backbone: DictConfig, first: tuple[str, ...], in_block: bool) -> str:
     """Return the names in ``first``, then the elementary modules, as far as the backbone has them."""
-    source = _find(backbone)
+    ref = _find(backbone)
     from ptuning.backbones.load import load_skeleton
     from ptuning.selection.architectures import architecture_of
     from ptuning.selection.select import list_modules
 
-    model = load_skeleton(source)
+    model = load_skeleton(ref)
     architecture, present = architecture_of(model), list_modules(model)
     elementary = architecture.in_block if in_block else architecture.elementary
     return ",".join(name for name in (*first, *elementary) if name in present)
 
 
-def _find(backbone: DictConfig) -> "BackboneSource":
+def _find(backbone: DictConfig) -> "BackboneRef":
     from ptuning.system.hub import use_cache_if_unreachable
 
     use_cache_if_unreachable(str(backbone.path))

@@ -34,7 +34,7 @@ OTHER_WAYS = (
 
 
 @dataclass(frozen=True)
-class BackboneSource:
+class BackboneRef:
     """Where a backbone comes from, found but not loaded.
 
     Attributes
@@ -58,7 +58,7 @@ class BackboneSource:
     identity: str
 
 
-def find_backbone(path: str, revision: str | None = None, config: Mapping[str, Any] | None = None) -> BackboneSource:
+def find_backbone(path: str, revision: str | None = None, config: Mapping[str, Any] | None = None) -> BackboneRef:
     """Find the backbone that ``backbone.path`` names.
 
     Parameters
@@ -85,17 +85,17 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
             values.pop("model_type", None)  # typed out or not, it is the same backbone
         if not re.fullmatch(r"[\w-][\w.-]*", label):
             raise BackboneError(f"backbone.path={path}: random:NAME wants a name of letters, digits, dots and hyphens.")
-        return BackboneSource(label, "", None, values, f"random {json.dumps(values, sort_keys=True)}")
+        return BackboneRef(label, "", None, values, f"random {json.dumps(values, sort_keys=True)}")
     if path == "packaged:minilm":
         folder = _packaged_minilm()
-        return BackboneSource("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
+        return BackboneRef("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
     folder = Path(path).expanduser()
     if folder.is_dir():
         check_folder(folder)
-        return BackboneSource(folder.resolve().name, str(folder), None, {}, _digest(folder))
+        return BackboneRef(folder.resolve().name, str(folder), None, {}, _digest(folder))
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
         raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id; {OTHER_WAYS}")
-    return BackboneSource(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
+    return BackboneRef(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
 
 
 def is_packaged(path: str) -> bool:

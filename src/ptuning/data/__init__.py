@@ -1,1 +1,1 @@
-"""Sources, tokenising, batching by length, and the LightningDataModule."""
+"""Sources, tokenizing, batching by length, and the LightningDataModule."""

@@ -16,7 +16,7 @@ from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
 from ptuning.data.readers import first_line
-from ptuning.data.sources import Source
+from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks.glue import Task
@@ -27,7 +27,7 @@ _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
-class CustomSource(Source):
+class CustomSource(DataSource):
     """Files, or a dataset of the Hub, read and found to be in order; the test set is read on demand.
 
     Attributes
@@ -127,7 +127,7 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
 
 
 @dataclass(frozen=True)
-class ScoredSource(Source):
+class ScoredSource(DataSource):
     """Files, or a dataset, to score a run on: read with the run's task, its columns, label names and their ids.
 
     Attributes

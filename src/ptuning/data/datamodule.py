@@ -1,4 +1,4 @@
-"""The LightningDataModule of one task: its splits, tokenised once, served in batches."""
+"""The LightningDataModule of one task: its splits, tokenized once, served in batches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
-from ptuning.data.sources import Source
-from ptuning.data.tokenize import Batch, TokenTable, tokenise
+from ptuning.data.sources import DataSource
+from ptuning.data.tokenize import Batch, TokenTable, tokenize
 from ptuning.errors import DataError
 from ptuning.system.files import cache_folder
 
@@ -43,12 +43,12 @@ class GlueDataModule(pl.LightningDataModule):
         ``"dev"``, or ``"holdout"``: a tenth of train, drawn from ``seed``, is kept out of training and evaluated after
         the dev sets, as the split :data:`HOLDOUT`.
     splits
-        A store of splits that are tokenised already, shared with other modules for the same text, tokenizer and length.
+        A store of splits that are tokenized already, shared with other modules for the same text, tokenizer and length.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: DataSource,
         tokenizer: Any,
         batch_size: int = 32,
         eval_batch_size: int = 64,
@@ -99,7 +99,7 @@ class GlueDataModule(pl.LightningDataModule):
     def _read(self, name: str) -> TokenTable:
         if name not in self.splits:
             table = self.source.read(name)
-            self.splits[name] = tokenise(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
+            self.splits[name] = tokenize(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
         return self.splits[name]
 
     def _hold_out(self, train: TokenTable) -> dict[str, TokenTable]:

@@ -22,7 +22,7 @@ GLUE = "nyu-mll/glue"
 _OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with the files, or experiment=demo."
 
 
-class Source(ABC):
+class DataSource(ABC):
     """One task's splits, read on demand."""
 
     task: Task
@@ -56,7 +56,7 @@ class Source(ABC):
 
 
 @dataclass(frozen=True)
-class SyntheticSource(Source):
+class SyntheticSource(DataSource):
     """GLUE look-alikes made by the grammar of :mod:`ptuning.data.synthetic`."""
 
     place = "synthetic"
@@ -75,7 +75,7 @@ class SyntheticSource(Source):
 
 
 @dataclass(frozen=True)
-class HubSource(Source):
+class HubSource(DataSource):
     """``nyu-mll/glue`` through ``datasets``, with its cache; or a local folder laid out like a Hub dataset."""
 
     place = "hub"
@@ -102,7 +102,7 @@ class HubSource(Source):
 
 
 @dataclass(frozen=True)
-class LocalSource(Source):
+class LocalSource(DataSource):
     """A folder: the benchmark's own download, or what ``datasets`` saves (``save_to_disk``, Parquet)."""
 
     place = "local"

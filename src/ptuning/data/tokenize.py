@@ -66,8 +66,8 @@ class TokenTable(Dataset[Batch]):
         return batch
 
 
-def tokenise(table: Table, tokenizer: Any, max_length: int, cache: Path | None) -> TokenTable:
-    """Tokenise a split, or take it from ``cache`` if the same text met the same tokenizer before.
+def tokenize(table: Table, tokenizer: Any, max_length: int, cache: Path | None) -> TokenTable:
+    """Tokenize a split, or take it from ``cache`` if the same text met the same tokenizer before.
 
     Parameters
     ----------

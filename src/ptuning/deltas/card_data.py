@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ptuning.backbones.source import PACKAGED, BackboneSource
+from ptuning.backbones.source import PACKAGED, BackboneRef
 from ptuning.deltas.loading import Loaded, count_moved, moved_names
 from ptuning.errors import RunError
 from ptuning.runs.folder import RECORD, RunFolder
@@ -139,7 +139,7 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
         path, revision = f"{cached[1]}/{cached[2]}", cached[3]
     elif Path(path).expanduser().is_dir() or path.startswith(("/", ".", "~")):
         path = f"./{Path(path).expanduser().resolve().name}"
-    return Base(path, revision, licence or _licence(loaded.source))
+    return Base(path, revision, licence or _licence(loaded.backbone))
 
 
 def _scores(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
@@ -157,19 +157,17 @@ def _but_seed(record: Mapping[str, Any]) -> str:
     return json.dumps({name: value for name, value in record["recipe"].items() if name != "seed"}, sort_keys=True)
 
 
-def _licence(source: BackboneSource) -> str | None:
+def _licence(ref: BackboneRef) -> str | None:
     """Return the licence in a backbone's own model card, if it can be had."""
     from huggingface_hub import ModelCard, hf_hub_download
 
-    if not source.location:
+    if not ref.location:
         return None
-    card = Path(source.location) / "README.md"
+    card = Path(ref.location) / "README.md"
     try:
-        if not Path(source.location).is_dir():
+        if not Path(ref.location).is_dir():
             card = Path(
-                hf_hub_download(
-                    source.location, "README.md", revision=source.revision, local_files_only=not hub_answers()
-                )
+                hf_hub_download(ref.location, "README.md", revision=ref.revision, local_files_only=not hub_answers())
             )
         found = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
     except (OSError, ValueError):  # no card, or none without a network: the licence stays unsaid

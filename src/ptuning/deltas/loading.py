@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import backbone_hash, load_model, load_tokenizer
-from ptuning.backbones.source import PACKAGED, BackboneSource, find_backbone, is_packaged
+from ptuning.backbones.source import PACKAGED, BackboneRef, find_backbone, is_packaged
 from ptuning.errors import BackboneError, RunError
 from ptuning.system.files import write_json, write_whole
 from ptuning.system.hub import hub_answers, looks_like_hub_id, use_cache_if_unreachable
 from ptuning.tasks.glue import Task, described_task
 
 if TYPE_CHECKING:
-    from ptuning.deltas.stack import Stack
+    from ptuning.deltas.stack import DeltaStack
 
 WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
 
@@ -95,7 +95,7 @@ class Loaded:
         What its outputs mean.
     folder
         Where the delta lies.
-    source
+    backbone
         Where the backbone was found.
     values
         The delta: parameter name → value.
@@ -107,7 +107,7 @@ class Loaded:
     tokenizer: Any
     task: Task
     folder: Path
-    source: BackboneSource
+    backbone: BackboneRef
     values: Mapping[str, Tensor]
     description: Mapping[str, Any]
 
@@ -122,12 +122,12 @@ def load(run: str | Path, *, backbone: str | Path | None = None) -> tuple[Any, A
 
 
 @overload
-def load(run: str | Path, *, deltas: Mapping[str, str | Path]) -> "Stack": ...
+def load(run: str | Path, *, deltas: Mapping[str, str | Path]) -> "DeltaStack": ...
 
 
 def load(
     run: str | Path, *, backbone: str | Path | None = None, deltas: Mapping[str, str | Path] | None = None
-) -> "tuple[Any, Any] | Stack":
+) -> "tuple[Any, Any] | DeltaStack":
     """Return ``(model, tokenizer)`` of a run: the Hugging Face backbone with the run's delta and head applied.
 
     Parameters
@@ -143,11 +143,11 @@ def load(
 
     Returns
     -------
-    tuple or ptuning.Stack
+    tuple or ptuning.DeltaStack
         An ``AutoModelForSequenceClassification`` in evaluation mode and the type of the run's weights (fp32, unless it
         was trained with ``bf16-true`` or ``64-true``), and its tokenizer. Its logits on the CPU equal those that the
         run was scored by, bit for bit, for the same batches; to rounding, if its prefix was cached.
-        With ``deltas``, a :class:`ptuning.Stack`.
+        With ``deltas``, a :class:`ptuning.DeltaStack`.
 
     Raises
     ------
@@ -155,11 +155,11 @@ def load(
         If there is no such delta, or its backbone has other weights than the one it was trained on.
     """
     if deltas is not None:
-        from ptuning.deltas.stack import Stack
+        from ptuning.deltas.stack import DeltaStack
 
         if backbone is not None:
             raise RunError("With deltas= the first argument names the backbone: leave backbone= out.")
-        return Stack(str(run), deltas)
+        return DeltaStack(str(run), deltas)
     found = load_run(run, backbone)
     return found.model, found.tokenizer
 
@@ -169,12 +169,12 @@ def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
     folder = delta_folder(run)
     values, description = read_delta(folder)
     task = task_of(description)
-    source = find_delta_backbone(description, backbone)
-    model = load_model(source, task, seed=0)
-    check_backbone(model, source, description, str(run))
+    ref = find_delta_backbone(description, backbone)
+    model = load_model(ref, task, seed=0)
+    check_backbone(model, ref, description, str(run))
     model.to(value_type(values))
     apply_delta(model, values)
-    return Loaded(model.eval(), load_tokenizer(source), task, folder, source, values, description)
+    return Loaded(model.eval(), load_tokenizer(ref), task, folder, ref, values, description)
 
 
 def delta_folder(run: str | Path) -> Path:
@@ -211,7 +211,7 @@ def task_of(description: Mapping[str, Any]) -> Task:
     return described_task(description)
 
 
-def find_delta_backbone(description: Mapping[str, Any], backbone: str | Path | None = None) -> BackboneSource:
+def find_delta_backbone(description: Mapping[str, Any], backbone: str | Path | None = None) -> BackboneRef:
     """Find the backbone of a delta, where its description says or where ``backbone`` says."""
     known = description["backbone"]
     path = str(backbone) if backbone is not None else known["path"]
@@ -232,14 +232,14 @@ def find_delta_backbone(description: Mapping[str, Any], backbone: str | Path | N
         ) from error
 
 
-def check_backbone(model: nn.Module, source: BackboneSource, description: Mapping[str, Any], run: str) -> None:
+def check_backbone(model: nn.Module, ref: BackboneRef, description: Mapping[str, Any], run: str) -> None:
     """Raise :class:`RunError` if a model's backbone is not the one that a delta was trained on."""
     found, wanted = backbone_hash(model), description["backbone"]["hash"]
     known = Path(description["backbone"]["path"]).name
     if found != wanted:
         raise RunError(
             f"The delta in {run} was trained on {known} with weights "
-            f"{wanted[:12]}, but {source.label} has {found[:12]}. A delta fits only the backbone that it was trained "
+            f"{wanted[:12]}, but {ref.label} has {found[:12]}. A delta fits only the backbone that it was trained "
             "on."
         )
 
@@ -290,6 +290,6 @@ def _fits(parameter: Tensor, moved: Tensor, places: Tensor) -> bool:
     return len(places) == len(moved) and bool(((places >= 0) & (places < parameter.numel())).all())
 
 
-def describe_backbone(source: BackboneSource, path: str, digest: str) -> dict[str, Any]:
+def describe_backbone(ref: BackboneRef, path: str, digest: str) -> dict[str, Any]:
     """Return what :func:`load` needs to find the backbone again and to know it."""
-    return {"path": path, "revision": source.revision, "config": dict(source.config), "hash": digest}
+    return {"path": path, "revision": ref.revision, "config": dict(ref.config), "hash": digest}

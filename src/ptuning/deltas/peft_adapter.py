@@ -38,7 +38,7 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
         import peft
     except ImportError:
         raise RunError(f"--to peft needs a package: pip install 'ptuning[peft]'. {_OTHER_WAYS}") from None
-    plain: Any = load_model(loaded.source, loaded.task, seed=0)
+    plain: Any = load_model(loaded.backbone, loaded.task, seed=0)
     plain.config.name_or_path = base.name  # PEFT writes the adapter's base from here
     config = _config({*moved_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)
     wanted = {name: p.detach() for name, p in loaded.model.named_parameters()}
@@ -50,7 +50,7 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
             state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
             peft.set_peft_model_state_dict(adapted, {key: _value(key, wanted, pristine) for key in state})
             adapted.save_pretrained(str(folder), save_embedding_layers=False)
-            again = peft.PeftModel.from_pretrained(load_model(loaded.source, loaded.task, seed=1), str(folder))
+            again = peft.PeftModel.from_pretrained(load_model(loaded.backbone, loaded.task, seed=1), str(folder))
             difference = _difference(loaded, again)
     except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -64,14 +64,14 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
 
 def _left_out(loaded: Loaded) -> set[str]:
     """Return backbone parameters that the checkpoint lacks (a pooler): drawn when loading, they have to come along."""
-    if not loaded.source.location:
+    if not loaded.backbone.location:
         return set()
     from transformers import AutoModelForSequenceClassification
 
     _, found = AutoModelForSequenceClassification.from_pretrained(
-        loaded.source.location,
-        revision=loaded.source.revision or "main",
-        config=load_config(loaded.source, loaded.task),
+        loaded.backbone.location,
+        revision=loaded.backbone.revision or "main",
+        config=load_config(loaded.backbone, loaded.task),
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )

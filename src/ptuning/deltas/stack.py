@@ -24,7 +24,7 @@ from ptuning.selection.select import split_head
 from ptuning.tasks.glue import Task
 
 
-class Stack:
+class DeltaStack:
     """Deltas over one backbone, each with its own head.
 
     The backbone is in memory once; a delta adds its own few values. :meth:`use` switches in microseconds (two deltas
@@ -78,11 +78,11 @@ class Stack:
                 )
         self.tasks: dict[str, Task] = {name: task_of(description) for name, (_, description) in read.items()}
         first = next(iter(read))
-        source = find_delta_backbone(read[first][1], backbone)
-        self.model: Any = load_model(source, self.tasks[first], seed=0).eval().requires_grad_(False)
+        ref = find_delta_backbone(read[first][1], backbone)
+        self.model: Any = load_model(ref, self.tasks[first], seed=0).eval().requires_grad_(False)
         for name, (_, description) in read.items():
-            check_backbone(self.model, source, description, str(deltas[name]))
-        self.tokenizer = load_tokenizer(source)
+            check_backbone(self.model, ref, description, str(deltas[name]))
+        self.tokenizer = load_tokenizer(ref)
         self._inputs = input_names(self.model)
         self._head = set(split_head(self.model)[0])
         self._pristine = dict(self.model.named_parameters())
@@ -101,7 +101,7 @@ class Stack:
         self.current = name
         return self.model
 
-    def to(self, device: str | torch.device) -> "Stack":
+    def to(self, device: str | torch.device) -> "DeltaStack":
         """Move the backbone and every delta to a device, and return the stack."""
         self.model.to(device)  # moves what the model holds, in place
         for values in (self._pristine, *self._values.values()):

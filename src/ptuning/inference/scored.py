@@ -9,7 +9,7 @@ from ptuning.config.rules import compose
 from ptuning.config.schema import Config, DataConfig
 from ptuning.data.custom import ScoredSource, score_metrics
 from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys
-from ptuning.data.sources import Source
+from ptuning.data.sources import DataSource
 from ptuning.deltas.loading import Loaded
 from ptuning.errors import ConfigError, DataError, UserError
 from ptuning.runs.folder import RunFolder
@@ -25,7 +25,7 @@ _PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
 _OTHERS = "To score other rows, type them: data.dev=FILE."
 
 
-def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None) -> Source:
+def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None) -> DataSource:
     """Return where the labelled rows come from.
 
     Parameters
@@ -133,7 +133,7 @@ def answers(task: Task) -> str:
     return ", ".join(task.labels) or "a number"
 
 
-def _check_identity(source: Source, loaded: Loaded, shown: str, mend: str) -> None:
+def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -> None:
     """Refuse rows that go by the name of those that the run was trained on and are others."""
     record = RunFolder(loaded.folder, "", "").record() or {}
     trained_on = record.get("recipe", {}).get("data")

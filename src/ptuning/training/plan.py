@@ -10,11 +10,11 @@ from torch import nn
 
 from ptuning.acceleration.precision import AUTO, check_precision
 from ptuning.backbones.load import attention_dropout_key, load_skeleton, usable_positions
-from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.config.schema import Config, TrainerConfig
 from ptuning.data.custom import custom_source
 from ptuning.data.custom_options import custom_data, refuse_custom_keys
-from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, SyntheticSource
+from ptuning.data.sources import GLUE, DataSource, HubSource, LocalSource, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
@@ -42,8 +42,8 @@ class Plan:
 
     config: Config
     task: Task
-    source: Source
-    backbone: BackboneSource
+    source: DataSource
+    backbone: BackboneRef
     module: tuple[str, ...]
     layers: str
     subset: Subset
@@ -207,7 +207,7 @@ def _check_predict(config: Config, task: Task) -> None:
             raise ConfigError(f"predict=[{split}] is not a split of {task.name}. Allowed: {', '.join(allowed)}.")
 
 
-def _make_source(config: Config) -> Source:
+def _make_source(config: Config) -> DataSource:
     if config.task.name == CUSTOM:
         return custom_source(custom_data(config.data))
     task = get_task(config.task.name)
@@ -220,7 +220,7 @@ def _make_source(config: Config) -> Source:
     return make_source(config, task)
 
 
-def make_source(config: Config, task: Task) -> Source:
+def make_source(config: Config, task: Task) -> DataSource:
     """Return where the text of a task comes from."""
     if task.is_custom:
         return custom_source(custom_data(config.data))

@@ -22,7 +22,7 @@ from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision, f
 from ptuning.backbones.load import input_names
 from ptuning.config.rules import check, check_batches
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
-from ptuning.data.sources import Source
+from ptuning.data.sources import DataSource
 from ptuning.deltas.loading import load_run
 from ptuning.display.console import console, follow, quiet, show_plan, show_result
 from ptuning.display.progress_bar import TrainingProgress
@@ -304,7 +304,7 @@ def _predictions(plan: Plan, folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{plan.source.predictions_of(split)}.parquet"
 
 
-def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -> GlueDataModule:
+def _make_data(plan: Plan, source: DataSource, warm: Warm, micro_batches: int = 1) -> GlueDataModule:
     config = plan.config
     return GlueDataModule(
         source,

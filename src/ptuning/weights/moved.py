@@ -47,8 +47,8 @@ def describe_moves(run: str | Path) -> pd.DataFrame:
     model, _ = load(folder)
     after = {name: parameter.detach().float().numpy().ravel() for name, parameter in model.named_parameters()}
     backbone = description["backbone"]
-    source = find_backbone(backbone["path"], backbone["revision"], backbone["config"])
-    before = load_model(source, get_task("rte"), seed=0)  # its head is left out
+    ref = find_backbone(backbone["path"], backbone["revision"], backbone["config"])
+    before = load_model(ref, get_task("rte"), seed=0)  # its head is left out
 
     def describe(group: Group) -> dict[str, float]:
         old = np.concatenate(group.tensors).astype(np.float64)

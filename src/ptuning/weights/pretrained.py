@@ -73,15 +73,15 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
     from ptuning.tasks.glue import get_task
 
     quiet()
-    source = find_backbone(backbone.path, backbone.revision, backbone.config)
-    model = load_model(source, get_task("rte"), seed=0)  # its head is left out
+    ref = find_backbone(backbone.path, backbone.revision, backbone.config)
+    model = load_model(ref, get_task("rte"), seed=0)  # its head is left out
     rows = describe_weights(model)
-    show_table(weights_table(rows, source.label))
+    show_table(weights_table(rows, ref.label))
     if csv:
         write_table(rows, csv)
         sys.stdout.write(f"{csv}\n")
     if figure:
-        draw_magnitudes(model, source.label, figure)
+        draw_magnitudes(model, ref.label, figure)
         sys.stdout.write(f"{figure}\n")
 
 
