@@ -21,7 +21,7 @@ from ptuning.backbones.synthetic_tokenizer import FAIRSEQ
 from ptuning.cli import main as cli
 from ptuning.errors import BackboneError
 from ptuning.selection.architectures import ARCHITECTURES
-from ptuning.selection.select import split_head
+from ptuning.selection.parameters import split_head
 from ptuning.tasks.glue import TASKS
 
 RTE, MNLI = TASKS["rte"], TASKS["mnli"]

@@ -50,7 +50,7 @@ def _present(backbone: DictConfig, first: tuple[str, ...], in_block: bool) -> st
     ref = _find(backbone)
     from ptuning.backbones.load import load_skeleton
     from ptuning.selection.architectures import architecture_of
-    from ptuning.selection.select import list_modules
+    from ptuning.selection.parameters import list_modules
 
     model = load_skeleton(ref)
     architecture, present = architecture_of(model), list_modules(model)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.errors import RunError
-from ptuning.selection.architectures import known_architecture
+from ptuning.selection.parameters import locate_parameters
 
 Values = Mapping[str, Tensor]
 """Parameter name → value, of a whole model."""
@@ -61,13 +61,11 @@ class Mixture:
 def check_mixable(model: nn.Module, delta: str, names: Mapping[str, Any], head: set[str]) -> None:
     """Raise :class:`RunError` if a delta moves what rows of one batch cannot differ in."""
     modules = dict(model.named_modules())
-    architecture = known_architecture(model)
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    located = locate_parameters(model)
     for name in names:
         owner, _, key = name.rpartition(".")
         module = modules[owner]
-        located = architecture.locate(name.removeprefix(prefix)) if architecture else None
-        shared_by_rows = located is not None and located[0] in ("relative_positions", "convolution")
+        shared_by_rows = name in located and located[name].module in ("relative_positions", "convolution")
         layernorm = isinstance(module, nn.LayerNorm) and not shared_by_rows
         bias = isinstance(module, nn.Linear) and key == "bias" and not shared_by_rows
         in_head = name in head and isinstance(module, nn.Linear | nn.LayerNorm)

@@ -1,9 +1,9 @@
-"""Which parameter belongs to which module, for each architecture: a table, one entry per ``config.model_type``.
+"""The table of architectures: which parameter belongs to which module, one entry per ``config.model_type``.
 
-To add an architecture, add an entry: how its blocks are named, one pattern per elementary module, and what of its
-pretrained weights lies beside the base model. ``ptuning modules --names`` lists the names to match. Every backbone
-parameter has to match exactly one elementary module, and what an architecture lacks is left out;
-``tests/test_architectures.py`` runs over the whole table and checks that.
+To add an architecture, add an entry: the name of its blocks, a pattern per elementary module, and a pattern for
+pretrained weights beside the base model. ``ptuning modules --names`` lists the names to match. Every backbone parameter
+has to match exactly one elementary module; modules that an architecture lacks are left out.
+``tests/test_architectures.py`` checks this for the whole table.
 """
 
 import re
@@ -14,14 +14,15 @@ from types import MappingProxyType
 from torch import nn
 
 from ptuning.errors import SelectionError
+from ptuning.selection.names import ATTENTION
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The names of one model family.
+    """Parameter names of one model family, as patterns.
 
-    The head is what lies beside the base model (``classifier``, for some families a dense layer before it too) and is
-    not claimed by ``beside``. It is drawn anew for each run and always trains.
+    The head is everything beside the base model that ``beside`` does not claim: ``classifier``, and for some families a
+    dense layer before it. It is drawn anew for each run and is always trainable.
 
     Attributes
     ----------
@@ -36,13 +37,13 @@ class Architecture:
         Elementary module → start of its parameter names in a model with a head, for what is pretrained but lies beside
         the base model.
     absent
-        Module that other architectures have → why this one has not, and what to choose instead.
+        Module of other architectures → the reason why this one lacks it, and what to choose instead.
     block_returns_tuple
-        Whether a block returns its hidden states as the first of a tuple, and not by themselves.
+        True if a block returns a tuple that begins with its hidden states, False if it returns them alone.
     before_ffn
         Elementary module whose LayerNorm hands hidden states to the feed-forward half of its block.
     positions_in_blocks
-        Whether blocks know where in its row a token stands, by relative positions or rotations.
+        True if blocks use positions themselves, by relative positions or rotations.
     """
 
     block: str
@@ -61,7 +62,7 @@ class Architecture:
 
     @property
     def shares_layers(self) -> bool:
-        """Whether all layers share the weights of one block."""
+        """True if all layers share the weights of one block."""
         return re.compile(self.block).groups == 0
 
     def blocks(self, base: nn.Module) -> list[nn.Module]:
@@ -254,21 +255,13 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "layernorm": ("attention_layernorm", "output_layernorm"),
-        "attention": (
-            "query",
-            "key",
-            "value",
-            "query_key_value",
-            "position_query",
-            "position_key",
-            "attention_output",
-        ),
+        "attention": ATTENTION,
         "ffn": ("intermediate", "output"),
         "frozen": (),
     }
 )
-"""Groups that are plain unions of those of their parts that a backbone has; ``bias`` and ``full`` cut across modules
-and are selected by name."""
+"""Group → its elementary modules, as far as a backbone has them. ``bias`` and ``full`` cut across modules and are
+selected by parameter name."""
 
 CROSS_CUTTING = ("bias", "full")
 

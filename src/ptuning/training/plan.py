@@ -20,7 +20,7 @@ from ptuning.errors import ConfigError
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
-from ptuning.selection.select import count_frozen_blocks, count_layers
+from ptuning.selection.parameters import count_frozen_blocks, count_layers
 from ptuning.selection.subset import Subset, count_weights, parse_subset
 from ptuning.tasks.glue import CUSTOM, Task, get_task
 from ptuning.training.optim import Optimisation

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import nn
 
-from ptuning.errors import SelectionError
-from ptuning.selection.architectures import architecture_of
 from ptuning.selection.names import module_key
-from ptuning.selection.select import split_head
+from ptuning.selection.parameters import require_modules
 from ptuning.selection.subset import outliers
 
 KINDS = ("weight", "bias", "LayerNorm weight", "LayerNorm bias")
@@ -60,18 +58,13 @@ def group_weights(model: nn.Module) -> list[Group]:
     SelectionError
         If the model's architecture is not known.
     """
-    architecture = architecture_of(model)
-    _, backbone = split_head(model)
-    kinds = _kinds({name: parameter for name, (_, parameter) in backbone.items()})
+    located = require_modules(model)
+    kinds = _kinds({name: one.parameter for name, one in located.items()})
     found: dict[tuple[str, str, str], dict[str, Floats]] = {}
-    for name, (short, parameter) in backbone.items():
-        located = architecture.locate(short)
-        if located is None:
-            raise SelectionError(f"Parameter '{name}' belongs to no module of the table of architectures.")
-        module, layer = located
+    for name, (_, parameter, module, layer) in located.items():
         values = parameter.detach().float().cpu().numpy().ravel()
-        for place in ("",) if layer is None else (ALL, str(layer)):
-            found.setdefault((module, place, kinds[name]), {})[name] = values
+        for row in ("",) if layer is None else (ALL, str(layer)):
+            found.setdefault((str(module), row, kinds[name]), {})[name] = values
     order = sorted(found, key=lambda key: (module_key(key[0]), KINDS.index(key[2]), key[1] != ALL, key[1].zfill(9)))
     return [Group(*key, tuple(found[key]), tuple(found[key].values())) for key in order]
 
