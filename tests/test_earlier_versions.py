@@ -9,7 +9,8 @@ from pyarrow import parquet
 
 import ptuning
 from conftest import ROOT, run_in
-from ptuning.deltas.loading import load_run, read_delta
+from ptuning.deltas.format import read_delta
+from ptuning.deltas.loading import load_run
 from ptuning.inference.predictor import Predictor
 from ptuning.inference.scored import scored_source
 from ptuning.results import read_results

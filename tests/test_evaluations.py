@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import Run, Train
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import RunError
 from ptuning.inference.glue_entries import choose_entries
 

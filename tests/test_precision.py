@@ -19,7 +19,8 @@ from ptuning.data.sources import SyntheticSource
 from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenize
 from ptuning.deltas.export import export
-from ptuning.deltas.loading import load_run, read_delta
+from ptuning.deltas.format import read_delta
+from ptuning.deltas.loading import load_run
 from ptuning.errors import ConfigError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.predictor import Predictor

@@ -16,8 +16,9 @@ from ptuning.backbones.loaded_weights import check_loaded
 from ptuning.backbones.random_init import one_line, random_config
 from ptuning.backbones.source import OTHER_WAYS, BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
-from ptuning.errors import BackboneError, UserError, nearest
-from ptuning.selection.select import describe, split_head
+from ptuning.errors import BackboneError, UserError, first_line, nearest
+from ptuning.selection.parameters import split_head
+from ptuning.selection.select import describe
 from ptuning.tasks.glue import Task
 
 
@@ -264,7 +265,6 @@ class _library_errors:
                 f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
                 f"({one_line(error)})."
             ) from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise BackboneError(
-            f"The backbone '{where}' could not be had from the Hub or its cache ({first}). {OTHER_WAYS}"
+            f"The backbone '{where}' could not be had from the Hub or its cache ({first_line(error)}). {OTHER_WAYS}"
         ) from error

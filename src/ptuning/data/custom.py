@@ -15,10 +15,9 @@ from ptuning.data.columns import Columns, read_columns
 from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
-from ptuning.data.readers import first_line
 from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
-from ptuning.errors import ConfigError, DataError, nearest
+from ptuning.errors import ConfigError, DataError, first_line, nearest
 from ptuning.tasks.glue import Task
 from ptuning.tasks.metrics import METRICS
 

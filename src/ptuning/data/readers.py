@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ptuning.errors import DataError, nearest
+from ptuning.errors import DataError, first_line, nearest
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "lines")
 """What a file's rows may be written as; ``jsonl`` and ``json`` are read alike."""
@@ -391,10 +391,3 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
                 yield Row(number, values, unit="row")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{name} could not be read as Parquet: {first_line(error)}.") from None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its name if it has none."""
-    if isinstance(error, PermissionError):
-        return f"{error.filename or 'it'} may not be read"
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

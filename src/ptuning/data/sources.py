@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import check_text
-from ptuning.data.readers import Dialect, first_line, open_file, read_file
+from ptuning.data.readers import Dialect, open_file, read_file
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
-from ptuning.errors import DataError, nearest
+from ptuning.errors import DataError, first_line, nearest
 from ptuning.tasks.glue import TASKS, Task
 
 GLUE = "nyu-mll/glue"

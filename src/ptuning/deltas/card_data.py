@@ -9,7 +9,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from ptuning.backbones.source import PACKAGED, BackboneRef
-from ptuning.deltas.loading import Loaded, count_moved, moved_names
+from ptuning.deltas.format import count_values, parameter_names
+from ptuning.deltas.loading import Loaded
 from ptuning.errors import RunError
 from ptuning.runs.folder import RECORD, RunFolder
 from ptuning.selection.select import describe
@@ -96,7 +97,7 @@ def gather_facts(loaded: Loaded) -> Facts:
         raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
     if record is None and isinstance(carried, dict):
         return Facts(**{field.name: carried[field.name] for field in fields(Facts)})
-    counted = describe(loaded.model, moved_names(loaded.values))
+    counted = describe(loaded.model, parameter_names(loaded.values))
     known = loaded.description
     best = record["best"] if record else {}
     return Facts(
@@ -105,7 +106,7 @@ def gather_facts(loaded: Loaded) -> Facts:
         module=known["module"],
         layers=known["layers"],
         subset=known["subset"],
-        moved=record["trainable_parameters"] if record else count_moved(loaded.values, counted.names),
+        moved=record["trainable_parameters"] if record else count_values(loaded.values, counted.names),
         head=counted.head_parameters,
         total=counted.total_parameters,
         score=known["score"],

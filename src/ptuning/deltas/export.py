@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.deltas.card_data import Base, Facts, gather_facts, public_base
-from ptuning.deltas.loading import Loaded, save_delta
+from ptuning.deltas.format import save_delta
+from ptuning.deltas.loading import Loaded
 from ptuning.deltas.model_card import write_card
 from ptuning.deltas.peft_adapter import write_adapter
 from ptuning.errors import RunError

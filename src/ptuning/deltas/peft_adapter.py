@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names, load_config, load_model
 from ptuning.deltas.card_data import Base
-from ptuning.deltas.loading import Loaded, moved_names
-from ptuning.errors import RunError
-from ptuning.selection.architectures import known_architecture
-from ptuning.selection.select import split_head
+from ptuning.deltas.format import parameter_names
+from ptuning.deltas.loading import Loaded
+from ptuning.errors import RunError, first_line
+from ptuning.selection.parameters import locate_parameters, split_head
 
 _OTHER_WAYS = "--to delta and --to hf can hold every run."
 _START = "base_model.model."
@@ -40,7 +40,7 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
         raise RunError(f"--to peft needs a package: pip install 'ptuning[peft]'. {_OTHER_WAYS}") from None
     plain: Any = load_model(loaded.backbone, loaded.task, seed=0)
     plain.config.name_or_path = base.name  # PEFT writes the adapter's base from here
-    config = _config({*moved_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)
+    config = _config({*parameter_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)
     wanted = {name: p.detach() for name, p in loaded.model.named_parameters()}
     pristine = {name: p.detach().clone() for name, p in plain.named_parameters()}
     try:
@@ -53,8 +53,8 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
             again = peft.PeftModel.from_pretrained(load_model(loaded.backbone, loaded.task, seed=1), str(folder))
             difference = _difference(loaded, again)
     except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise RunError(f"PEFT cannot hold module={loaded.description['module']} ({reason}). {_OTHER_WAYS}") from error
+        what = f"module={loaded.description['module']} ({first_line(error)})"
+        raise RunError(f"PEFT cannot hold {what}. {_OTHER_WAYS}") from error
     if difference > _TOLERANCE:
         raise RunError(
             f"PEFT loads another model from what it wrote for module={loaded.description['module']}: its logits are "
@@ -82,8 +82,6 @@ def _config(names: set[str], loaded: Loaded, base: Base, peft: Any) -> Any:
     """Return PEFT's configuration for the parameters that an adapter has to hold."""
     head = set(split_head(loaded.model)[0])
     modules = dict(loaded.model.named_modules())
-    architecture = known_architecture(loaded.model)
-    prefix = f"{loaded.model.base_model_prefix}."
     owners: dict[str, set[str]] = {}
     for name in names:
         if name not in head:
@@ -97,9 +95,9 @@ def _config(names: set[str], loaded: Loaded, base: Base, peft: Any) -> Any:
         "revision": base.revision,
         "inference_mode": True,
     }
+    located = locate_parameters(loaded.model)
     for name in names:
-        located = architecture.locate(name.removeprefix(prefix)) if architecture else None
-        if located is not None and located[0] == "relative_positions":
+        if name in located and located[name].module == "relative_positions":
             raise RunError(
                 f"PEFT cannot hold '{name}': the model reads it past the layer that PEFT would put there. {_OTHER_WAYS}"
             )

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ptuning.errors import RunError
+from ptuning.errors import RunError, first_line
 from ptuning.system.hub import hub_answers, looks_like_hub_id
 
 _DRY = "--dry-run writes the folder without sending it."
@@ -66,6 +66,5 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         mend = "The token may not write there: take one of an account that may." if status in (401, 403) else _DRY
         raise RunError(f"The Hub refused {repo_id} ({reason}). {mend}") from error
     except (errors.OfflineModeIsEnabled, unreachable, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise RunError(f"The Hub cannot be reached to push {repo_id}: {reason}. {_DRY}") from error
+        raise RunError(f"The Hub cannot be reached to push {repo_id}: {first_line(error)}. {_DRY}") from error
     return str(address)

@@ -9,19 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names, label_settings, load_model, load_tokenizer
-from ptuning.deltas.loading import (
-    check_backbone,
-    delta_folder,
-    find_delta_backbone,
-    read_delta,
-    task_of,
-    value_type,
-    whole_values,
-)
+from ptuning.deltas.format import read_delta, value_type, whole_values
+from ptuning.deltas.loading import check_backbone, delta_folder, find_delta_backbone
 from ptuning.deltas.mixed_batch import Mixture, check_mixable
 from ptuning.errors import RunError, nearest
-from ptuning.selection.select import split_head
-from ptuning.tasks.glue import Task
+from ptuning.selection.parameters import split_head
+from ptuning.tasks.glue import Task, described_task
 
 
 class DeltaStack:
@@ -76,7 +69,7 @@ class DeltaStack:
                     f"The delta '{name}' was trained in {value_type(values)}, and a stack computes in fp32. Load it "
                     "alone: ptuning.load(run)."
                 )
-        self.tasks: dict[str, Task] = {name: task_of(description) for name, (_, description) in read.items()}
+        self.tasks: dict[str, Task] = {name: described_task(description) for name, (_, description) in read.items()}
         first = next(iter(read))
         ref = find_delta_backbone(read[first][1], backbone)
         self.model: Any = load_model(ref, self.tasks[first], seed=0).eval().requires_grad_(False)

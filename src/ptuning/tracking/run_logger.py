@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from ptuning.deltas.loading import DESCRIPTION, WEIGHTS
+from ptuning.deltas.format import DESCRIPTION, WEIGHTS
 from ptuning.display.console import console
 from ptuning.errors import ConfigError, UserError, in_one_line
 from ptuning.tracking import loggers

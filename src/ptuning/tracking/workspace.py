@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptuning.errors import RunError
+from ptuning.errors import RunError, first_line
 from ptuning.system.files import write_json
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def save(workspace: "Workspace") -> str:
         _make_chart(api, workspace.entity)
         workspace.save()
     except Exception as error:  # its client raises kinds of its own, private ones too, for a server that refuses
-        raise RunError(f"W&B refused the dashboard ({_reason(error)}). {_WITHOUT}") from error
+        raise RunError(f"W&B refused the dashboard ({first_line(error)}). {_WITHOUT}") from error
     return str(workspace.url)
 
 
@@ -132,7 +132,7 @@ def own_entity() -> str:
     try:
         entity = wandb.Api(timeout=30).default_entity
     except Exception as error:  # as in save
-        raise RunError(f"W&B does not say whose project it is ({_reason(error)}): --entity NAME") from error
+        raise RunError(f"W&B does not say whose project it is ({first_line(error)}): --entity NAME") from error
     if not entity:
         raise RunError("W&B does not say whose project it is: --entity NAME")
     return str(entity)
@@ -148,10 +148,6 @@ def check_reachable() -> None:
 
 
 _WITHOUT = "--out FILE writes it as JSON without a network."
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _make_chart(api: Any, entity: str) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 import ptuning
 from ptuning.config.schema import Config
 from ptuning.data.datamodule import GlueDataModule
-from ptuning.deltas.loading import describe_backbone
+from ptuning.deltas.format import describe_backbone
 from ptuning.display.console import describe_selection
 from ptuning.display.format import format_percent
 from ptuning.runs.folder import RunFolder

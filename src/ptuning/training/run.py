@@ -29,7 +29,8 @@ from ptuning.display.progress_bar import TrainingProgress
 from ptuning.errors import RunError, UserError
 from ptuning.inference.predictor import Predictor
 from ptuning.runs.folder import Record, RunFolder, find_run
-from ptuning.selection.select import Selection, count_frozen_blocks
+from ptuning.selection.parameters import count_frozen_blocks
+from ptuning.selection.select import Selection
 from ptuning.sweeps.job import Sweep
 from ptuning.system.memory import reset_peak_memory
 from ptuning.tasks.glue import get_task

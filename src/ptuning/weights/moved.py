@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
-from ptuning.deltas.loading import load, read_delta
+from ptuning.deltas.format import read_delta
+from ptuning.deltas.loading import load
 from ptuning.display.format import format_percent
 from ptuning.errors import RunError
 from ptuning.results.summary import TABLE_SUFFIXES, write_table
