@@ -29,8 +29,9 @@ from ptuning.cli.entry import explain_errors
 from ptuning.config.rules import compose
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import read_columns
-from ptuning.data.custom import CustomSource, custom_source, hold_out
+from ptuning.data.custom import CustomSource, custom_source
 from ptuning.data.custom_options import CUSTOM_KEYS, custom_data
+from ptuning.data.holdout import hold_out
 from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenize
 from ptuning.errors import DataError, Interrupted, UserError

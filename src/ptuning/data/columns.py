@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.readers import ENDINGS, Dialect, format_of, open_file, read_file
+from ptuning.data.readers import ENDINGS, format_of, open_file, read_file
+from ptuning.data.rows import Dialect
 from ptuning.errors import DataError, nearest
 
 

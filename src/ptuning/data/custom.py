@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import math
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +12,12 @@ from typing import Any
 from ptuning.data.columns import Columns, read_columns
 from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
+from ptuning.data.holdout import hold_out
+from ptuning.data.hub_datasets import dataset_columns, load_splits
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
 from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
-from ptuning.errors import ConfigError, DataError, first_line, nearest
+from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks.glue import Task
 from ptuning.tasks.metrics import METRICS
 
@@ -26,15 +26,32 @@ _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
-class CustomSource(DataSource):
-    """Files, or a dataset of the Hub, read and found to be in order; the test set is read on demand.
+class _ChosenSource(DataSource):
+    """Files, or a dataset of the Hub, as the configuration names them.
 
     Attributes
     ----------
     task
-        What the data made of itself: columns, labels in order, metrics.
+        Columns, labels in order, metrics.
     chosen
-        What the configuration says.
+        The keys of ``data``.
+    """
+
+    task: Task
+    chosen: CustomData
+
+    @property
+    def place(self) -> str:
+        """Return ``hub`` or ``files``."""
+        return "hub" if self.chosen.path else "files"
+
+
+@dataclass(frozen=True)
+class CustomSource(_ChosenSource):
+    """Custom data to train on, read and found to be in order; its test set is read on demand.
+
+    Attributes
+    ----------
     train, validation
         The rows that train, and those that score.
     digest
@@ -43,17 +60,10 @@ class CustomSource(DataSource):
         What :meth:`about` says.
     """
 
-    task: Task
-    chosen: CustomData
     train: Table
     validation: Table
     digest: str
     facts: Mapping[str, str]
-
-    @property
-    def place(self) -> str:
-        """Return ``hub`` or ``files``."""
-        return "hub" if self.chosen.path else "files"
 
     def read(self, split: str) -> Table:
         """Return ``train``, ``validation`` or ``test``."""
@@ -126,24 +136,11 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
 
 
 @dataclass(frozen=True)
-class ScoredSource(DataSource):
-    """Files, or a dataset, to score a run on: read with the run's task, its columns, label names and their ids.
+class ScoredSource(_ChosenSource):
+    """Custom data to score a run on: read with the run's task, so its columns, label names and class ids.
 
-    Attributes
-    ----------
-    task
-        The run's.
-    chosen
-        What the configuration says; without ``dev``, rows of ``train`` are held out as in training.
+    Without ``chosen.dev``, rows of ``train`` are held out as in training.
     """
-
-    task: Task
-    chosen: CustomData
-
-    @property
-    def place(self) -> str:
-        """Return ``hub`` or ``files``."""
-        return "hub" if self.chosen.path else "files"
 
     def read(self, split: str) -> Table:
         """Return ``train`` or ``validation``.
@@ -178,46 +175,14 @@ class ScoredSource(DataSource):
         return None if rows is None else read_labelled(rows, label_names(rows, self.task.label), self.task, known_from)
 
 
-def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
-    """Split a labelled table in two: (what is left, the share held out), each in the order of before.
-
-    Rows are drawn evenly over the labels, for scores over their range: shuffled, sorted by label, and every
-    ``1 / share``-th one taken. The only row of a class stays.
-
-    Raises
-    ------
-    DataError
-        If there are too few rows to take any.
-    """
-    labels = table.labels or ()
-    generator = random.Random(seed)
-    counts = Counter(labels)
-    free = [row for row in range(len(table)) if isinstance(labels[row], float) or counts[labels[row]] > 1]
-    ranked = sorted(free, key=lambda row: (labels[row], generator.random()))
-    taken = {
-        row for rank, row in enumerate(ranked) if math.floor((rank + 1) * share + 0.5) > math.floor(rank * share + 0.5)
-    }
-    if not taken:
-        raise DataError(
-            f"{table.origin} has too few rows ({len(table)}) to hold {100 * share:g} % out for scoring: give "
-            "data.dev=FILE, or a larger data.dev_share."
-        )
-    return tuple(  # type: ignore[return-value]
-        Table(
-            tuple([column[row] for row in rows] for column in table.texts), [labels[row] for row in rows], table.origin
-        )
-        for rows in ([row for row in range(len(table)) if row not in taken], sorted(taken))
-    )
-
-
 def _read(chosen: CustomData, which: str) -> Columns | None:
     """Return the rows of ``train``, ``dev`` or ``test``; ``None`` where none were named and none are there."""
     given = getattr(chosen, which)
     if not chosen.path:
         return _columns(given, _stamp(given)) if given else None
-    found, name = _dataset(chosen.path, chosen.config, chosen.revision), given or _SPLITS[which]
+    found, name = load_splits(chosen.path, chosen.config, chosen.revision), given or _SPLITS[which]
     if name in found:
-        return _dataset_columns(found[name], f"{chosen.path} {name}")
+        return dataset_columns(found[name], f"{chosen.path} {name}")
     if given or which == "train":
         raise DataError(
             f"{chosen.path} has no split '{name}' (data.{which}).{nearest(name, found)} It has: {', '.join(found)}."
@@ -238,41 +203,6 @@ def _stamp(file: str | None) -> tuple[str, int, int] | None:
 @lru_cache(maxsize=4)
 def _columns(file: str, stamp: tuple[str, int, int] | None) -> Columns:
     return read_columns(Path(file).expanduser())
-
-
-@lru_cache(maxsize=2)
-def _dataset(path: str, config: str | None, revision: str | None) -> Any:
-    """Return a dataset's splits by name; a split that ``save_to_disk`` wrote alone is ``train``."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    folder = Path(path).expanduser()
-    if folder.is_file():
-        raise ConfigError(f"data.path={path} is a file: data.train={path}. data.path takes a dataset or a folder.")
-    try:
-        if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            found = datasets.load_from_disk(str(folder))
-            return found if isinstance(found, datasets.DatasetDict) else {"train": found}
-        return datasets.load_dataset(str(folder) if folder.is_dir() else path, config, revision=revision)
-    except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
-        raise DataError(f"{path} has a split without rows.") from error
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"The dataset {path}{f' ({config})' if config else ''} could not be had: {first_line(error)}. "
-            "data.path takes a dataset of the Hub or a folder, data.config one of its configurations; "
-            "files need no network: data.train=FILE."
-        ) from error
-
-
-def _dataset_columns(data: Any, origin: str) -> Columns:
-    import datasets
-
-    plain = {n: f for n, f in data.features.items() if isinstance(f, datasets.Value | datasets.ClassLabel)}
-    if not len(data):
-        raise DataError(f"{origin} has no rows.")
-    classes = {name: list(feature.names) for name, feature in plain.items() if isinstance(feature, datasets.ClassLabel)}
-    others = {name: str(feature) for name, feature in data.features.items() if name not in plain}
-    return Columns({name: data[name][:] for name in plain}, origin, classes=classes, others=others)
 
 
 def _check_variety(names: Sequence[str], chosen: CustomData, origin: str, regression: bool) -> None:

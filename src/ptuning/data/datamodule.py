@@ -7,10 +7,10 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ptuning.data.holdout import hold_out_tenth
 from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
 from ptuning.data.sources import DataSource
 from ptuning.data.tokenize import Batch, TokenTable, tokenize
-from ptuning.errors import DataError
 from ptuning.system.files import cache_folder
 
 HOLDOUT = "holdout"
@@ -87,7 +87,8 @@ class GlueDataModule(pl.LightningDataModule):
         """
         if self.select_on == HOLDOUT and name in ("train", HOLDOUT):
             if not self._parts:
-                self._parts = self._hold_out(self._read("train"))
+                rest, held = hold_out_tenth(self._read("train"), self.seed, self.task.name)
+                self._parts = {"train": rest, HOLDOUT: held}
             return self._parts[name]
         return self._read(name)
 
@@ -101,17 +102,6 @@ class GlueDataModule(pl.LightningDataModule):
             table = self.source.read(name)
             self.splits[name] = tokenize(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
         return self.splits[name]
-
-    def _hold_out(self, train: TokenTable) -> dict[str, TokenTable]:
-        """Divide train; the part held out follows from the seed alone, so that it is the same for every module."""
-        if len(train) < 10:
-            raise DataError(
-                f"data.select_on=holdout keeps a tenth of train, but {self.task.name} has {len(train)} rows here. "
-                "Take more, or data.select_on=dev."
-            )
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
-        held = round(len(train) / 10)
-        return {HOLDOUT: train.take(order[:held].sort().values), "train": train.take(order[held:].sort().values)}
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs, and make the training order."""

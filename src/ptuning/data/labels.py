@@ -1,4 +1,4 @@
-"""Labels of a reader's own data: what a row's label is called, which are scores, and their ids."""
+"""Labels as class ids or scores: those of GLUE's tasks, and those of custom data, whose names are found first."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from ptuning.data.columns import Columns, check_text, several_values
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
-from ptuning.tasks.glue import Task
+from ptuning.tasks.glue import TASKS, Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
@@ -98,6 +98,50 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
                 f"Labels there: {shortened(task.labels)}."
             )
     return replace(table, labels=labels)
+
+
+def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
+    """Turn labels, as names, numbers or numerals, into class ids or scores.
+
+    Raises
+    ------
+    DataError
+        For a label that the task does not have, naming the place from ``where``.
+    """
+    if task.is_regression:
+        scores = []
+        for place, label in zip(where, labels, strict=False):
+            try:
+                score = float(label)
+            except (TypeError, ValueError):
+                score = math.nan
+            if not math.isfinite(score):
+                raise DataError(f"{place}: the score '{label}' is not a number.")
+            scores.append(score)
+        return scores
+    known: dict[Any, int] = {}
+    for number, name in enumerate(task.labels):
+        known |= {name: number, number: number, str(number): number}
+    ids = []
+    for place, label in zip(where, labels, strict=False):
+        if not isinstance(label, str | int | float) or label not in known:
+            raise DataError(
+                f"{place}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
+                f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
+            )
+        ids.append(known[label])
+    return ids
+
+
+def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
+    """Raise :class:`DataError` for a label column with GLUE's class names, but not this task's in its order."""
+    glue = {label for other in TASKS.values() for label in other.labels}
+    if names and glue & set(names) and tuple(names[: len(task.labels) or None]) != task.labels:
+        others = [other.name for other in TASKS.values() if other.trains and other.labels == tuple(names)]
+        raise DataError(
+            f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
+            + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
+        )
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """Where a task's text comes from: the Hub, a folder, or the synthetic grammar. Each hands over plain tables."""
 
 import hashlib
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -10,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import check_text
-from ptuning.data.readers import Dialect, open_file, read_file
+from ptuning.data.hub_datasets import datasets_library
+from ptuning.data.labels import parse_labels, refuse_other_labels
+from ptuning.data.readers import open_file, read_file
+from ptuning.data.rows import Dialect
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
-from ptuning.errors import DataError, first_line, nearest
+from ptuning.errors import DataError, nearest
 from ptuning.tasks.glue import TASKS, Task
 
 GLUE = "nyu-mll/glue"
@@ -85,15 +87,9 @@ class HubSource(DataSource):
 
     def read(self, split: str) -> Table:
         """Load one split; ``HF_HUB_OFFLINE=1`` reads the cache alone."""
-        import datasets
-
-        datasets.disable_progress_bars()
-        try:
+        failed = f"{self.path} ({self.task.name}, {split}) could not be had"
+        with datasets_library(failed, f"{self.path} has a split without rows.", f" {_OTHER_WAYS}") as datasets:
             data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(
-                f"{self.path} ({self.task.name}, {split}) could not be had: {first_line(error)}. {_OTHER_WAYS}"
-            ) from error
         return _from_dataset(data, self.task, split, f"{self.path} {self.task.name}/{split}")
 
     def identity(self) -> str:
@@ -114,20 +110,14 @@ class LocalSource(DataSource):
         files = self._files(split)
         if files[0].suffix == ".tsv":
             return _read_tsv(files[0], self.task, split)
-        import datasets
         from pyarrow import parquet
 
-        datasets.disable_progress_bars()
-        try:
+        with datasets_library(f"{files[0]} could not be read", f"{files[0]} has no rows.") as datasets:
             if files[0].suffix == ".parquet":
                 # Not Dataset.from_parquet, which copies every file into the cache of `datasets`.
                 data: Any = datasets.Dataset(parquet.read_table(files, partitioning=None))
             else:
                 data = datasets.load_from_disk(str(files[0].parent))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"{files[0]} could not be read: {first_line(error)}.") from error
-        except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
-            raise DataError(f"{files[0]} has no rows.") from error
         return _from_dataset(data, self.task, split, str(files[0]))
 
     def identity(self) -> str:
@@ -249,50 +239,6 @@ def check_texts(table: Table, task: Task, where: Sequence[str]) -> None:
             check_text(text, name, place, task.skips_damaged_rows)
 
 
-def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
-    """Turn labels, as names, numbers or numerals, into class ids or scores.
-
-    Raises
-    ------
-    DataError
-        For a label that the task does not have, naming the place from ``where``.
-    """
-    if task.is_regression:
-        scores = []
-        for place, label in zip(where, labels, strict=False):
-            try:
-                score = float(label)
-            except (TypeError, ValueError):
-                score = math.nan
-            if not math.isfinite(score):
-                raise DataError(f"{place}: the score '{label}' is not a number.")
-            scores.append(score)
-        return scores
-    known: dict[Any, int] = {}
-    for number, name in enumerate(task.labels):
-        known |= {name: number, number: number, str(number): number}
-    ids = []
-    for place, label in zip(where, labels, strict=False):
-        if not isinstance(label, str | int | float) or label not in known:
-            raise DataError(
-                f"{place}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
-                f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
-            )
-        ids.append(known[label])
-    return ids
-
-
-def _refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
-    """Refuse a label column whose classes have names of GLUE, but not this task's in its order."""
-    glue = {label for other in TASKS.values() for label in other.labels}
-    if names and glue & set(names) and tuple(names[: len(task.labels) or None]) != task.labels:
-        others = [other.name for other in TASKS.values() if other.trains and other.labels == tuple(names)]
-        raise DataError(
-            f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
-            + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
-        )
-
-
 def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
     labelled = split not in task.test
     for column in (*task.text, *(("label",) if labelled else ())):
@@ -302,7 +248,7 @@ def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
                 f"It has: {', '.join(data.column_names)}.{_whose(data.column_names, task)}"
             )
     if labelled:
-        _refuse_other_labels(getattr(data.features["label"], "names", None), task, origin)
+        refuse_other_labels(getattr(data.features["label"], "names", None), task, origin)
     table = Table(tuple(data[column][:] for column in task.text), None, origin)
     if not len(table):
         raise DataError(f"{origin} has no rows.")

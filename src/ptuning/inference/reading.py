@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 
 from ptuning.data.columns import check_text
-from ptuning.data.readers import Dialect, Row, format_of, iter_rows, sniff_format
+from ptuning.data.readers import format_of, iter_rows, sniff_format
+from ptuning.data.rows import Dialect, Row
 from ptuning.data.sources import benchmark_dialect
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks.glue import Task
@@ -29,7 +30,7 @@ def read_texts(
         The run's: says whether a row is one text or a pair, what its columns are called, and whether a TSV file is one
         of the benchmark's.
     written
-        One of :data:`ptuning.data.readers.FORMATS`.
+        One of :data:`ptuning.data.rows.FORMATS`.
     columns
         Names of the text columns, if they are not the task's.
 

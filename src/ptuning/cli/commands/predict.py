@@ -7,7 +7,8 @@ from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from ptuning.data.readers import FORMATS, open_file
+from ptuning.data.readers import open_file
+from ptuning.data.rows import FORMATS
 
 HELP = "answer new texts with a run: CSV, TSV, JSON, Parquet or plain lines in, JSONL out"
 
