@@ -34,7 +34,7 @@ from ptuning.deltas.loading import load_run
 from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.reading import read_texts
+from ptuning.inference.stream import read_texts
 from ptuning.tasks.glue import TASKS, Task
 
 MINE = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))

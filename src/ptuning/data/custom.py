@@ -136,7 +136,7 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
 
 
 @dataclass(frozen=True)
-class ScoredSource(_ChosenSource):
+class EvaluationSource(_ChosenSource):
     """Custom data to score a run on: read with the run's task, so its columns, label names and class ids.
 
     Without ``chosen.dev``, rows of ``train`` are held out as in training.

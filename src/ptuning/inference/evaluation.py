@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ptuning.data.custom_summary import describe_constant
 from ptuning.errors import ConfigError, nearest
+from ptuning.inference.evaluation_data import answers, evaluation_source, takes_files
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.scored import answers, scored_source, takes_files
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import CUSTOM, Task, get_task
 
@@ -72,7 +72,7 @@ def evaluate(
     columns = _columns(own, task)
     files = task_name == CUSTOM or takes_files(own, task, overrides)
     splits = _custom_splits(split) if files else _splits(task, split)
-    source = scored_source(predictor.loaded, task, files, overrides, split)
+    source = evaluation_source(predictor.loaded, task, files, overrides, split)
     task = source.task
     rows: dict[str, int] = {}
     found: dict[str, dict[str, float]] = {}

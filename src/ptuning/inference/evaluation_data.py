@@ -7,7 +7,7 @@ from typing import Any
 
 from ptuning.config.rules import compose
 from ptuning.config.schema import Config, DataConfig
-from ptuning.data.custom import ScoredSource, score_metrics
+from ptuning.data.custom import EvaluationSource, score_metrics
 from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys
 from ptuning.data.sources import DataSource
 from ptuning.deltas.loading import Loaded
@@ -25,7 +25,9 @@ _PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
 _OTHERS = "To score other rows, type them: data.dev=FILE."
 
 
-def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None) -> DataSource:
+def evaluation_source(
+    loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None
+) -> DataSource:
     """Return where the labelled rows come from.
 
     Parameters
@@ -77,11 +79,13 @@ def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfi
     return DataConfig(**recorded)
 
 
-def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]) -> ScoredSource:
+def _files(
+    loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]
+) -> EvaluationSource:
     keys = _typed_keys(overrides)
     data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_custom else CUSTOM)
     chosen = custom_data(data, trains=False)
-    source = ScoredSource(_as_typed(loaded.task, chosen, keys), chosen)
+    source = EvaluationSource(_as_typed(loaded.task, chosen, keys), chosen)
     scored = "train" if split == "train" or not source.has_dev else "dev"
     if not elsewhere and not keys & {scored, "config", "revision"}:
         if not recorded:
@@ -91,7 +95,7 @@ def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded
         if not trained_on.path and (gone := [place for place in places if not Path(place).expanduser().exists()]):
             raise DataError(f"The data that the run was trained on are not here: there is no {gone[0]}. {_OTHERS}")
         shown = trained_on.path or " with ".join(places)
-        _check_identity(ScoredSource(loaded.task, trained_on), loaded, shown, "data.dev=FILE")
+        _check_identity(EvaluationSource(loaded.task, trained_on), loaded, shown, "data.dev=FILE")
     return source
 
 
