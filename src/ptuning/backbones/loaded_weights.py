@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,14 +29,14 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], ref: BackboneRef) -
     found
         Its loading info: ``missing_keys``, ``unexpected_keys``, ``mismatched_keys``.
     ref
-        Where the backbone comes from.
+        The backbone.
 
     Raises
     ------
     BackboneError
         If weights are missing, have another shape, belong to blocks that the model does not have, or are not finite.
     """
-    file = str(weights_file(Path(ref.location))) if Path(ref.location).is_dir() else ref.location
+    file = str(weights_file(ref.folder)) if ref.folder else ref.location
     located = locate_parameters(model)
     missing = [name for name in located if name in found["missing_keys"]]
     if wanted := [name for name in missing if name not in _left_out(model, located, missing)]:

@@ -159,17 +159,16 @@ def _but_seed(record: Mapping[str, Any]) -> str:
 
 
 def _licence(ref: BackboneRef) -> str | None:
-    """Return the licence in a backbone's own model card, if it can be had."""
+    """Return the licence that a backbone's own model card names, or ``None``."""
     from huggingface_hub import ModelCard, hf_hub_download
 
     if not ref.location:
         return None
-    card = Path(ref.location) / "README.md"
     try:
-        if not Path(ref.location).is_dir():
-            card = Path(
-                hf_hub_download(ref.location, "README.md", revision=ref.revision, local_files_only=not hub_answers())
-            )
+        card = ref.folder / "README.md" if ref.folder else None
+        if card is None:
+            online = hub_answers()
+            card = Path(hf_hub_download(ref.location, "README.md", revision=ref.revision, local_files_only=not online))
         found = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
     except (OSError, ValueError):  # no card, or none without a network: the licence stays unsaid
         return None

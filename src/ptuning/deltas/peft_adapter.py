@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptuning.backbones.load import input_names, load_config, load_model
+from ptuning.backbones.load import input_names, load_model, missing_weights
 from ptuning.deltas.card_data import Base
 from ptuning.deltas.format import parameter_names
 from ptuning.deltas.loading import Loaded
@@ -64,18 +64,7 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
 
 def _left_out(loaded: Loaded) -> set[str]:
     """Return backbone parameters that the checkpoint lacks (a pooler): drawn when loading, they have to come along."""
-    if not loaded.backbone.location:
-        return set()
-    from transformers import AutoModelForSequenceClassification
-
-    _, found = AutoModelForSequenceClassification.from_pretrained(
-        loaded.backbone.location,
-        revision=loaded.backbone.revision or "main",
-        config=load_config(loaded.backbone, loaded.task),
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
-    return set(found["missing_keys"]) - set(split_head(loaded.model)[0])
+    return missing_weights(loaded.backbone, loaded.task) - set(split_head(loaded.model)[0])
 
 
 def _config(names: set[str], loaded: Loaded, base: Base, peft: Any) -> Any:
