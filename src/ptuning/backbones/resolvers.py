@@ -1,4 +1,4 @@
-"""Resolvers that follow the backbone: its single layers, its modules, the positions of a random one; no weights."""
+"""OmegaConf resolvers that ask a backbone for its layers and modules, without loading weights."""
 
 from typing import TYPE_CHECKING
 
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from ptuning.backbones.source import BackboneRef
 
 _FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
-"""What every table compares with, then the groups; elementary modules follow in the order of a block."""
+"""The modules that tables compare with, then the groups; elementary modules follow in the order of a block."""
 
 
 def register() -> None:
-    """Make ``${single_layers:${backbone}}`` and the other functions of this file known to OmegaConf."""
+    """Register ``${single_layers:${backbone}}`` and the other resolvers of this module with OmegaConf."""
     for resolver in (single_layers, all_modules, block_modules, position_rows):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
@@ -31,12 +31,12 @@ def all_modules(backbone: DictConfig) -> str:
 
 
 def block_modules(backbone: DictConfig) -> str:
-    """Return the modules that lie in blocks, so that they can move in a single layer, LayerNorms and biases first."""
+    """Return the modules inside blocks, which can be trained in a single layer; LayerNorms and biases come first."""
     return _present(backbone, ("layernorm", "bias"), in_block=True)
 
 
 def position_rows(model_type: str, tokens: int) -> int:
-    """Return ``max_position_embeddings`` for a random model of a family whose rows may have so many tokens.
+    """Return ``max_position_embeddings`` of a random model for rows of at most ``tokens`` tokens.
 
     Families from fairseq number positions from behind the padding id, so their table has two rows more.
     """

@@ -1,4 +1,4 @@
-"""A reader's own data: the task that its columns and labels make, and the sources that read it."""
+"""Custom data: the task that its columns and labels define, and the data sources that read it."""
 
 import hashlib
 import json
@@ -55,9 +55,9 @@ class CustomSource(_ChosenSource):
     train, validation
         The rows that train, and those that score.
     digest
-        SHA-256 of texts and labels: the same data in another place or format has the same one.
+        SHA-256 of texts and labels, equal for equal data in other files or formats.
     facts
-        What :meth:`about` says.
+        The answer of :meth:`about`.
     """
 
     train: Table
@@ -79,16 +79,16 @@ class CustomSource(_ChosenSource):
         return self.digest
 
     def predictions_of(self, split: str) -> str:
-        """Return ``test-<digest>`` for the test set, of which one run may meet several."""
+        """Return ``test-<digest>`` for the test set, as one run may predict several."""
         return split if split != "test" else f"test-{_digest([self.read('test').texts])[:8]}"
 
     def about(self) -> dict[str, str]:
-        """Return columns, kind of task, label counts, score, and what to look out for."""
+        """Return columns, kind of task, label counts, score and warnings, by heading."""
         return dict(self.facts)
 
 
 def custom_source(chosen: CustomData) -> CustomSource:
-    """Read the training and development rows and find out what task they make.
+    """Return the data source of custom data, with the task that its training and dev rows define.
 
     Raises
     ------
@@ -162,7 +162,7 @@ class EvaluationSource(_ChosenSource):
 
     @property
     def has_dev(self) -> bool:
-        """Whether there is a dev set, so that no rows of train are held out."""
+        """True if there is a dev set, so that no rows of train are held out."""
         return bool(self.chosen.dev) or _read(self.chosen, "dev") is not None
 
     def identity(self) -> str:
@@ -176,7 +176,7 @@ class EvaluationSource(_ChosenSource):
 
 
 def _read(chosen: CustomData, which: str) -> Columns | None:
-    """Return the rows of ``train``, ``dev`` or ``test``; ``None`` where none were named and none are there."""
+    """Return the rows of ``train``, ``dev`` or ``test``, or ``None`` if none were named and a dataset has none."""
     given = getattr(chosen, which)
     if not chosen.path:
         return _columns(given, _stamp(given)) if given else None
@@ -191,7 +191,7 @@ def _read(chosen: CustomData, which: str) -> Columns | None:
 
 
 def _stamp(file: str | None) -> tuple[str, int, int] | None:
-    """Return place, size and time of change: what is kept of a file serves until they change."""
+    """Return a file's path, size and time of change, the key of its cached rows."""
     try:
         path = Path(file or "").expanduser().resolve()
         found = path.stat()
@@ -217,7 +217,7 @@ def _check_variety(names: Sequence[str], chosen: CustomData, origin: str, regres
 
 
 def score_metrics(chosen: CustomData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the metrics that make the score: those typed, if they fit, else the default."""
+    """Return the metrics whose mean is the score: the typed ones, if they fit, else the default."""
     fitting = [
         name
         for name, metric in METRICS.items()

@@ -1,4 +1,4 @@
-"""What the configuration says of a reader's own data, checked before any file is opened. Knows no torch."""
+"""The configuration of custom data, checked before any file is opened. Knows no torch."""
 
 import re
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from ptuning.tasks.glue import CUSTOM, TASKS
 
 KINDS = ("classification", "regression")
 CUSTOM_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
-"""Keys of ``data`` that only a reader's own data has."""
+"""Keys of ``data`` that only custom data has."""
 
 
 @dataclass(frozen=True)
 class CustomData:
-    """The keys of ``data`` for ``task=custom``, made definite.
+    """The keys of ``data`` for ``task=custom``, checked and with their defaults.
 
     Attributes
     ----------
     name
-        What run folders and tables call the data.
+        Name of the data in run folders and tables.
     train, dev, test
-        Files; or with ``path`` the names of splits. ``None`` is what was not typed.
+        Files, or with ``path`` the names of splits; ``None`` if not typed.
     text
-        The one or two text columns; empty where not typed.
+        The one or two text columns; empty if not typed.
     label
         The label column.
     kind
-        ``classification``, ``regression``, or ``None`` for what the labels look like.
+        ``classification``, ``regression``, or ``None`` to decide by the labels.
     metric
         Metrics whose mean is the score; empty for the default.
     dev_share
-        Share of the training rows that is held out where there is no dev set.
+        Share of the training rows to hold out if there is no dev set.
     seed
-        Decides which rows those are.
+        Seed of the rows held out.
     path, config, revision
         A dataset of the Hub or a folder that ``datasets`` reads, its configuration and revision; ``None`` for files.
     """
@@ -56,14 +56,14 @@ class CustomData:
 
 
 def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
-    """Check the keys of ``data`` for ``task=custom`` and fill in their defaults.
+    """Return the keys of ``data`` for ``task=custom``, checked and with their defaults.
 
     Parameters
     ----------
     data
         The keys.
     trains
-        Whether there have to be rows to train on; a run that is only scored needs none.
+        True if training rows are required; scoring a run needs none.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
 
 
 def custom_name(data: Any) -> str:
-    """Return what run folders and tables call the data: ``data.name``, else after the training file or the dataset.
+    """Return the data's name in run folders and tables: ``data.name``, else that of the training file or dataset.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def custom_name(data: Any) -> str:
 
 
 def refuse_custom_keys(task: str, data: DataConfig) -> None:
-    """Raise :class:`ConfigError` where a task of GLUE is given keys of a reader's own data."""
+    """Raise :class:`ConfigError` for keys of custom data on a task of GLUE."""
     for key in CUSTOM_KEYS:
         if getattr(data, key) is not None:
             raise ConfigError(f"data.{key} is for your own data, not for task={task}: type task=custom.")

@@ -23,7 +23,7 @@ class GlueDataModule(pl.LightningDataModule):
     Parameters
     ----------
     source
-        Where the text comes from; it knows the task.
+        The data source, which knows the task.
     tokenizer
         A fast Hugging Face tokenizer.
     batch_size, eval_batch_size
@@ -33,17 +33,17 @@ class GlueDataModule(pl.LightningDataModule):
     seed
         Seed of the training order.
     group_by_length
-        Whether training batches hold rows of like length: fewest padding tokens, but batches are no longer random
-        draws, and where length goes with the label (STS-B) short trainings suffer.
+        True if training batches hold rows of like length: fewest padding tokens, but batches are no longer random
+        draws, and if length correlates with the label (STS-B), short trainings suffer.
     batch_tokens
-        Tokens per training batch on average, in the place of ``batch_size`` rows.
+        Tokens per training batch on average, instead of ``batch_size`` rows.
     micro_batches
-        Parts that every training batch comes in, for gradients that are accumulated.
+        Micro-batches per training batch, for gradient accumulation.
     select_on
         ``"dev"``, or ``"holdout"``: a tenth of train, drawn from ``seed``, is kept out of training and evaluated after
         the dev sets, as the split :data:`HOLDOUT`.
     splits
-        A store of splits that are tokenized already, shared with other modules for the same text, tokenizer and length.
+        A store of tokenized splits, shared with other modules of the same text, tokenizer and length.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class GlueDataModule(pl.LightningDataModule):
         self.splits = splits if splits is not None else {}
         self._parts: dict[str, TokenTable] = {}
         self.served: dict[str, Dataset[Batch]] = {}
-        """Tables that take the place of splits in batches: the same rows, with more about each."""
+        """Split → table that batches are taken from instead: the same rows with more columns."""
 
     def split(self, name: str) -> TokenTable:
-        """Return a split as tokens, reading it at the first call; ``train`` without what is held out of it.
+        """Return a split as tokens, read at the first call; ``train`` is without the rows held out.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class GlueDataModule(pl.LightningDataModule):
 
     @property
     def evaluated(self) -> tuple[str, ...]:
-        """Names of the splits that are evaluated while training: the dev sets, then what is held out."""
+        """Names of the splits evaluated in training: the dev sets, then the one held out."""
         return (*self.task.validation, *([HOLDOUT] if self.select_on == HOLDOUT else []))
 
     def _read(self, name: str) -> TokenTable:
@@ -104,7 +104,7 @@ class GlueDataModule(pl.LightningDataModule):
         return self.splits[name]
 
     def setup(self, stage: str) -> None:
-        """Read what the stage needs, and make the training order."""
+        """Read the splits of the stage and make the training order."""
         if stage == "fit":
             train = self.split("train")
             self.order = LengthGroupedBatches(
@@ -132,7 +132,7 @@ class GlueDataModule(pl.LightningDataModule):
         return self._loader(self.served.get(name, split), SortedBatches(split.lengths, self.eval_batch_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the training order, for a checkpoint."""
+        """Return the position in the training order, for a checkpoint."""
         loop = self.trainer.fit_loop if self.trainer else None
         if loop is None:
             return {}
@@ -142,7 +142,7 @@ class GlueDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from the place in a checkpoint."""
+        """Continue from the position in a checkpoint."""
         self.order.start_at(state_dict["epoch"], state_dict["batch"])
 
     def _loader(self, split: Dataset[Batch], order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:

@@ -14,7 +14,7 @@ _LONGEST_FIELD = 2**31 - 1
 
 
 def csv_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
-    """Return (lines, what separates the names of the first): a comma, or what spreadsheets of some languages write."""
+    """Return (all lines, the delimiter of the first): a comma, a semicolon or a tab, as spreadsheets write."""
     before = []
     for line in lines:
         before.append(line)
@@ -49,7 +49,7 @@ def tsv_rules(lines: Iterable[str]) -> dict[str, Any]:
 
 
 def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield the rows below a header, quoted as RFC 4180 says unless the rules say otherwise; blank lines are none."""
+    """Yield the rows below a header, quoted as in RFC 4180 or by ``rules``; blank lines are skipped."""
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(lines, strict=True, **rules)
     head: Head | None = None
@@ -80,7 +80,7 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
 
 
 def benchmark_rows(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
-    """Yield a row per line, as GLUE's own files have them; a first line with none of ``names`` in it is a row."""
+    """Yield a row per line of a GLUE file; a first line without any of ``dialect.names`` is a row."""
     head: Head | None = None
     for number, line in enumerate(lines, start=1):
         cells = line.removesuffix("\n").split("\t")

@@ -14,7 +14,7 @@ _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def json_rows(lines: Iterator[str], name: str) -> Iterator[Row]:
-    """Yield an object per line, or those of one list; blank lines are none."""
+    """Yield a row per line, or per object of one list; blank lines are skipped."""
     begun = False
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -22,16 +22,16 @@ def json_rows(lines: Iterator[str], name: str) -> Iterator[Row]:
         if not begun and line.lstrip().startswith("["):
             yield from _list_rows(line, lines, name, number)
             return
-        begun, place = True, f"{name}, line {number}"
+        begun, where = True, f"{name}, line {number}"
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             if error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated string"):
-                raise DataError(f"{place} ends before its object does. A file of JSON holds {_SHAPE}.") from None
-            raise DataError(f"{place} is not JSON: {error.msg}, column {error.colno}.") from None
+                raise DataError(f"{where} ends before its object does. A file of JSON holds {_SHAPE}.") from None
+            raise DataError(f"{where} is not JSON: {error.msg}, column {error.colno}.") from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{place} is JSON that cannot be read: {first_line(error)}.") from None
-        yield Row(number, _object(value, place, _HALF_ESCAPED.search(line) is not None))
+            raise DataError(f"{where} is JSON that cannot be read: {first_line(error)}.") from None
+        yield Row(number, _object(value, where, _HALF_ESCAPED.search(line) is not None))
 
 
 def _list_rows(first: str, rest: Iterator[str], name: str, begins: int) -> Iterator[Row]:
@@ -50,10 +50,10 @@ def _list_rows(first: str, rest: Iterator[str], name: str, begins: int) -> Itera
         yield Row(number, _object(value, f"{name}, row {number}", halves), unit="row")
 
 
-def _object(value: Any, place: str, halves: bool) -> Mapping[str, Any]:
-    """Return a row of JSON; half a surrogate pair, which a text cut within an emoji ends in, is read as U+FFFD."""
+def _object(value: Any, where: str, halves: bool) -> Mapping[str, Any]:
+    """Return a row of JSON; half a surrogate pair (a text cut inside an emoji) becomes U+FFFD."""
     if not isinstance(value, dict):
-        raise DataError(f"{place} is no JSON object. A file of JSON holds {_SHAPE}.")
+        raise DataError(f"{where} is no JSON object. A file of JSON holds {_SHAPE}.")
     return _without_halves(value) if halves else value
 
 

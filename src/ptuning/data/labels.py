@@ -1,4 +1,4 @@
-"""Labels as class ids or scores: those of GLUE's tasks, and those of custom data, whose names are found first."""
+"""Labels as class ids or scores, for GLUE's tasks and for custom data."""
 
 import math
 import re
@@ -17,7 +17,7 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 
 
 def label_names(rows: Columns, column: str) -> list[str]:
-    """Return every row's label as the text that a person would type for it.
+    """Return every row's label as text.
 
     Raises
     ------
@@ -28,10 +28,10 @@ def label_names(rows: Columns, column: str) -> list[str]:
     found = []
     for row, value in enumerate(values):
         if several := several_values(value) or ("bytes" if isinstance(value, bytes) else ""):
-            raise DataError(f"{rows.place(row)}: the label is {several}; one label per row, a text or a number.")
+            raise DataError(f"{rows.where(row)}: the label is {several}; one label per row, a text or a number.")
         name = classes[value] if classes and value is not None and value >= 0 else None if classes else _name(value)
         if not name:
-            raise DataError(f"{rows.place(row)}: the label '{column}' is missing; fill it in or drop the row.")
+            raise DataError(f"{rows.where(row)}: the label '{column}' is missing; fill it in or drop the row.")
         found.append(name)
     return found
 
@@ -45,28 +45,28 @@ def _name(value: Any) -> str | None:
 
 
 def are_scores(names: Sequence[str]) -> bool:
-    """Whether labels are numbers and any has a fraction; whole numbers are classes."""
+    """Return True if all labels are numbers and one has a fraction; whole numbers are classes."""
     return all(map(_NUMBER.fullmatch, names)) and not all(float(name).is_integer() for name in names)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Return different label names sorted: numbers by value, else by the alphabet."""
+    """Return the distinct label names in order: numbers by value, else by the alphabet."""
     different = set(names)
     numbers = all(map(_NUMBER.fullmatch, different))
     return tuple(sorted(different, key=lambda name: (float(name) if numbers else 0.0, name)))
 
 
 def read_texts(rows: Columns, task: Task) -> Table:
-    """Return the texts of a task, checked, without labels."""
+    """Return a table of a task's texts, checked, without labels."""
     texts = tuple(rows.column(name, "data.text") for name in task.text)
     for name, column in zip(task.text, texts, strict=True):
         for row, text in enumerate(column):
-            check_text(text, name, rows.place(row))
+            check_text(text, name, rows.where(row))
     return Table(texts, None, rows.origin)
 
 
 def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: str) -> Table:
-    """Return texts, and labels as the task's class ids, or as scores.
+    """Return a table of texts, with labels as the task's class ids or as scores.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     names
         Every row's label as text, of :func:`label_names`.
     task
-        The task that they belong to.
+        The task, with its labels.
     known_from
-        What gave the task its labels, for the message about one that it does not have.
+        The origin of the task's labels, for the message about an unknown one.
     """
     table = read_texts(rows, task)
     ids = {name: number for number, name in enumerate(task.labels)}
@@ -87,46 +87,46 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
             score = float(name) if _NUMBER.fullmatch(name) else math.nan
             if not math.isfinite(score):
                 raise DataError(
-                    f"{rows.place(row)}: the score '{name}' is not a number; for classes: data.kind=classification."
+                    f"{rows.where(row)}: the score '{name}' is not a number; for classes: data.kind=classification."
                 )
             labels.append(score)
         elif name in ids:
             labels.append(ids[name])
         else:
             raise DataError(
-                f"{rows.place(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
+                f"{rows.where(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
                 f"Labels there: {shortened(task.labels)}."
             )
     return replace(table, labels=labels)
 
 
 def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
-    """Turn labels, as names, numbers or numerals, into class ids or scores.
+    """Return class ids or scores of labels that are names, numbers or numerals.
 
     Raises
     ------
     DataError
-        For a label that the task does not have, naming the place from ``where``.
+        For a label that the task does not have, with its position from ``where``.
     """
     if task.is_regression:
         scores = []
-        for place, label in zip(where, labels, strict=False):
+        for position, label in zip(where, labels, strict=False):
             try:
                 score = float(label)
             except (TypeError, ValueError):
                 score = math.nan
             if not math.isfinite(score):
-                raise DataError(f"{place}: the score '{label}' is not a number.")
+                raise DataError(f"{position}: the score '{label}' is not a number.")
             scores.append(score)
         return scores
     known: dict[Any, int] = {}
     for number, name in enumerate(task.labels):
         known |= {name: number, number: number, str(number): number}
     ids = []
-    for place, label in zip(where, labels, strict=False):
+    for position, label in zip(where, labels, strict=False):
         if not isinstance(label, str | int | float) or label not in known:
             raise DataError(
-                f"{place}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
+                f"{position}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
                 f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
             )
         ids.append(known[label])
@@ -145,5 +145,5 @@ def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) ->
 
 
 def shortened(names: Sequence[str]) -> str:
-    """Return at most twenty names, and how many more there are."""
+    """Return at most twenty names for a sentence, and the number of others."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -27,16 +27,16 @@ ENDINGS: Mapping[str, str] = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""The endings of file names that say the format."""
+"""Ending of a file name → format."""
 
 
 def format_of(name: str) -> str | None:
-    """Return the format that a file name's ending says, or ``None``."""
+    """Return the format of a file name's ending, or ``None``."""
     return ENDINGS.get(Path(name).suffix.lower())
 
 
 def sniff_format(stream: BufferedReader) -> str:
-    """Return the format of a stream without a name, by its first characters, and leave them in it.
+    """Return the format of a stream without a name, by its first characters, which stay in it.
 
     An object or a list of objects is JSON, Parquet has its mark, everything else is plain lines.
     """
@@ -48,7 +48,7 @@ def sniff_format(stream: BufferedReader) -> str:
 
 @contextmanager
 def open_file(file: Path) -> Iterator[BufferedReader]:
-    """Open a file that a person named.
+    """Yield an open file that the user named.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def _nearest_file(file: Path) -> str:
 
 
 def read_file(file: Path, dialect: Dialect) -> Iterator[Row]:
-    """Yield the rows of a file, of which there has to be one; see :func:`iter_rows`.
+    """Yield the rows of a file, which must have some; see :func:`iter_rows`.
 
     Raises
     ------
@@ -105,9 +105,9 @@ def iter_rows(stream: BinaryIO, name: str, dialect: Dialect) -> Iterator[Row]:
     stream
         Bytes; text is UTF-8, with or without a byte-order mark, lines end in any of the three ways.
     name
-        What messages call it.
+        Its name in messages.
     dialect
-        How its rows are written.
+        The form of its rows.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def iter_rows(stream: BinaryIO, name: str, dialect: Dialect) -> Iterator[Row]:
 
 
 def _seekable(stream: BinaryIO) -> BinaryIO:
-    """Return the stream, or a temporary file with what it holds if it can be read once only."""
+    """Return the stream, or a temporary file with its content if it cannot be read twice."""
     if stream.seekable():
         return stream
     spooled = tempfile.TemporaryFile()  # noqa: SIM115  # closed, and gone, with the last reference
@@ -159,7 +159,7 @@ def _text_lines(stream: Iterable[bytes], name: str, errors: str = "strict") -> I
 
 
 def _plain(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
-    """Yield a text per line, or as many as there are names with a tab between them; a blank line is an empty text."""
+    """Yield a row per line: one text, or as many as ``dialect.names`` between tabs."""
     for number, line in enumerate(lines, start=1):
         text = line.removesuffix("\n")
         if not text.strip():

@@ -1,4 +1,4 @@
-"""A row of a file, and how rows are written. Knows no torch."""
+"""A row of a file, and the form in which rows are written. Knows no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,22 @@ from typing import Any, NamedTuple
 from ptuning.errors import DataError
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "lines")
-"""What a file's rows may be written as; ``jsonl`` and ``json`` are read alike."""
+"""Formats of rows; ``jsonl`` and ``json`` are read alike."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How rows are written.
+    """The form in which rows are written.
 
     Attributes
     ----------
     format
         One of :data:`FORMATS`.
     verbatim
-        Whether white space around fields stays, and a TSV file is read as the benchmark's own: a row is a line, a quote
-        is an ordinary character, and the last fields of a row may be missing or too many.
+        True if white space around fields stays, and TSV is the benchmark's own: a row is a line, a quote is an
+        ordinary character, and a row may have missing or surplus fields at its end.
     names
-        Names of the columns where no line of the file has them: of plain lines, and of the benchmark's files that
-        begin with a row.
+        Column names of files without a line of names: plain lines, and the benchmark's files that begin with a row.
     """
 
     format: str
@@ -39,18 +38,18 @@ class Head(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a file.
+    """One row of a file, with its position.
 
     Attributes
     ----------
     number
-        The line on which it begins; in Parquet and in a list of JSON objects its place among the rows, from 1.
+        The line on which it begins; in Parquet and in a list of JSON objects the number of the row, from 1.
     values
         Values by column name: strings, in JSON and Parquet of any type.
     head
-        The line that named them, if one did.
+        The line with the column names, if there is one.
     unit
-        What ``number`` counts: ``line`` or ``row``.
+        The unit of ``number``: ``line`` or ``row``.
     """
 
     number: int

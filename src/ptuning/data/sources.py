@@ -1,4 +1,4 @@
-"""Where a task's text comes from: the Hub, a folder, or the synthetic grammar. Each hands over plain tables."""
+"""Data sources of GLUE's tasks: the Hub, a folder, or the synthetic grammar. Each returns plain tables."""
 
 import hashlib
 import os
@@ -25,14 +25,14 @@ _OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with th
 
 
 class DataSource(ABC):
-    """One task's splits, read on demand."""
+    """Base class of data sources: the splits of one task, read on demand."""
 
     task: Task
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """What a record calls this source: ``hub``, ``local``, ``synthetic`` or ``files``."""
+        """The source's name in a record: ``hub``, ``local``, ``synthetic`` or ``files``."""
 
     @abstractmethod
     def read(self, split: str) -> Table:
@@ -41,19 +41,19 @@ class DataSource(ABC):
         Raises
         ------
         DataError
-            If it cannot be had, or holds what the task does not allow.
+            If it cannot be had, or has rows that the task does not allow.
         """
 
     @abstractmethod
     def identity(self) -> str:
-        """Return what tells this data from other data: a digest of its files, or its name and seed."""
+        """Return the data's identity, equal for equal data: a digest of its files, or its name and seed."""
 
     def predictions_of(self, split: str) -> str:
-        """Return the name of the file that the predictions of a split go to, without its ending."""
+        """Return the file name for predictions of a split, without its ending."""
         return split
 
     def about(self) -> dict[str, str]:
-        """Return what a person wants to know of the data before training, by heading."""
+        """Return a summary of the data to show before training, by heading."""
         return {}
 
 
@@ -67,7 +67,7 @@ class SyntheticSource(DataSource):
     seed: int = 0
 
     def read(self, split: str) -> Table:
-        """Generate the split; its size is that of ``train``, ``validation`` or ``test``."""
+        """Return the generated split; its size is that of ``train``, ``validation`` or ``test``."""
         size = self.sizes[next(kind for kind in ("train", "validation", "test") if split.startswith(kind))]
         return generate(self.task, split, size, self.seed)
 
@@ -86,7 +86,7 @@ class HubSource(DataSource):
     revision: str | None = None
 
     def read(self, split: str) -> Table:
-        """Load one split; ``HF_HUB_OFFLINE=1`` reads the cache alone."""
+        """Return one split of the dataset; ``HF_HUB_OFFLINE=1`` reads the cache alone."""
         failed = f"{self.path} ({self.task.name}, {split}) could not be had"
         with datasets_library(failed, f"{self.path} has a split without rows.", f" {_OTHER_WAYS}") as datasets:
             data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
@@ -106,7 +106,7 @@ class LocalSource(DataSource):
     folder: Path
 
     def read(self, split: str) -> Table:
-        """Read one split from whichever layout the folder has."""
+        """Return one split, from whichever layout the folder has."""
         files = self._files(split)
         if files[0].suffix == ".tsv":
             return _read_tsv(files[0], self.task, split)
@@ -121,7 +121,7 @@ class LocalSource(DataSource):
         return _from_dataset(data, self.task, split, str(files[0]))
 
     def identity(self) -> str:
-        """Return a digest of the training and development files' bytes; of the test file where there are neither."""
+        """Return a digest of the training and dev files' bytes, or of the test file if there are none."""
         digest = hashlib.sha256()
         for split in ("train", *self.task.validation) if self.task.trains else self.task.test:
             for file in self._files(split):
@@ -166,7 +166,7 @@ class LocalSource(DataSource):
         )
 
     def _refuse_other_folder(self) -> None:
-        """Refuse the folder of another task of the benchmark, whose files may have the same columns."""
+        """Raise :class:`DataError` for another task's folder, whose files may have the same columns."""
         if not self.task.trains:  # AX's one file may lie in any folder
             return
         folders = [Path(os.path.abspath(self.folder)), self.folder.resolve()]
@@ -182,27 +182,27 @@ class LocalSource(DataSource):
 
 
 def _read_tsv(file: Path, task: Task, split: str) -> Table:
-    """Read one file of the benchmark's download."""
+    """Return one file of the benchmark's download as a table."""
     labelled = split not in task.test
     wanted = (*task.file_text, *((task.file_label,) if labelled else ()))
     texts: tuple[list[str], ...] = tuple([] for _ in task.text)
     labels: list[Any] = []
     where: list[str] = []
     for row in read_file(file, benchmark_dialect(task)):
-        place = f"{file}, line {row.number}"
+        position = f"{file}, line {row.number}"
         try:
             cells = [row.values[column] for column in wanted]
         except KeyError as error:
             if row.head and error.args[0] in row.head.names:
                 if task.skips_damaged_rows:
                     continue
-                raise DataError(f"{place} has only {len(row.values)} of {len(row.head.names)} fields.") from None
+                raise DataError(f"{position} has only {len(row.values)} of {len(row.head.names)} fields.") from None
             names = row.head.names if row.head else ()
             raise DataError(
                 f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "
                 f"{', '.join(names)}.{_whose(names, task)}"
             ) from None
-        where.append(place)
+        where.append(position)
         for column, cell in zip(texts, cells, strict=False):
             column.append(cell)
         if labelled:
@@ -215,12 +215,12 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
 
 
 def benchmark_dialect(task: Task) -> Dialect:
-    """Return how the TSV files of a task's download are written."""
+    """Return the dialect of the TSV files of a task's download."""
     return Dialect("tsv", verbatim=True, names=task.header)
 
 
 def _whose(names: Iterable[str], task: Task) -> str:
-    """Say which other tasks have such columns, or nothing."""
+    """Return a sentence on other tasks with such columns, or an empty string."""
     there = set(names)
     others = [
         other.name
@@ -233,10 +233,10 @@ def _whose(names: Iterable[str], task: Task) -> str:
 
 
 def check_texts(table: Table, task: Task, where: Sequence[str]) -> None:
-    """Raise :class:`DataError` for a text that is none, or empty where the task has no empty ones, with its place."""
+    """Raise :class:`DataError` with the position of a value that is no text, or empty where the task has none empty."""
     for name, column in zip(task.text, table.texts, strict=True):
-        for place, text in zip(where, column, strict=True):
-            check_text(text, name, place, task.skips_damaged_rows)
+        for position, text in zip(where, column, strict=True):
+            check_text(text, name, position, task.skips_damaged_rows)
 
 
 def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:

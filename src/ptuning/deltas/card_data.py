@@ -1,4 +1,4 @@
-"""What a model card says of a run: what moved, how well it does with which seeds, what it stands on."""
+"""The data of a model card: trained weights, scores by seed, backbone and licence."""
 
 import json
 import re
@@ -21,14 +21,14 @@ _NOT_METRICS = ("epoch", "step", "train_loss", "score", "holdout_score")
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run, as plain values; an exported delta carries them on.
+    """The facts of a run on its model card, as plain values; an exported delta carries them on.
 
     Attributes
     ----------
     source
         ``hub``, ``local`` or ``synthetic``.
     moved, head, total
-        Numbers of weights: the selection's, the head's, the whole model's.
+        Numbers of weights: trained ones of the selection, the head's, the whole model's.
     score
         The task's GLUE number at the best evaluation, in [-1, 1].
     metrics
@@ -55,19 +55,19 @@ class Facts:
     versions: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the facts as plain JSON values."""
         return asdict(self)
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """Mean and standard deviation of the scores over the seeds, if there are two or more."""
+        """(Mean, standard deviation) of the scores over seeds, or ``None`` for a single seed."""
         values = list(self.scores.values())
         return (mean(values), stdev(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Base:
-    """The backbone as others know it.
+    """The backbone under its public name.
 
     Attributes
     ----------
@@ -85,12 +85,12 @@ class Base:
 
     @property
     def on_hub(self) -> bool:
-        """Whether anybody can get it by its name."""
+        """True if it can be had from the Hub by its name."""
         return not self.name.startswith(("./", "random:"))
 
 
 def gather_facts(loaded: Loaded) -> Facts:
-    """Return what a run's record says; for an exported delta what it carries; for a bare one what can be counted."""
+    """Return the facts from a run's record, from an exported delta, or as far as a bare delta has them."""
     carried = loaded.description.get("run")
     record = RunFolder(loaded.folder, "", "").finished()
     if record is None and (loaded.folder / RECORD).exists():
@@ -119,7 +119,7 @@ def gather_facts(loaded: Loaded) -> Facts:
 
 
 def public_base(loaded: Loaded, name: str | None = None, licence: str | None = None) -> Base:
-    """Return the backbone by the name under which others get it.
+    """Return the backbone under the name by which others get it.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
 
 
 def _scores(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
-    """Return seed → score of the finished runs beside this one that differ in the seed alone."""
+    """Return seed → score of this run and the finished runs beside it that differ in the seed alone."""
     found: dict[int, float] = {}
     for path in sorted(folder.resolve().parent.glob(f"seed=*/{RECORD}")):
         other = RunFolder(path.parent, "", "").finished()

@@ -1,4 +1,4 @@
-"""A delta as a PEFT adapter: which of PEFT's methods holds it exactly, writing it, and checking what was written."""
+"""A delta as a PEFT adapter: written with the method that holds it exactly, and checked by loading it."""
 
 import warnings
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ _TOLERANCE = 5e-6
 def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``, and check them by loading them again.
 
-    What moved as a whole (LayerNorms, projections, embeddings) goes into an ``LNTuningConfig``, whose layers are
-    trained copies of those they replace, whatever their kind. Linear layers of which the bias alone moved go into a
-    ``BeftConfig``, which adds a vector to their output; what else moved is then saved whole beside them, as the head
-    always is (``modules_to_save``).
+    Layers trained as a whole (LayerNorms, projections, embeddings) go into an ``LNTuningConfig``, whose layers are
+    trained copies of those they replace, whatever their kind. Linear layers with a trained bias alone go into a
+    ``BeftConfig``, which adds a vector to their output; all other trained layers are then saved whole beside them, as
+    the head always is (``modules_to_save``).
 
     Raises
     ------
@@ -63,7 +63,7 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
 
 
 def _left_out(loaded: Loaded) -> set[str]:
-    """Return backbone parameters that the checkpoint lacks (a pooler): drawn when loading, they have to come along."""
+    """Return backbone parameters that the checkpoint lacks (a pooler): drawn at loading, they are saved too."""
     return missing_weights(loaded.backbone, loaded.task) - set(split_head(loaded.model)[0])
 
 
@@ -92,14 +92,14 @@ def _config(names: set[str], loaded: Loaded, base: Base, peft: Any) -> Any:
             )
     heads = sorted({name.split(".")[0] for name in head})
     if not owners:
-        raise RunError(f"The run moved the head alone, and PEFT has no method without a module. {_OTHER_WAYS}")
+        raise RunError(f"The run trained the head alone, and PEFT has no method without a module. {_OTHER_WAYS}")
     if biases:
         return peft.BeftConfig(target_modules=biases, modules_to_save=[*heads, *whole], **common)
     return peft.LNTuningConfig(target_modules=whole, modules_to_save=heads, **common)
 
 
 def _value(key: str, wanted: Mapping[str, Tensor], pristine: Mapping[str, Tensor]) -> Tensor:
-    """Return what belongs under a key of an adapter's state: the moved value, or for BEFT what is added to a bias."""
+    """Return the value for a key of an adapter's state: the trained one, or for BEFT its difference to the bias."""
     name = key.removeprefix(_START)
     if name.endswith(".beft_bias"):
         bias = name.removesuffix("beft_bias") + "bias"

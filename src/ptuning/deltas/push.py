@@ -1,4 +1,4 @@
-"""A folder onto the Hugging Face Hub, and everything that can be in the way as one sentence."""
+"""Upload of a folder to the Hugging Face Hub; every obstacle is one sentence."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,13 @@ _DRY = "--dry-run writes the folder without sending it."
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raise :class:`RunError` if this is no name of a repository."""
+    """Raise :class:`RunError` if ``repo_id`` is no name of a repository."""
     if not looks_like_hub_id(repo_id):
         raise RunError(f"'{repo_id}' is not the name of a repository on the Hub: OWNER/NAME, e.g. me/rte-layernorm.")
 
 
 def ready_to_push(repo_id: str) -> None:
-    """Look whether there is a token and a Hub that answers, before anything large is loaded.
+    """Raise :class:`RunError` if there is no token or the Hub does not answer, before anything large is loaded.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def ready_to_push(repo_id: str) -> None:
 
 
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Upload a folder as a model repository, in one commit, and return its address.
+    """Return the address of a model repository, after uploading a folder to it in one commit.
 
     Parameters
     ----------

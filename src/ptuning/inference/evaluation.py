@@ -1,4 +1,4 @@
-"""A run's metrics on labelled splits: of its own data, of other data, or of another task with the same labels."""
+"""Metrics of a run on labelled rows: of its data, of other data, or of another task with the same labels."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one run.
+    """Metrics of one run on the splits of a task.
 
     Attributes
     ----------
     task
-        Whose splits these are.
+        The task of the splits.
     data
         ``hub``, ``local``, ``synthetic`` or ``files``.
     rows
@@ -42,14 +42,14 @@ class Evaluation:
     score: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the evaluation as plain JSON values."""
         return asdict(self)
 
 
 def evaluate(
     predictor: Predictor, task_name: str | None = None, split: str | None = None, overrides: Sequence[str] = ()
 ) -> Evaluation:
-    """Score a run.
+    """Return the metrics of a run on labelled splits.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def _columns(own: Task, task: Task) -> list[int] | None:
-    """Return which output of the run's head stands for each label of a task; ``None`` for regression."""
+    """Return the output of the run's head for each label of a task, or ``None`` for regression."""
     if own.is_regression != task.is_regression or sorted(own.labels) != sorted(task.labels):
         raise ConfigError(f"The run's head answers {own.name} with {answers(own)}; {task.name} wants {answers(task)}.")
     if len(own.text) != len(task.text):
@@ -101,7 +101,7 @@ def _reordered(logits: Tensor, columns: list[int] | None) -> Tensor:
 
 
 def _custom_splits(split: str | None) -> tuple[str, ...]:
-    """Return which rows of files of one's own are scored: the dev set, or ``train``."""
+    """Return the split of custom data to score: the dev set, or ``train``."""
     if split == "test":
         raise ConfigError(
             "data.test is taken to have no labels (predict=[test] writes its answers). To score a labelled file, name "

@@ -1,4 +1,4 @@
-"""The rows that a run is scored on: those that it was trained with, if they are the same still, or what is typed."""
+"""The labelled rows to score a run on: those of its training data, if they are unchanged, or what is typed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -17,10 +17,10 @@ from ptuning.tasks.glue import CUSTOM, Task
 from ptuning.training.plan import make_source
 
 _FILE_KEYS = {"train", "dev", "text", "label"}
-"""Keys of ``data`` by which a file of one's own is scored, whatever the run was trained on."""
+"""Keys of ``data`` that name custom data to score, whatever the run was trained on."""
 
 _PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
-"""Keys of ``data`` that say where rows lie."""
+"""Keys of ``data`` that locate rows."""
 
 _OTHERS = "To score other rows, type them: data.dev=FILE."
 
@@ -28,7 +28,7 @@ _OTHERS = "To score other rows, type them: data.dev=FILE."
 def evaluation_source(
     loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None
 ) -> DataSource:
-    """Return where the labelled rows come from.
+    """Return the data source of the labelled rows.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def evaluation_source(
     task
         Whose rows are to be scored.
     files
-        Whether they are files of one's own, read with the run's task; see :func:`takes_files`.
+        True for custom data, read with the run's task; see :func:`takes_files`.
     overrides
         The data as typed for ``train.py``, on top of the run's own.
     split
@@ -59,12 +59,12 @@ def evaluation_source(
 
 
 def takes_files(own: Task, task: Task, overrides: Sequence[str]) -> bool:
-    """Say whether rows come from files of one's own, read with the run's task, rather than from GLUE."""
+    """Return True if the rows are custom data, read with the run's task, rather than GLUE's."""
     return task == own and (own.is_custom or bool(_typed_keys(overrides) & _FILE_KEYS))
 
 
 def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfig:
-    """Return where the text of a task of GLUE comes from: what is typed, else what the run was trained on."""
+    """Return the configuration of a GLUE task's data: as typed, else as the run was trained on."""
     _typed_keys(overrides)
     source, recorded = loaded.description["source"], _recorded(loaded)
     if overrides:
@@ -102,7 +102,7 @@ def _files(
 def _merged(
     recorded: Mapping[str, Any], overrides: Sequence[str], keys: set[str], name: str
 ) -> tuple[DataConfig, bool]:
-    """Return (what is typed on top of what is recorded, whether what is typed lies elsewhere altogether)."""
+    """Return (the typed keys on top of the recorded ones, True if they name entirely different data)."""
     typed = compose([f"task={CUSTOM}", *overrides]).data
     elsewhere = "path" in keys
     if recorded.get("path") and not elsewhere:  # a split of that dataset, unless it is a file
@@ -116,7 +116,7 @@ def _merged(
 
 
 def _as_typed(task: Task, chosen: CustomData, keys: set[str]) -> Task:
-    """Return the run's task with the columns and metrics that were typed."""
+    """Return the run's task with the typed columns and metrics."""
     if len(chosen.text) not in (0, len(task.text)):
         raise ConfigError(f"data.text names {len(chosen.text)} columns, but the run reads {len(task.text)}.")
     if chosen.kind and (chosen.kind == "regression") != task.is_regression:
@@ -133,12 +133,12 @@ def _as_typed(task: Task, chosen: CustomData, keys: set[str]) -> Task:
 
 
 def answers(task: Task) -> str:
-    """Return what a task's head answers with: its label names, or a number."""
+    """Return the possible answers of a task's head for a sentence: its label names, or ``a number``."""
     return ", ".join(task.labels) or "a number"
 
 
 def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -> None:
-    """Refuse rows that go by the name of those that the run was trained on and are others."""
+    """Raise :class:`DataError` if the run's data are not what they were in training."""
     record = RunFolder(loaded.folder, "", "").record() or {}
     trained_on = record.get("recipe", {}).get("data")
     if trained_on is None:  # a delta alone, or a record of before there was a recipe in it
@@ -155,7 +155,7 @@ def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -
 
 
 def _recorded(loaded: Loaded) -> dict[str, Any]:
-    """Return the keys of ``data`` that the run was trained with; nothing for a delta alone."""
+    """Return the keys of ``data`` that the run was trained with; none for a delta alone."""
     record = RunFolder(loaded.folder, "", "").record() or {}
     known = {field.name for field in fields(DataConfig)}
     return {name: value for name, value in (record.get("config", {}).get("data") or {}).items() if name in known}

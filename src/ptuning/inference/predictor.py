@@ -1,4 +1,4 @@
-"""A run's model at work: texts in, logits out, in batches of like length."""
+"""Logits of a run's model for texts, in batches of like length."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ptuning.system.files import cache_folder
 
 
 class Predictor:
-    """Answers texts with a run's model, on a GPU where there is one, in fp32.
+    """Computes logits with a run's model in fp32, on a GPU if there is one.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Predictor:
         return self.logits(tokenize(table, self.loaded.tokenizer, self.loaded.max_length, cache=None))
 
     def answer_split(self, source: DataSource, split: str) -> tuple[Tensor, Tensor | None]:
-        """Return (logits [rows, outputs], labels [rows] where the split has them); tokens are kept on disk."""
+        """Return (logits [rows, outputs], labels [rows] or ``None``) of a split; its tokens are kept on disk."""
         cache = cache_folder() / "tokens"
         tokens = tokenize(source.read(split), self.loaded.tokenizer, self.loaded.max_length, cache)
         return self.logits(tokens), tokens.labels

@@ -1,4 +1,4 @@
-"""Predictions as they come: rows of a file or a pipe in, a JSON object per row out, in order and in constant memory."""
+"""Streamed predictions: rows of a file or a pipe in, a JSON object per row out, in order, in constant memory."""
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -73,7 +73,7 @@ def _chunks(rows: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
 def read_texts(
     stream: BufferedReader, name: str, task: Task, written: str | None = None, columns: Sequence[str] = ()
 ) -> Iterator[Texts]:
-    """Yield the texts of every row, read as training reads such a file; see :func:`ptuning.data.readers.iter_rows`.
+    """Yield the texts of every row; files are read as in training, by :func:`ptuning.data.readers.iter_rows`.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def read_texts(
 
 
 def dialect_of(task: Task, written: str) -> Dialect:
-    """Return how a file is written for a task: GLUE's keep white space, and their TSV files are the benchmark's."""
+    """Return the dialect of a file for a task: GLUE's keep white space, and their TSV is the benchmark's."""
     if written == "lines":
         return Dialect(written, names=task.text)
     if task.is_custom:
@@ -119,18 +119,18 @@ def _texts(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -
     chosen: Sequence[str] = ()
     for row in rows:
         chosen = chosen or _choose(row, name, task, columns)
-        place = f"{name}, {row.unit} {row.number}"
+        where = f"{name}, {row.unit} {row.number}"
         for column in chosen:
             if column not in row.values:
                 if row.head:
-                    raise DataError(f"{place} has only {len(row.values)} of {len(row.head.names)} fields.")
-                raise _missing(column, row, place, task)
-            check_text(row.values[column], column, place, task.skips_damaged_rows)
+                    raise DataError(f"{where} has only {len(row.values)} of {len(row.head.names)} fields.")
+                raise _missing(column, row, where, task)
+            check_text(row.values[column], column, where, task.skips_damaged_rows)
         yield tuple(row.values[column] for column in chosen)
 
 
 def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence[str]:
-    """Return the text columns: those asked for, else the task's by either of its names, else the only one."""
+    """Return the text columns: those asked for, else the task's under either name, else the only column."""
     there = [column for column in (row.head.names if row.head else row.values) if column]
     for names in [columns] if columns else (task.text, task.file_text):
         if names and all(column in there for column in names):
@@ -138,14 +138,14 @@ def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence
     if not columns and len(task.text) == 1 and len(there) == 1 and there[0] != task.label:
         return there
     missing = next(column for column in columns or task.text if column not in there)
-    place = f"{name}, line {row.head.line}" if row.head else f"{name}, {row.unit} {row.number}"
-    raise _missing(missing, row, place, task)
+    where = f"{name}, line {row.head.line}" if row.head else f"{name}, {row.unit} {row.number}"
+    raise _missing(missing, row, where, task)
 
 
-def _missing(column: str, row: Row, place: str, task: Task) -> DataError:
+def _missing(column: str, row: Row, where: str, task: Task) -> DataError:
     there = [other for other in (row.head.names if row.head else row.values) if other]
     example = "premise,hypothesis" if len(task.text) > 1 else there[0] if there else "sentence"
     return DataError(
-        f"{place} has no '{column}'.{nearest(column, there)} It has: {', '.join(there) or 'nothing'}. "
+        f"{where} has no '{column}'.{nearest(column, there)} It has: {', '.join(there) or 'nothing'}. "
         f"Name the text columns: --text {example}."
     )

@@ -69,7 +69,7 @@ class Picture:
     width: int
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a notebook shows."""
+        """Return the PNG and its width, for notebooks."""
         return {"image/png": self.png, "text/plain": self.title}, {"image/png": {"width": self.width}}
 
 

@@ -1,4 +1,4 @@
-"""A folder that shows what a folder of runs holds: one HTML page without a network, tables and figures as files."""
+"""The report on a folder of runs: one HTML page that needs no network, with tables and figures as files."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _WITHOUT_REASON = {
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run without a result, and why in one line."""
+    """A run without a result, and the reason in one line."""
 
     folder: str
     status: str
@@ -44,7 +44,7 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Section:
-    """All that the page shows of one backbone."""
+    """The page's section on one backbone."""
 
     backbone: str
     tables: tuple[ModuleTable, ...]
@@ -53,7 +53,7 @@ class Section:
 
 
 def write_report(results: Results, out: Path, now: datetime | None = None) -> Path:
-    """Write ``index.html`` and ``claims.md``, with ``tables/`` and ``figures/`` beside them; return the page's path.
+    """Return the path of ``index.html``, after writing it with ``claims.md``, ``tables/`` and ``figures/``.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
 
 
 def _remove_stale(out: Path, written: set[str]) -> None:
-    """Remove what an earlier report left in ``out`` and this one does not have; nobody else's files."""
+    """Remove the files of an earlier report in ``out`` that this one does not have, and no others."""
     list_file = out / ".report-files"
     earlier = set(list_file.read_text("utf-8").splitlines()) if list_file.exists() else set()
     for name in earlier - written:
@@ -117,7 +117,7 @@ def unfinished(runs: pd.DataFrame) -> list[Unfinished]:
 
 
 def one_line(traceback: str) -> str:
-    r"""Return the line of a traceback that says what happened, without the folders of the machine it happened on.
+    r"""Return the line of a traceback with the error's message, without folders of the machine.
 
     >>> one_line('  File "a.py", line 1\nOSError: no space left on /scratch/me/runs/x')
     'OSError: no space left on …/x'
@@ -167,7 +167,7 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
 
 
 def _versions(runs: pd.DataFrame) -> dict[str, str]:
-    """Return library → versions that the runs used."""
+    """Return library → the versions that the runs used."""
     columns = [name for name in runs.columns if name.startswith("version/")]
     found = {name.removeprefix("version/"): sorted({v for v in runs[name] if v}) for name in columns}
     return {name: ", ".join(versions) for name, versions in found.items() if versions}

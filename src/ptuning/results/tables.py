@@ -73,7 +73,7 @@ class ModuleTable:
     notes: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """Return the table as Markdown, for notebooks."""
         return to_markdown(as_text(self), "###")
 
 

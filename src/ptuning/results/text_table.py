@@ -1,4 +1,4 @@
-"""Tables of ready texts in Markdown and in LaTeX."""
+"""Tables of texts, written as Markdown and as LaTeX."""
 
 import re
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ class TextTable:
     notes: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """Return the table as Markdown, for notebooks."""
         return to_markdown(self, "###")
 
 
@@ -123,7 +123,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Escape a text for LaTeX, character by character."""
+    """Return a text escaped for LaTeX, character by character."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(rf"{MARK}(\d*)", r"$^{\\ddagger \1}$", escaped)
 

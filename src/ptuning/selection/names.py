@@ -1,4 +1,4 @@
-"""The order in which modules, layers, subsets and tasks stand in every table and figure."""
+"""Names of modules, and the order of modules, layers, subsets and tasks in tables and figures."""
 
 import re
 

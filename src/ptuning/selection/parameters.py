@@ -32,7 +32,7 @@ class Located(NamedTuple):
 
 
 def split_head(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, tuple[str, nn.Parameter]]]:
-    """Return the head's parameters, and the backbone's as full name → (name inside the base model, parameter).
+    """Return (head: name → parameter, backbone: name → (name inside the base model, parameter)).
 
     What an architecture claims as pretrained beside its base model belongs to the backbone, under its full name.
     """
@@ -131,5 +131,5 @@ def list_modules(model: nn.Module) -> tuple[str, ...]:
 
 
 def is_block_bias(architecture: Architecture, name: str, one: Located) -> bool:
-    """Return whether a parameter is a bias inside a block, which ``module=bias`` takes."""
+    """Return True for a bias inside a block, which ``module=bias`` selects."""
     return one.module in architecture.in_block and name.endswith(".bias")

@@ -1,4 +1,4 @@
-"""A W&B workspace for the runs of a project: which charts there are, as ``wandb-workspaces`` describes them."""
+"""A W&B workspace with charts for the runs of a project, made with ``wandb-workspaces``."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ _FIELDS = {"task": "task", "subset": "subset", "layers": "layers", "module": "mo
 
 
 def make_workspace(entity: str, project: str, tasks: Sequence[str], name: str = "ptuning") -> "Workspace":
-    """Return the workspace, nothing sent: scores by module, layers, learning curves, cost.
+    """Return a workspace with scores by module, layers, learning curves and cost; nothing is sent.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def make_workspace(entity: str, project: str, tasks: Sequence[str], name: str = 
 
 
 def describe(workspace: "Workspace") -> dict[str, Any]:
-    """Return what would be sent for a workspace, as plain JSON values; ``charts`` are made first."""
+    """Return the JSON values to send for a workspace; ``charts`` are made first."""
     view = workspace._to_model()
     return {
         "entity": view.entity,
@@ -99,7 +99,7 @@ def write(workspace: "Workspace", path: Path) -> None:
 
 
 def save(workspace: "Workspace") -> str:
-    """Make the heat map's chart and the view at W&B, and return the view's address.
+    """Return the view's address, after making the heat map's chart and the view at W&B.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def save(workspace: "Workspace") -> str:
 
 
 def own_entity() -> str:
-    """Return the entity that W&B writes to by itself, the default of the key's owner.
+    """Return the default entity of the key's owner.
 
     Raises
     ------
@@ -151,7 +151,7 @@ _WITHOUT = "--out FILE writes it as JSON without a network."
 
 
 def _make_chart(api: Any, entity: str) -> None:
-    """Make the heat map, unless the entity has it from before."""
+    """Make the heat map, unless the entity has it already."""
     try:
         api.create_custom_chart(
             entity=entity,
@@ -185,7 +185,7 @@ def _scores() -> "Section":
                 groupby_rangefunc="stderr",
             ),
             wr.ScatterPlot(
-                title="Score against what moves",
+                title="Score against trainable weights",
                 x=wr.SummaryMetric("trainable_percent"),
                 y=wr.SummaryMetric("score"),
                 log_x=True,

@@ -70,24 +70,24 @@ def group_weights(model: nn.Module) -> list[Group]:
 
 
 def rows_of(groups: Sequence[Group], describe: Callable[[Group], dict[str, float]]) -> pd.DataFrame:
-    """Return a row per group: ``module``, ``layer``, ``kind``, and what ``describe`` says of it."""
+    """Return a row per group: ``module``, ``layer``, ``kind``, and the columns of ``describe``."""
     return pd.DataFrame([{"module": g.module, "layer": g.layer, "kind": g.kind, **describe(g)} for g in groups])
 
 
 def far_out(values: Floats) -> NDArray[np.bool_]:
-    """Return which values ``subset=outlier:3`` would take from their tensor."""
+    """Return a mask of the values that ``subset=outlier:3`` takes from their tensor, [weights]."""
     far = np.zeros(len(values), dtype=bool)
     far[outliers(torch.from_numpy(values), _DEVIATIONS).numpy()] = True
     return far
 
 
 def is_constant(mean: float, deviation: float) -> bool:
-    """Whether a deviation is nothing but rounding."""
+    """Return True if a deviation is nothing but rounding."""
     return deviation <= 1e-9 * abs(mean)
 
 
 def _kinds(parameters: dict[str, nn.Parameter]) -> dict[str, str]:
-    """Return name → kind. What has one dimension and is called weight scales a LayerNorm; its bias stands beside it."""
+    """Return name → kind. A weight of one dimension is a LayerNorm's; its bias has the same owner."""
     kinds = {}
     for name, parameter in parameters.items():
         owner, _, last = name.rpartition(".")
@@ -103,7 +103,7 @@ def _kinds(parameters: dict[str, nn.Parameter]) -> dict[str, str]:
 
 
 def table_of(title: str, headings: Sequence[str], rows: pd.DataFrame, cells: Callable[[Any], Sequence[str]]) -> Table:
-    """Return rows for a screen, modules and kinds set apart: module, kind, layer, count, and what ``cells`` says."""
+    """Return rows as a table for a screen: module, kind, layer, count, and the texts of ``cells``."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("module", "kind", "layer"):
         table.add_column(column)

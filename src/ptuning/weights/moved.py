@@ -1,4 +1,4 @@
-"""``ptuning moved``: which weights a run moved, and how far, by module, layer and kind."""
+"""``ptuning moved``: the changes of a run's weights, by module, layer and kind."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from ptuning.weights.groups import Group, far_out, group_weights, rows_of, table
 
 
 def describe_moves(run: str | Path) -> pd.DataFrame:
-    r"""Compare the backbone of a finished run, at its best evaluation, with the pretrained one; the head is left out.
+    r"""Return how the best evaluation of a finished run differs from the pretrained backbone; the head is left out.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def _check_finished(folder: Path) -> None:
 
 
 def show_moves(run: Path, csv: Path | None) -> None:
-    """Print the table of a run, and write it where that was asked for."""
+    """Print the table of a run, and write it to ``csv`` if given."""
     from ptuning.display.console import quiet, show_table
 
     if csv:
@@ -100,7 +100,7 @@ def show_moves(run: Path, csv: Path | None) -> None:
 
 
 def moves_table(rows: pd.DataFrame, name: str) -> Table:
-    """Return the rows in which something moved, for a screen."""
+    """Return the rows with a changed weight, as a table for a screen."""
     moved = rows[rows["moved_share"] > 0]
     once = moved[moved["layer"].isin(["all", ""])]
     count = int((once["moved_share"] * once["count"]).sum().round())

@@ -20,7 +20,7 @@ _QUANTILE = 0.999
 
 
 def describe_weights(model: nn.Module) -> pd.DataFrame:
-    r"""Return what the weights of a backbone look like, a row per module, layer and kind.
+    r"""Return statistics of a backbone's weights, a row per module, layer and kind.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def _describe(group: Group) -> dict[str, float]:
 
 
 def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None) -> None:
-    """Print the table of a backbone, and write it and the figure where that was asked for."""
+    """Print the table of a backbone; write it to ``csv`` and the figure to ``figure`` if given."""
     from ptuning.config.rules import compose
     from ptuning.system.hub import use_cache_if_unreachable
     from ptuning.weights.figure import FIGURE_SUFFIXES, draw_magnitudes
@@ -86,7 +86,7 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
 
 
 def weights_table(rows: pd.DataFrame, label: str) -> Table:
-    """Return the rows for a screen."""
+    """Return the rows as a table for a screen."""
     headings = ("mean |w|", "std", "99.9 % of |w|", "kurtosis", "outliers %")
     return table_of(f"Pretrained weights of {label}", headings, rows, _cells)
 
