@@ -82,73 +82,69 @@ class Architecture:
         return next(((m, None) for m, start in elsewhere if re.match(start, name)), None)
 
 
-_DENSE_IN_HEAD = MappingProxyType(
-    {"pooler": "the dense layer before its classifier is part of the head: not pretrained, it always trains"}
+def _modules(**entries: str) -> Mapping[str, str]:
+    return MappingProxyType(entries)
+
+
+_DENSE_IN_HEAD = _modules(
+    pooler="the dense layer before its classifier is part of the head: not pretrained, it always trains"
 )
 
 BERT = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.self\.query\.",
-            "key": r"attention\.self\.key\.",
-            "value": r"attention\.self\.value\.",
-            "attention_output": r"attention\.output\.dense\.",
-            "attention_layernorm": r"attention\.output\.LayerNorm\.",
-            "intermediate": r"intermediate\.dense\.",
-            "output": r"output\.dense\.",
-            "output_layernorm": r"output\.LayerNorm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.self\.query\.",
+        key=r"attention\.self\.key\.",
+        value=r"attention\.self\.value\.",
+        attention_output=r"attention\.output\.dense\.",
+        attention_layernorm=r"attention\.output\.LayerNorm\.",
+        intermediate=r"intermediate\.dense\.",
+        output=r"output\.dense\.",
+        output_layernorm=r"output\.LayerNorm\.",
     ),
-    outside=MappingProxyType({"embeddings": r"embeddings\.", "pooler": r"pooler\."}),
+    outside=_modules(embeddings=r"embeddings\.", pooler=r"pooler\."),
 )
 
 ROBERTA = replace(BERT, absent=_DENSE_IN_HEAD)
 
 ELECTRA = replace(  # embeddings_project widens the small models' embeddings to the hidden size
     BERT,
-    outside=MappingProxyType({"embeddings": r"embeddings(_project)?\."}),
+    outside=_modules(embeddings=r"embeddings(_project)?\."),
     absent=_DENSE_IN_HEAD,
 )
 
 DISTILBERT = Architecture(
     block=r"transformer\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.q_lin\.",
-            "key": r"attention\.k_lin\.",
-            "value": r"attention\.v_lin\.",
-            "attention_output": r"attention\.out_lin\.",
-            "attention_layernorm": r"sa_layer_norm\.",
-            "intermediate": r"ffn\.lin1\.",
-            "output": r"ffn\.lin2\.",
-            "output_layernorm": r"output_layer_norm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.q_lin\.",
+        key=r"attention\.k_lin\.",
+        value=r"attention\.v_lin\.",
+        attention_output=r"attention\.out_lin\.",
+        attention_layernorm=r"sa_layer_norm\.",
+        intermediate=r"ffn\.lin1\.",
+        output=r"ffn\.lin2\.",
+        output_layernorm=r"output_layer_norm\.",
     ),
-    outside=MappingProxyType({"embeddings": r"embeddings\."}),
+    outside=_modules(embeddings=r"embeddings\."),
     absent=_DENSE_IN_HEAD,
 )
 
 MPNET = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.attn\.q\.",
-            "key": r"attention\.attn\.k\.",
-            "value": r"attention\.attn\.v\.",
-            "attention_output": r"attention\.attn\.o\.",
-            "attention_layernorm": r"attention\.LayerNorm\.",
-            "intermediate": r"intermediate\.dense\.",
-            "output": r"output\.dense\.",
-            "output_layernorm": r"output\.LayerNorm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.attn\.q\.",
+        key=r"attention\.attn\.k\.",
+        value=r"attention\.attn\.v\.",
+        attention_output=r"attention\.attn\.o\.",
+        attention_layernorm=r"attention\.LayerNorm\.",
+        intermediate=r"intermediate\.dense\.",
+        output=r"output\.dense\.",
+        output_layernorm=r"output\.LayerNorm\.",
     ),
-    outside=MappingProxyType(
-        {
-            "embeddings": r"embeddings\.",
-            "relative_positions": r"encoder\.relative_attention_bias\.",
-            "pooler": r"pooler\.",
-        }
+    outside=_modules(
+        embeddings=r"embeddings\.",
+        relative_positions=r"encoder\.relative_attention_bias\.",
+        pooler=r"pooler\.",
     ),
     absent=_DENSE_IN_HEAD,
     block_returns_tuple=True,
@@ -157,34 +153,28 @@ MPNET = Architecture(
 
 DEBERTA_V2 = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.self\.query_proj\.",
-            "key": r"attention\.self\.key_proj\.",
-            "value": r"attention\.self\.value_proj\.",
-            "position_query": r"attention\.self\.pos_query_proj\.",
-            "position_key": r"attention\.self\.pos_key_proj\.",
-            "attention_output": r"attention\.output\.dense\.",
-            "attention_layernorm": r"attention\.output\.LayerNorm\.",
-            "intermediate": r"intermediate\.dense\.",
-            "output": r"output\.dense\.",
-            "output_layernorm": r"output\.LayerNorm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.self\.query_proj\.",
+        key=r"attention\.self\.key_proj\.",
+        value=r"attention\.self\.value_proj\.",
+        position_query=r"attention\.self\.pos_query_proj\.",
+        position_key=r"attention\.self\.pos_key_proj\.",
+        attention_output=r"attention\.output\.dense\.",
+        attention_layernorm=r"attention\.output\.LayerNorm\.",
+        intermediate=r"intermediate\.dense\.",
+        output=r"output\.dense\.",
+        output_layernorm=r"output\.LayerNorm\.",
     ),
-    outside=MappingProxyType(
-        {
-            "embeddings": r"embeddings\.",  # embed_proj, which widens them, included
-            "relative_positions": r"encoder\.(rel_embeddings|LayerNorm)\.",  # this LayerNorm is theirs
-            "convolution": r"encoder\.conv\.",  # with its own LayerNorm; beside the first block, not in it
-        }
+    outside=_modules(
+        embeddings=r"embeddings\.",  # embed_proj, which widens them, included
+        relative_positions=r"encoder\.(rel_embeddings|LayerNorm)\.",  # this LayerNorm is theirs
+        convolution=r"encoder\.conv\.",  # with its own LayerNorm; beside the first block, not in it
     ),
-    absent=MappingProxyType(
-        {
-            **_DENSE_IN_HEAD,
-            "position_query": "only a DeBERTa with share_att_key=false has it; others use query for positions too",
-            "position_key": "only a DeBERTa with share_att_key=false has it; others use key for positions too",
-            "convolution": "only a DeBERTa with conv_kernel_size has it (v2-xlarge, v2-xxlarge)",
-        }
+    absent=_modules(
+        **_DENSE_IN_HEAD,
+        position_query="only a DeBERTa with share_att_key=false has it; others use query for positions too",
+        position_key="only a DeBERTa with share_att_key=false has it; others use key for positions too",
+        convolution="only a DeBERTa with conv_kernel_size has it (v2-xlarge, v2-xxlarge)",
     ),
     block_returns_tuple=True,
     positions_in_blocks=True,
@@ -194,48 +184,40 @@ _FUSED = "its query, key and value projections are one matrix, Wqkv: module=quer
 
 MODERNBERT = Architecture(
     block=r"layers\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query_key_value": r"attn\.Wqkv\.",
-            "attention_output": r"attn\.Wo\.",
-            "attention_layernorm": r"attn_norm\.",  # before the attention; the first block has none
-            "intermediate": r"mlp\.Wi\.",  # with the gate
-            "output": r"mlp\.Wo\.",
-            "output_layernorm": r"mlp_norm\.",  # before the feed-forward half
-        }
+    in_block=_modules(
+        query_key_value=r"attn\.Wqkv\.",
+        attention_output=r"attn\.Wo\.",
+        attention_layernorm=r"attn_norm\.",  # before the attention; the first block has none
+        intermediate=r"mlp\.Wi\.",  # with the gate
+        output=r"mlp\.Wo\.",
+        output_layernorm=r"mlp_norm\.",  # before the feed-forward half
     ),
-    outside=MappingProxyType({"embeddings": r"embeddings\.", "final_layernorm": r"final_norm\."}),
-    beside=MappingProxyType({"prediction_head": r"head\."}),
+    outside=_modules(embeddings=r"embeddings\.", final_layernorm=r"final_norm\."),
+    beside=_modules(prediction_head=r"head\."),
     before_ffn="output_layernorm",
     positions_in_blocks=True,
-    absent=MappingProxyType(
-        {
-            "query": _FUSED,
-            "key": _FUSED,
-            "value": _FUSED,
-            "pooler": "its pretrained dense layer before the classifier is called module=prediction_head",
-        }
+    absent=_modules(
+        query=_FUSED,
+        key=_FUSED,
+        value=_FUSED,
+        pooler="its pretrained dense layer before the classifier is called module=prediction_head",
     ),
 )
 
 ALBERT = Architecture(
     block=r"encoder\.albert_layer_groups\.\d+\.albert_layers\.\d+\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.query\.",
-            "key": r"attention\.key\.",
-            "value": r"attention\.value\.",
-            "attention_output": r"attention\.dense\.",
-            "attention_layernorm": r"attention\.LayerNorm\.",
-            "intermediate": r"ffn\.",
-            "output": r"ffn_output\.",
-            "output_layernorm": r"full_layer_layer_norm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.query\.",
+        key=r"attention\.key\.",
+        value=r"attention\.value\.",
+        attention_output=r"attention\.dense\.",
+        attention_layernorm=r"attention\.LayerNorm\.",
+        intermediate=r"ffn\.",
+        output=r"ffn_output\.",
+        output_layernorm=r"full_layer_layer_norm\.",
     ),
     # The embeddings are factorised: a narrow table, and the matrix that widens it to the hidden size.
-    outside=MappingProxyType(
-        {"embeddings": r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", "pooler": r"pooler\."}
-    ),
+    outside=_modules(embeddings=r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", pooler=r"pooler\."),
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
