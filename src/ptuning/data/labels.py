@@ -61,7 +61,7 @@ def read_texts(rows: Columns, task: Task) -> Table:
     texts = tuple(rows.column(name, "data.text") for name in task.text)
     for name, column in zip(task.text, texts, strict=True):
         for row, text in enumerate(column):
-            check_text(text, name, rows.where(row))
+            check_text(text, name, rows.where(row), task.skips_damaged_rows)
     return Table(texts, None, rows.origin)
 
 
@@ -84,12 +84,7 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     labels: list[Any] = []
     for row, name in enumerate(names):
         if task.is_regression:
-            score = float(name) if _NUMBER.fullmatch(name) else math.nan
-            if not math.isfinite(score):
-                raise DataError(
-                    f"{rows.where(row)}: the score '{name}' is not a number; for classes: data.kind=classification."
-                )
-            labels.append(score)
+            labels.append(_score(name, rows, row, "; for classes: data.kind=classification"))
         elif name in ids:
             labels.append(ids[name])
         else:
@@ -100,37 +95,39 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     return replace(table, labels=labels)
 
 
-def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
-    """Return class ids or scores of labels that are names, numbers or numerals.
+def read_glue(rows: Columns, task: Task, labelled: bool) -> Table:
+    """Return a table of a GLUE task, with class ids or scores of labels that are names, numbers or numerals.
 
     Raises
     ------
     DataError
-        For a label that the task does not have, with its position from ``where``.
+        For a value that is no text, and for a label that the task does not have, with its position.
     """
-    if task.is_regression:
-        scores = []
-        for position, label in zip(where, labels, strict=False):
-            try:
-                score = float(label)
-            except (TypeError, ValueError):
-                score = math.nan
-            if not math.isfinite(score):
-                raise DataError(f"{position}: the score '{label}' is not a number.")
-            scores.append(score)
-        return scores
+    table = read_texts(rows, task)
+    if not labelled:
+        return table
     known: dict[Any, int] = {}
     for number, name in enumerate(task.labels):
         known |= {name: number, number: number, str(number): number}
-    ids = []
-    for position, label in zip(where, labels, strict=False):
-        if not isinstance(label, str | int | float) or label not in known:
+    labels: list[Any] = []
+    for row, label in enumerate(rows.columns[task.label]):
+        if task.is_regression:
+            labels.append(_score(label, rows, row))
+        elif isinstance(label, str | int | float) and label in known:
+            labels.append(known[label])
+        else:
             raise DataError(
-                f"{position}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
+                f"{rows.where(row)}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
                 f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
             )
-        ids.append(known[label])
-    return ids
+    return replace(table, labels=labels)
+
+
+def _score(label: Any, rows: Columns, row: int, mend: str = "") -> float:
+    number = isinstance(label, int | float) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip()))
+    if not number or not math.isfinite(score := float(label)):
+        raise DataError(f"{rows.where(row)}: the score '{label}' is not a number{mend}.")
+    return score
 
 
 def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:

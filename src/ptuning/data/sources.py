@@ -3,14 +3,14 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.columns import check_text
+from ptuning.data.columns import Columns
 from ptuning.data.hub_datasets import datasets_library
-from ptuning.data.labels import parse_labels, refuse_other_labels
+from ptuning.data.labels import read_glue, refuse_other_labels
 from ptuning.data.readers import open_file, read_file
 from ptuning.data.rows import Dialect
 from ptuning.data.synthetic import generate
@@ -185,33 +185,27 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
     """Return one file of the benchmark's download as a table."""
     labelled = split not in task.test
     wanted = (*task.file_text, *((task.file_label,) if labelled else ()))
-    texts: tuple[list[str], ...] = tuple([] for _ in task.text)
-    labels: list[Any] = []
-    where: list[str] = []
+    columns: dict[str, list[str]] = {name: [] for name in (*task.text, *((task.label,) if labelled else ()))}
+    numbers: list[int] = []
     for row in read_file(file, benchmark_dialect(task)):
-        position = f"{file}, line {row.number}"
         try:
             cells = [row.values[column] for column in wanted]
         except KeyError as error:
-            if row.head and error.args[0] in row.head.names:
-                if task.skips_damaged_rows:
-                    continue
-                raise DataError(f"{position} has only {len(row.values)} of {len(row.head.names)} fields.") from None
             names = row.head.names if row.head else ()
-            raise DataError(
-                f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "
-                f"{', '.join(names)}.{_whose(names, task)}"
-            ) from None
-        where.append(position)
-        for column, cell in zip(texts, cells, strict=False):
+            if error.args[0] not in names:
+                raise DataError(
+                    f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "
+                    f"{', '.join(names)}.{_whose(names, task)}"
+                ) from None
+            if task.skips_damaged_rows:
+                continue
+            raise DataError(f"{file}, line {row.number} has only {len(row.values)} of {len(names)} fields.") from None
+        numbers.append(row.number)
+        for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
-        if labelled:
-            labels.append(cells[-1])
-    if not where:
+    if not numbers:
         raise DataError(f"{file} has no rows.")
-    table = Table(texts, None, str(file))
-    check_texts(table, task, where)
-    return replace(table, labels=parse_labels(labels, task, where)) if labelled else table
+    return read_glue(Columns(columns, str(file), numbers, "line"), task, labelled)
 
 
 def benchmark_dialect(task: Task) -> Dialect:
@@ -232,26 +226,17 @@ def _whose(names: Iterable[str], task: Task) -> str:
     return f" {', '.join(others)} has such columns: task={others[0]}." if others else ""
 
 
-def check_texts(table: Table, task: Task, where: Sequence[str]) -> None:
-    """Raise :class:`DataError` with the position of a value that is no text, or empty where the task has none empty."""
-    for name, column in zip(task.text, table.texts, strict=True):
-        for position, text in zip(where, column, strict=True):
-            check_text(text, name, position, task.skips_damaged_rows)
-
-
 def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
     labelled = split not in task.test
-    for column in (*task.text, *(("label",) if labelled else ())):
+    wanted = (*task.text, *((task.label,) if labelled else ()))
+    for column in wanted:
         if column not in data.column_names:
             raise DataError(
                 f"{origin} has no column '{column}'.{nearest(column, data.column_names)} "
                 f"It has: {', '.join(data.column_names)}.{_whose(data.column_names, task)}"
             )
     if labelled:
-        refuse_other_labels(getattr(data.features["label"], "names", None), task, origin)
-    table = Table(tuple(data[column][:] for column in task.text), None, origin)
-    if not len(table):
+        refuse_other_labels(getattr(data.features[task.label], "names", None), task, origin)
+    if not len(data):
         raise DataError(f"{origin} has no rows.")
-    where = [f"{origin}, row {number}" for number in range(1, len(table) + 1)]
-    check_texts(table, task, where)
-    return replace(table, labels=parse_labels(data["label"][:], task, where)) if labelled else table
+    return read_glue(Columns({column: data[column][:] for column in wanted}, origin), task, labelled)
