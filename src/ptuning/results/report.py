@@ -34,15 +34,6 @@ _WITHOUT_REASON = {
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A run without a result, and the reason in one line."""
-
-    folder: str
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Section:
     """The page's section on one backbone."""
 
@@ -109,11 +100,14 @@ def _remove_stale(out: Path, written: set[str]) -> None:
     write_whole(list_file, "\n".join(sorted(written)).encode())
 
 
-def unfinished(runs: pd.DataFrame) -> list[Unfinished]:
-    """Return the runs that failed, were interrupted or never said how they ended, in the tables' order."""
+def unfinished(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Return (folder, status, reason in one line) of the runs without a result, in the tables' order."""
     rest = runs[runs["status"] != "finished"].to_dict("records")
     rest.sort(key=lambda row: (row["backbone"], task_key(row["task"]), module_key(row["module"]), row["folder"]))
-    return [Unfinished(row["folder"], row["status"], _reason(row["status"], row["reason"])) for row in rest]
+    return [
+        (row["folder"], row["status"], one_line(row["reason"]) or _WITHOUT_REASON.get(row["status"], ""))
+        for row in rest
+    ]
 
 
 def one_line(traceback: str) -> str:
@@ -127,13 +121,8 @@ def one_line(traceback: str) -> str:
     return hide_folders((named or lines or [""])[-1].strip())[:300]
 
 
-def _reason(status: str, recorded: str) -> str:
-    return one_line(recorded) or _WITHOUT_REASON.get(status, "")
-
-
 def _page(results: Results, sections: list[Section], now: datetime) -> str:
     runs, summary = results.runs, results.summary
-    rest = unfinished(runs)
     left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in results.collected.left_out]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
@@ -156,7 +145,7 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
         claims=results.claims if sections else [],
         claims_file=CLAIMS,
         lists=[
-            ("Runs without a result", [(r.folder, r.status, r.reason) for r in rest]),
+            ("Runs without a result", unfinished(runs)),
             ("Files left out", [(left.file, "", left.reason) for left in left_out]),
         ],
         mark=MARK,

@@ -1,7 +1,9 @@
 """The weights of a backbone in groups: elementary module, layer, and kind of tensor."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import nn
 
+from ptuning.results.summary import write_table
 from ptuning.selection.names import module_key
 from ptuning.selection.parameters import require_modules
 from ptuning.selection.subset import outliers
@@ -100,6 +103,16 @@ def _kinds(parameters: dict[str, nn.Parameter]) -> dict[str, str]:
         else:
             kinds[name] = "LayerNorm bias" if norm else "bias"
     return kinds
+
+
+def show_rows(table: Table, rows: pd.DataFrame, csv: Path | None) -> None:
+    """Print a table, and write its rows to ``csv`` if given."""
+    from ptuning.display.console import show_table
+
+    show_table(table)
+    if csv:
+        write_table(rows, csv)
+        sys.stdout.write(f"{csv}\n")
 
 
 def table_of(title: str, headings: Sequence[str], rows: pd.DataFrame, cells: Callable[[Any], Sequence[str]]) -> Table:

@@ -12,9 +12,9 @@ from rich.table import Table
 from torch import nn
 
 from ptuning.display.format import format_percent
-from ptuning.results.summary import TABLE_SUFFIXES, write_table
+from ptuning.results.summary import TABLE_SUFFIXES
 from ptuning.system.files import check_place
-from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, table_of
+from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, show_rows, table_of
 
 _QUANTILE = 0.999
 
@@ -69,17 +69,14 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
 
     from ptuning.backbones.load import load_model
     from ptuning.backbones.source import find_backbone
-    from ptuning.display.console import quiet, show_table
+    from ptuning.display.console import quiet
     from ptuning.tasks.glue import get_task
 
     quiet()
     ref = find_backbone(backbone.path, backbone.revision, backbone.config)
     model = load_model(ref, get_task("rte"), seed=0)  # its head is left out
     rows = describe_weights(model)
-    show_table(weights_table(rows, ref.label))
-    if csv:
-        write_table(rows, csv)
-        sys.stdout.write(f"{csv}\n")
+    show_rows(weights_table(rows, ref.label), rows, csv)
     if figure:
         draw_magnitudes(model, ref.label, figure)
         sys.stdout.write(f"{figure}\n")
