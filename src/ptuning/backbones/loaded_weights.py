@@ -69,7 +69,7 @@ def _left_out(model: nn.Module, located: Mapping[str, Located], missing: Collect
     layers: dict[str, list[str]] = {}
     for name, one in located.items():
         module = one.module if architecture else one.short.split(".")[0]
-        if module in optional:
+        if module is not None and module in optional:
             layers.setdefault(module, []).append(name)
     return {name for names in layers.values() if set(names) <= set(missing) for name in names}
 
