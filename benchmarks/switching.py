@@ -16,7 +16,7 @@ import torch
 import ptuning
 from ptuning.backbones.load import backbone_hash, load_model
 from ptuning.backbones.source import find_backbone
-from ptuning.deltas.loading import apply_delta, describe_backbone, save_delta
+from ptuning.deltas.format import apply_delta, describe_backbone, save_delta
 from ptuning.display.console import quiet
 from ptuning.selection.select import choose_parameters
 from ptuning.tasks.glue import get_task

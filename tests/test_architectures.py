@@ -22,15 +22,16 @@ from ptuning.backbones.load import (
     load_tokenizer,
     usable_positions,
 )
-from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain
 from ptuning.config.rules import compose
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import BackboneError, ConfigError, Interrupted, SelectionError
 from ptuning.selection.architectures import ARCHITECTURES, GROUPS, architecture_of
-from ptuning.selection.select import count_modules, list_modules, select
+from ptuning.selection.parameters import count_modules, list_modules
+from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS, Task
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
@@ -88,7 +89,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def source(variant: str) -> BackboneSource:
+def source(variant: str) -> BackboneRef:
     return find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertMode
 
 from ptuning.backbones import source
 from ptuning.backbones.load import backbone_hash, load_config, load_model, load_skeleton, load_tokenizer
-from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.errors import BackboneError
 from ptuning.tasks.glue import TASKS
 
@@ -25,7 +25,7 @@ VALUES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "n
 RTE, MNLI, STSB = TASKS["rte"], TASKS["mnli"], TASKS["stsb"]
 
 
-def tiny(values: Mapping[str, Any] = VALUES) -> BackboneSource:
+def tiny(values: Mapping[str, Any] = VALUES) -> BackboneRef:
     return find_backbone("random:tiny", config=values)
 
 

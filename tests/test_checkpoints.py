@@ -16,12 +16,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 import ptuning
 from conftest import Train, TypeIt, run_in
 from ptuning.backbones.load import load_config, load_model, load_skeleton, load_tokenizer
-from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.backbones.synthetic_tokenizer import FAIRSEQ
 from ptuning.cli import main as cli
 from ptuning.errors import BackboneError
 from ptuning.selection.architectures import ARCHITECTURES
-from ptuning.selection.select import split_head
+from ptuning.selection.parameters import split_head
 from ptuning.tasks.glue import TASKS
 
 RTE, MNLI = TASKS["rte"], TASKS["mnli"]
@@ -29,7 +29,7 @@ SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "nu
 Tensors = dict[str, Tensor]
 
 
-def tiny(family: str = "bert") -> BackboneSource:
+def tiny(family: str = "bert") -> BackboneRef:
     return find_backbone("random:tiny", config={**SIZES, "model_type": family})
 
 
@@ -461,7 +461,7 @@ def test_a_tokenizer_without_a_fast_version_is_one_sentence(tmp_path: Path) -> N
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
     (tmp_path / "vocab.txt").write_text("a\n")
     with pytest.raises(BackboneError, match="written in Python; ptuning takes fast ones"):
-        load_tokenizer(BackboneSource("byt5", str(tmp_path), None, {}, ""))
+        load_tokenizer(BackboneRef("byt5", str(tmp_path), None, {}, ""))
 
 
 # Every door

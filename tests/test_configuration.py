@@ -18,7 +18,7 @@ from ptuning.config.schema import Config, TrainerConfig
 from ptuning.errors import ConfigError, UserError
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS, module_names
-from ptuning.tasks.glue import OWN, TASKS
+from ptuning.tasks.glue import CUSTOM, TASKS
 from ptuning.training.plan import Plan, make_plan
 
 CONF = config_folder()
@@ -117,7 +117,7 @@ def test_every_module_has_a_file_and_every_file_is_a_module() -> None:
 
 def test_every_task_has_a_file_and_every_file_is_a_task() -> None:
     files = choices("task")
-    assert set(files) == {*TASKS, OWN}
+    assert set(files) == {*TASKS, CUSTOM}
     assert all(content["name"] == name for name, content in files.items())
 
 

@@ -21,7 +21,7 @@ from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import HubSource, LocalSource, SyntheticSource
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
-from ptuning.data.tokenize import tokenise
+from ptuning.data.tokenize import tokenize
 from ptuning.errors import DataError
 from ptuning.tasks.glue import TASKS
 
@@ -621,7 +621,7 @@ def minilm() -> Any:
 
 
 class Counting:
-    """A tokenizer that says how often it was asked to tokenise."""
+    """A tokenizer that says how often it was asked to tokenize."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -636,7 +636,7 @@ class Counting:
 
 
 def fresh() -> Any:
-    """A synthetic tokenizer that has not tokenised yet."""
+    """A synthetic tokenizer that has not tokenized yet."""
     return synthetic_tokenizer.__wrapped__()
 
 
@@ -651,7 +651,7 @@ PAIR = replace(SINGLE, texts=(SINGLE.texts[0], ["Emma", "a lamp is not a desk , 
 def test_a_batch_is_what_the_tokenizer_itself_gives_with_padding(
     tokenizer: Callable[[], Any], table: Table, max_length: int, picked: list[int]
 ) -> None:
-    tokens = tokenise(table, tokenizer(), max_length, None)
+    tokens = tokenize(table, tokenizer(), max_length, None)
     texts = [[column[row] for row in picked] for column in table.texts]
     expected = tokenizer()(*texts, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
 
@@ -679,7 +679,7 @@ def test_any_rows_in_any_order_are_what_the_tokenizer_gives(
     picked = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, max_size=8))
     tokenizer = synthetic_tokenizer()
 
-    batch = tokenise(table, tokenizer, max_length, None)[picked]
+    batch = tokenize(table, tokenizer, max_length, None)[picked]
 
     texts = [[column[row] for row in picked] for column in table.texts]
     expected = tokenizer(*texts, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
@@ -690,8 +690,8 @@ def test_any_rows_in_any_order_are_what_the_tokenizer_gives(
 def test_scores_stay_numbers_and_classes_stay_integers() -> None:
     tokenizer = synthetic_tokenizer()
 
-    scores = tokenise(replace(SINGLE, labels=[2.5, 0.0, 5.0]), tokenizer, 16, None).labels
-    classes = tokenise(SINGLE, tokenizer, 16, None).labels
+    scores = tokenize(replace(SINGLE, labels=[2.5, 0.0, 5.0]), tokenizer, 16, None).labels
+    classes = tokenize(SINGLE, tokenizer, 16, None).labels
 
     assert scores is not None
     assert classes is not None
@@ -702,8 +702,8 @@ def test_scores_stay_numbers_and_classes_stay_integers() -> None:
 
 def test_text_met_before_is_taken_from_the_cache(tmp_path: Path) -> None:
     tokenizer = Counting(fresh())
-    first = tokenise(PAIR, tokenizer, 16, tmp_path)
-    second = tokenise(replace(PAIR, labels=[1, 1, 1], origin="there"), tokenizer, 16, tmp_path)
+    first = tokenize(PAIR, tokenizer, 16, tmp_path)
+    second = tokenize(replace(PAIR, labels=[1, 1, 1], origin="there"), tokenizer, 16, tmp_path)
 
     assert tokenizer.calls == 1
     assert torch.equal(first.input_ids, second.input_ids)
@@ -714,11 +714,11 @@ def test_text_met_before_is_taken_from_the_cache(tmp_path: Path) -> None:
 
 
 def test_a_second_process_finds_every_split_of_the_first(tmp_path: Path) -> None:
-    tokenise(SINGLE, fresh(), 128, tmp_path)  # another run, with another length, came before
+    tokenize(SINGLE, fresh(), 128, tmp_path)  # another run, with another length, came before
     one, other = Counting(fresh()), Counting(fresh())
     for tokenizer in (one, other):
         for table in (SINGLE, PAIR):
-            tokenise(table, tokenizer, 16, tmp_path)
+            tokenize(table, tokenizer, 16, tmp_path)
 
     assert one.calls == 2
     assert other.calls == 0
@@ -751,18 +751,18 @@ def cut_on_the_left() -> Any:
 def test_anything_that_changes_the_tokens_never_meets_a_stale_entry(
     tmp_path: Path, table: Table, tokenizer: Callable[[], Any], max_length: int
 ) -> None:
-    tokenise(PAIR, fresh(), 8, tmp_path)
+    tokenize(PAIR, fresh(), 8, tmp_path)
     counting = Counting(tokenizer())
 
-    cached = tokenise(table, counting, max_length, tmp_path)
+    cached = tokenize(table, counting, max_length, tmp_path)
 
     assert counting.calls == 1
-    assert torch.equal(cached.input_ids, tokenise(table, tokenizer(), max_length, None).input_ids)
+    assert torch.equal(cached.input_ids, tokenize(table, tokenizer(), max_length, None).input_ids)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten", "a folder"])
 def test_a_damaged_cache_file_is_made_again(tmp_path: Path, damage: str) -> None:
-    expected = tokenise(PAIR, fresh(), 16, tmp_path)
+    expected = tokenize(PAIR, fresh(), 16, tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     content = file.read_bytes()
     if damage == "a folder":
@@ -771,8 +771,8 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path, damage: str) -> None
     else:
         file.write_bytes({"cut": content[:-3], "emptied": b"", "overwritten": b"x" * len(content)}[damage])
 
-    assert torch.equal(tokenise(PAIR, fresh(), 16, tmp_path).input_ids, expected.input_ids)
-    if damage != "a folder":  # which cannot be replaced: tokenised anew each time
+    assert torch.equal(tokenize(PAIR, fresh(), 16, tmp_path).input_ids, expected.input_ids)
+    if damage != "a folder":  # which cannot be replaced: tokenized anew each time
         assert torch.equal(load_file(file)["input_ids"], expected.input_ids)
     assert not list(tmp_path.glob(".*"))  # nothing half-written stays behind
 
@@ -781,9 +781,9 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     tokenizer = Counting(fresh())
     for _ in range(2):
-        tokens = tokenise(PAIR, tokenizer, 16, tmp_path / "file" / "cache")
+        tokens = tokenize(PAIR, tokenizer, 16, tmp_path / "file" / "cache")
 
-        assert torch.equal(tokens.input_ids, tokenise(PAIR, fresh(), 16, None).input_ids)
+        assert torch.equal(tokens.input_ids, tokenize(PAIR, fresh(), 16, None).input_ids)
     assert tokenizer.calls == 2
 
 

@@ -9,9 +9,10 @@ from pyarrow import parquet
 
 import ptuning
 from conftest import ROOT, run_in
-from ptuning.deltas.loading import load_run, read_delta
+from ptuning.deltas.format import read_delta
+from ptuning.deltas.loading import load_run
+from ptuning.inference.evaluation_data import evaluation_source
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.scored import scored_source
 from ptuning.results import read_results
 
 WRITTEN = ROOT / "tests" / "fixtures" / "written_by_0.1.0"
@@ -51,7 +52,7 @@ def test_a_finished_run_is_found_loaded_and_scored_as_it_was(place: str, written
     assert (folder / "record.json").read_bytes() == record  # found, and not trained again
     assert not (folder / "last.ckpt").exists()
     predictor = Predictor(load_run(folder))
-    source = scored_source(predictor.loaded, predictor.task, predictor.task.is_own, (), None)
+    source = evaluation_source(predictor.loaded, predictor.task, predictor.task.is_custom, (), None)
     for file in (folder / "predictions").iterdir():
         logits, _ = predictor.answer_split(source, file.stem)
         kept = torch.tensor(parquet.read_table(file)["logits"].to_pylist())

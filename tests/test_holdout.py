@@ -11,7 +11,7 @@ from conftest import TINY, Train, run_in, stopped_at
 from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import ConfigError, DataError
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import TINY, run_in
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import Interrupted
 from ptuning.system.signals import stop
 from ptuning.training.out_of_memory import is_out_of_memory

@@ -29,10 +29,11 @@ from ptuning.cli.entry import explain_errors
 from ptuning.config.rules import compose
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import read_columns
-from ptuning.data.custom import OwnSource, hold_out, own_source
-from ptuning.data.custom_options import OWN_KEYS, own_data
+from ptuning.data.custom import CustomSource, custom_source
+from ptuning.data.custom_options import CUSTOM_KEYS, custom_data
+from ptuning.data.holdout import hold_out
 from ptuning.data.table import Table
-from ptuning.data.tokenize import tokenise
+from ptuning.data.tokenize import tokenize
 from ptuning.errors import DataError, Interrupted, UserError
 from ptuning.results import collect
 from ptuning.runs.folder import find_run
@@ -84,9 +85,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def source(**keys: Any) -> OwnSource:
+def source(**keys: Any) -> CustomSource:
     """The source that ``data.KEY=VALUE`` makes."""
-    return own_source(own_data(DataConfig(**{"source": "files", "text": ["premise", "hypothesis"], **keys})))
+    return custom_source(custom_data(DataConfig(**{"source": "files", "text": ["premise", "hypothesis"], **keys})))
 
 
 def said(make: Callable[[], Any]) -> str:
@@ -325,10 +326,10 @@ def own_run(folder: Path, *overrides: str) -> Run:
     return run_in(folder / "runs", *TINY, "trainer.max_epochs=2", *overrides)
 
 
-def logits_of(run: Run, found: OwnSource, split: str) -> torch.Tensor:
+def logits_of(run: Run, found: CustomSource, split: str) -> torch.Tensor:
     """Logits of the loaded model, one padded batch per row, in the data's own order."""
     model, tokenizer = ptuning.load(run.path)
-    table = tokenise(found.read(split), tokenizer, 128, None)
+    table = tokenize(found.read(split), tokenizer, 128, None)
     logits = []
     with torch.no_grad():
         for batch in (table[[row]] for row in range(len(table))):
@@ -693,6 +694,6 @@ def test_the_page_knows_every_key_and_metric() -> None:
     page = (ROOT / "docs/own-data.md").read_text()
     for name in METRICS:
         assert f"`{name}`" in page
-    for key in (*OWN_KEYS, "seed", "path", "revision"):
+    for key in (*CUSTOM_KEYS, "seed", "path", "revision"):
         assert f"data.{key}" in page
     assert not set(METRICS) & set(TASKS)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from conftest import Train
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.training.module import GlueClassifier
 
 STEPS, WARMUP = 12, 0.25

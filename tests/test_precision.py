@@ -17,9 +17,10 @@ from ptuning.acceleration.precision import PINNED, choose_precision
 from ptuning.config.rules import compose
 from ptuning.data.sources import SyntheticSource
 from ptuning.data.table import Table
-from ptuning.data.tokenize import tokenise
+from ptuning.data.tokenize import tokenize
 from ptuning.deltas.export import export
-from ptuning.deltas.loading import load_run, read_delta
+from ptuning.deltas.format import read_delta
+from ptuning.deltas.loading import load_run
 from ptuning.errors import ConfigError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.predictor import Predictor
@@ -78,7 +79,7 @@ def test_record_evaluate_predict_load_and_export_give_the_same_logits(
     model, tokenizer = ptuning.load(run.path)
     export(loaded, "hf", tmp_path / "exported")
     exported: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
-    tokens = tokenise(table, tokenizer, loaded.max_length, None)
+    tokens = tokenize(table, tokenizer, loaded.max_length, None)
     batch = tokens[range(len(tokens))]
     inputs = {name: batch[name] for name in predictor._inputs}
     with torch.no_grad():

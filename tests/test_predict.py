@@ -23,8 +23,7 @@ from ptuning.cli import main as cli
 from ptuning.data.sources import SyntheticSource
 from ptuning.deltas.loading import load_run
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.reading import read_texts
-from ptuning.inference.stream import predict_rows
+from ptuning.inference.stream import predict_rows, read_texts
 from ptuning.tasks.glue import TASKS, Task
 
 SIZES = {"train": 48, "validation": 40, "test": 24}

@@ -23,10 +23,11 @@ from ptuning.backbones.load import backbone_hash, input_names
 from ptuning.config.rules import compose
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import ConfigError, Interrupted, RunError
 from ptuning.selection.architectures import ARCHITECTURES, architecture_of
-from ptuning.selection.select import count_frozen_blocks, count_layers, list_modules, select
+from ptuning.selection.parameters import count_frozen_blocks, count_layers, list_modules
+from ptuning.selection.select import select
 from ptuning.system.signals import stop
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier

@@ -26,19 +26,19 @@ from conftest import TINY, Run, TypeIt, run_in
 from ptuning.cli import main as cli
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import Columns, read_columns
-from ptuning.data.custom import own_source
-from ptuning.data.custom_options import own_data
+from ptuning.data.custom import custom_source
+from ptuning.data.custom_options import custom_data
 from ptuning.data.labels import label_names
 from ptuning.data.sources import LocalSource
 from ptuning.deltas.loading import load_run
 from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.reading import read_texts
+from ptuning.inference.stream import read_texts
 from ptuning.tasks.glue import TASKS, Task
 
-OWN = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))
-SINGLE = replace(OWN, text=("text",))
+MINE = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))
+SINGLE = replace(MINE, text=("text",))
 
 
 class Pipe(BytesIO):
@@ -53,7 +53,7 @@ class Pipe(BytesIO):
     tell = seek  # type: ignore[assignment]
 
 
-def predicted(content: bytes, name: str, task: Task = OWN, **options: Any) -> list[tuple[str, ...]]:
+def predicted(content: bytes, name: str, task: Task = MINE, **options: Any) -> list[tuple[str, ...]]:
     """What prediction takes a file for, and the same content from a pipe."""
     found = list(read_texts(BufferedReader(BytesIO(content)), name, task, **options))  # type: ignore[arg-type]
     piped = BufferedReader(Pipe(content))  # type: ignore[arg-type]
@@ -254,7 +254,7 @@ def test_a_broken_file_has_one_sentence_for_training_and_prediction(
     raw = content.encode() if isinstance(content, str) else content
     Path(name).write_bytes(raw)
     assert told in said(lambda: list(read_texts(BufferedReader(BytesIO(raw)), name, SINGLE)))  # type: ignore[arg-type]
-    training = said(lambda: own_source(own_data(DataConfig(source="files", train=name, text="text"))))
+    training = said(lambda: custom_source(custom_data(DataConfig(source="files", train=name, text="text"))))
     if not ("has no 'text'" in told or "'text' is" in told):
         assert told in training
 
@@ -346,14 +346,14 @@ def test_a_dataset_saved_alone_is_the_training_set(here: Path) -> None:
         {"text": [f"dog {n}" for n in range(24)], "label": ["ab"[n % 2] for n in range(24)], "tags": [["x"]] * 24}
     )
     made.save_to_disk("alone")
-    found = own_source(own_data(DataConfig(source="files", path="alone", text="text")))
+    found = custom_source(custom_data(DataConfig(source="files", path="alone", text="text")))
     assert (found.task.labels, len(found.train) + len(found.validation)) == (("a", "b"), 24)
-    told = said(lambda: own_source(own_data(DataConfig(source="files", path="alone", text="text", dev="dev"))))
+    told = said(lambda: custom_source(custom_data(DataConfig(source="files", path="alone", text="text", dev="dev"))))
     assert told == "alone has no split 'dev' (data.dev). It has: train."
-    told = said(lambda: own_source(own_data(DataConfig(source="files", path="alone", text="text", label="tags"))))
+    told = said(lambda: custom_source(custom_data(DataConfig(source="files", path="alone", text="text", label="tags"))))
     assert told.startswith("alone train: column 'tags' (data.label) holds List(")
     write(here / "a.csv", [("x", "a")])
-    told = said(lambda: own_source(own_data(DataConfig(source="files", path="a.csv", text="text"))))
+    told = said(lambda: custom_source(custom_data(DataConfig(source="files", path="a.csv", text="text"))))
     assert told.startswith("data.path=a.csv is a file: data.train=a.csv.")
 
 
@@ -376,13 +376,13 @@ def test_a_dev_set_with_one_label_is_said(
     write(here / "train.csv", [(f"dog {n}", "ab"[n % 2]) for n in range(24)])
     write(here / "dev.csv", rows)
     data = DataConfig(source="files", train="train.csv", dev="dev.csv", text="text", **keys)
-    assert own_source(own_data(data)).about().get("note", "").startswith(note)
+    assert custom_source(custom_data(data)).about().get("note", "").startswith(note)
 
 
 def test_a_dev_set_with_one_score_is_said(here: Path) -> None:
     write(here / "train.csv", [(f"dog {n}", n / 4) for n in range(24)])
     write(here / "dev.csv", [("x", 2.5), ("y", "2.50")])
-    found = own_source(own_data(DataConfig(source="files", train="train.csv", dev="dev.csv", text="text")))
+    found = custom_source(custom_data(DataConfig(source="files", train="train.csv", dev="dev.csv", text="text")))
     assert found.about()["note"].startswith("every score of dev.csv is 2.5, so pearson and spearman say nothing")
 
 

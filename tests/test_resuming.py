@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import TINY, Run, run_in, stopped_at
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.training.timings import Timings
 
 SMALL = (*TINY, "module=frozen", "data.sizes.train=64")

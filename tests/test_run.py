@@ -18,7 +18,7 @@ from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
 from ptuning.selection.select import select

@@ -25,7 +25,8 @@ from ptuning import ModuleSelectionCallback, SelectionCallback
 from ptuning.config.rules import compose
 from ptuning.errors import ConfigError, SelectionError
 from ptuning.selection.architectures import CROSS_CUTTING, GROUPS, architecture_of
-from ptuning.selection.select import choose_parameters, count_modules, describe, select
+from ptuning.selection.parameters import count_modules
+from ptuning.selection.select import choose_parameters, describe, select
 from ptuning.training.plan import make_plan
 
 with torch.device("meta"):

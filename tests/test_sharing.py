@@ -24,7 +24,8 @@ from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
 from ptuning.deltas.card_data import public_base
 from ptuning.deltas.export import export
-from ptuning.deltas.loading import describe_backbone, load_run, read_delta, save_delta
+from ptuning.deltas.format import describe_backbone, read_delta, save_delta
+from ptuning.deltas.loading import load_run
 from ptuning.errors import BackboneError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS

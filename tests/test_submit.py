@@ -216,7 +216,7 @@ def test_a_run_of_every_task_fills_all_eleven_files(
 
 
 def test_scores_of_stsb_are_cut_to_its_range(everything: tuple[Path, Path]) -> None:
-    from ptuning.inference.glue_entries import RULES as FILES
+    from ptuning.inference.glue_submission import RULES as FILES
     from ptuning.inference.glue_submission import format_predictions
 
     (rule,) = (rule for rule in FILES if rule.task == "stsb")

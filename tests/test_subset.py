@@ -23,7 +23,7 @@ from ptuning.cli.entry import explain
 from ptuning.config.rules import compose, config_folder
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import SelectionError, UserError
 from ptuning.results import collect, summarise
 from ptuning.results.tables import as_text, module_tables

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from conftest import TINY, TypeIt, run_in
-from ptuning.deltas.loading import read_delta
+from ptuning.deltas.format import read_delta
 from ptuning.errors import ConfigError
 from ptuning.sweeps.launch import make_slots, visible_gpus
 from ptuning.sweeps.pool import Slot

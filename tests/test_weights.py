@@ -16,7 +16,7 @@ from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.cli.main import main
 from ptuning.selection.architectures import ARCHITECTURES
-from ptuning.selection.select import count_modules
+from ptuning.selection.parameters import count_modules
 from ptuning.tasks.glue import TASKS
 from ptuning.weights import describe_moves, describe_weights
 from ptuning.weights.groups import far_out

@@ -11,19 +11,19 @@ _HOMES = {
     "ModuleSelectionCallback": "ptuning.selection.callback",
     "Selection": "ptuning.selection.select",
     "SelectionCallback": "ptuning.selection.callback",
-    "Stack": "ptuning.deltas.stack",
+    "DeltaStack": "ptuning.deltas.stack",
     "UserError": "ptuning.errors",
     "load": "ptuning.deltas.loading",
     "select": "ptuning.selection.select",
 }
 
 __all__ = [
+    "DeltaStack",
     "GlueClassifier",
     "GlueDataModule",
     "ModuleSelectionCallback",
     "Selection",
     "SelectionCallback",
-    "Stack",
     "UserError",
     "__version__",
     "load",

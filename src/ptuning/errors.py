@@ -57,6 +57,13 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message for a sentence, or its name if it has no message."""
+    if isinstance(error, PermissionError):
+        return f"{error.filename or 'it'} may not be read"
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def in_one_line(error: BaseException) -> str:
     """Return an exception's name and words for a sentence: ``"ConnectionError: the server is gone"``."""
     words = " ".join(str(error).split()).split(" [type=")[0]  # behind which pydantic speaks to programmers

@@ -9,7 +9,7 @@ from ptuning.acceleration.attention import NAME
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
 from ptuning.acceleration.shortcuts import shortened
 from ptuning.selection.architectures import known_architecture
-from ptuning.selection.select import count_layers
+from ptuning.selection.parameters import count_layers
 
 
 class _FirstToken:

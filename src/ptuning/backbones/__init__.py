@@ -1,1 +1,1 @@
-"""Pretrained encoders: found, loaded, made at random."""
+"""Backbones: found, checked, loaded, or made with random weights."""

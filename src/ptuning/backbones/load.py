@@ -1,4 +1,4 @@
-"""Loading backbones with a fresh head, their tokenizers and configurations, and what there is to know of them."""
+"""Loaded backbones: models with a fresh head, tokenizers, configurations, and properties of a model."""
 
 import hashlib
 import importlib.util
@@ -14,40 +14,38 @@ from torch import nn
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
 from ptuning.backbones.random_init import one_line, random_config
-from ptuning.backbones.source import OTHER_WAYS, BackboneSource
+from ptuning.backbones.source import OTHER_WAYS, BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
-from ptuning.errors import BackboneError, UserError, nearest
-from ptuning.selection.select import describe, split_head
+from ptuning.errors import BackboneError, UserError, first_line, nearest
+from ptuning.selection.parameters import split_head
+from ptuning.selection.select import describe
 from ptuning.tasks.glue import Task
 
 
-def load_tokenizer(source: BackboneSource) -> Any:
-    """Return the fast tokenizer of a backbone; one with random weights gets the synthetic grammar's words.
+def load_tokenizer(ref: BackboneRef) -> Any:
+    """Return the fast tokenizer of a backbone; for random weights, one with the synthetic grammar's words.
 
     Raises
     ------
     BackboneError
         If there is none, it cannot be read, or it does not fit the backbone's embeddings.
     """
-    if not source.location:
+    if not ref.location:
         from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 
-        return synthetic_tokenizer(source.config.get("model_type", "bert"))
+        return synthetic_tokenizer(ref.config.get("model_type", "bert"))
     from transformers import AutoTokenizer
 
-    if (folder := Path(source.location)).is_dir():
-        tokenizer_files.check_files(folder)
-    with _library_errors(source, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.location, revision=source.revision or "main", trust_remote_code=False
-        )
-    tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(source), "vocab_size", None), source.location)
+    if ref.folder:
+        tokenizer_files.check_files(ref.folder)
+    tokenizer = _from_pretrained(AutoTokenizer, ref, "tokenizer")
+    tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(ref), "vocab_size", None), ref.location)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # a model of the GPT kind; load_config does the same
     return tokenizer
 
 
-def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
+def load_model(ref: BackboneRef, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
     """Return ``AutoModelForSequenceClassification`` for ``task``: pretrained backbone, fresh seeded head, fp32.
 
     The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
@@ -58,61 +56,76 @@ def load_model(source: BackboneSource, task: Task, seed: int, attention_dropout:
     BackboneError
         If the weights cannot be had, or are not those of the backbone that the configuration describes.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    config = load_config(source, task)
+    config = load_config(ref, task)
     if attention_dropout is not None:
         setattr(config, attention_dropout_key(config), attention_dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
-        if source.location:
-            with _library_errors(source), _calm():
-                # A folder may hold a head for other labels, which is drawn anew; the backbone is checked below.
-                model, found = AutoModelForSequenceClassification.from_pretrained(
-                    source.location,
-                    revision=source.revision or "main",
-                    config=config,
-                    dtype=torch.float32,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    trust_remote_code=False,
-                )
-            check_loaded(model, found, source)
+        if ref.location:
+            model, found = _pretrained_model(ref, config)
+            check_loaded(model, found, ref)
         else:
-            model = _from_config(config, source)
+            model = _from_config(config, ref)
     draw_head(model, seed)
     return model  # type: ignore[no-any-return]
+
+
+def missing_weights(ref: BackboneRef, task: Task) -> set[str]:
+    """Return the names of the parameters that a backbone's checkpoint lacks; none for random weights."""
+    if not ref.location:
+        return set()
+    _, found = _pretrained_model(ref, load_config(ref, task))
+    return set(found["missing_keys"])
+
+
+def _pretrained_model(ref: BackboneRef, config: Any) -> Any:
+    """Return (model, transformers' report on missing, unexpected and mismatched tensors), in fp32."""
+    from transformers import AutoModelForSequenceClassification
+
+    with _calm():
+        # A folder may hold a head for other labels, which is drawn anew; check_loaded looks at the backbone.
+        return _from_pretrained(
+            AutoModelForSequenceClassification,
+            ref,
+            "model",
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+
+
+def _from_pretrained(kind: Any, ref: BackboneRef, what: str, **settings: Any) -> Any:
+    with _library_errors(ref, what):
+        return kind.from_pretrained(ref.location, revision=ref.revision or "main", trust_remote_code=False, **settings)
 
 
 _skeletons: dict[str, nn.Module] = {}
 
 
-def load_skeleton(source: BackboneSource) -> nn.Module:
-    """Return the model of a backbone with a two-label head and no weights at all: shapes and names only.
+def load_skeleton(ref: BackboneRef) -> nn.Module:
+    """Return the model of a backbone with a two-label head and without weights: names and shapes only.
 
-    The last one is kept, for sweeps plan one run after the other on it: leave it as it is.
+    The last one is kept and returned again, as sweeps plan many runs on it. Do not change it.
     """
-    key = f"{source.location} {source.identity}"
+    key = f"{ref.location} {ref.identity}"
     if key not in _skeletons:
         _skeletons.clear()
         with torch.device("meta"):
-            _skeletons[key] = _from_config(load_config(source), source)
+            _skeletons[key] = _from_config(load_config(ref), ref)
     return _skeletons[key]
 
 
-def load_config(source: BackboneSource, task: Task | None = None) -> Any:
+def load_config(ref: BackboneRef, task: Task | None = None) -> Any:
     """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
     from transformers import AutoConfig
 
     labels = label_settings(task) if task else {}
-    if not source.location:
-        return random_config(source.config, labels)
-    if (folder := Path(source.location)).is_dir():
-        _check_model_type(read_json(folder / CONFIG)["model_type"], folder / CONFIG)
-    with _library_errors(source, "configuration"):
-        config = AutoConfig.from_pretrained(
-            source.location, revision=source.revision or "main", trust_remote_code=False, **labels
-        )
+    if not ref.location:
+        return random_config(ref.config, labels)
+    if ref.folder:
+        _check_model_type(read_json(ref.folder / CONFIG)["model_type"], ref.folder / CONFIG)
+    config = _from_pretrained(AutoConfig, ref, "configuration", **labels)
     if getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
         config.pad_token_id = end[0] if isinstance(end, list) else end
@@ -130,7 +143,7 @@ def _check_model_type(model_type: str, file: Path) -> None:
 
 
 def attention_dropout_key(config: Any) -> str:
-    """Return how a Hugging Face configuration calls the rate of dropout on attention weights.
+    """Return the name of the attention dropout rate in a Hugging Face configuration.
 
     Raises
     ------
@@ -144,10 +157,10 @@ def attention_dropout_key(config: Any) -> str:
 
 
 def usable_positions(model: nn.Module) -> int | None:
-    """Return how many tokens a row may have in this model, or ``None`` if its configuration does not say.
+    """Return the largest number of tokens per row, or ``None`` if the model's configuration does not say.
 
-    Models from fairseq (RoBERTa, XLM-RoBERTa, MPNet) number positions from the padding id on, so that many rows of
-    their table are never reached; they mark the padding row in the table itself.
+    Models from fairseq (RoBERTa, XLM-RoBERTa, MPNet) number positions from behind the padding id, so the first rows of
+    their table of positions are never used. They have ``padding_idx`` set in that table.
     """
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     for name, module in model.named_modules():
@@ -157,10 +170,9 @@ def usable_positions(model: nn.Module) -> int | None:
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
-    """Return which of ``input_ids``, ``token_type_ids``, ``attention_mask`` a model takes.
+    """Return the inputs of a model: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if it has several types.
 
-    Token types are for models that tell two or more apart: RoBERTa has one, DistilBERT takes none, and GPT-2 would take
-    them for words.
+    RoBERTa has one type, DistilBERT takes none, and GPT-2 would take type ids for words.
     """
     config = getattr(model, "config", None)
     tells_apart = (getattr(config, "type_vocab_size", None) or 0) > 1
@@ -169,7 +181,7 @@ def input_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def label_settings(task: Task) -> dict[str, Any]:
-    """Return the values of a Hugging Face configuration that say what a task's outputs mean."""
+    """Return the label settings of a Hugging Face configuration for a task."""
     names = task.labels or ("score",)
     return {
         "num_labels": task.num_outputs,
@@ -179,25 +191,25 @@ def label_settings(task: Task) -> dict[str, Any]:
     }
 
 
-def _from_config(config: Any, source: BackboneSource) -> nn.Module:
+def _from_config(config: Any, ref: BackboneRef) -> nn.Module:
     from transformers import AutoModelForSequenceClassification
 
     try:
         return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
     except _CANNOT_BE as error:
-        what = f"{source.label} does" if source.location else "backbone.config does"
+        what = f"{ref.label} does" if ref.location else "backbone.config does"
         raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
 
 
 _CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
-"""What transformers' models raise for values of a configuration that make no model."""
+"""Errors that transformers' models raise for an impossible configuration."""
 
 
 def backbone_hash(model: nn.Module) -> str:
     """Return a SHA-256 over names, shapes, types and bytes of the backbone's weights; the head is left out.
 
-    It does not depend on how the weights are stored in files, so the same backbone from the Hub, a folder or a
-    package has the same hash. Take it before training.
+    The same backbone from the Hub, a folder or a package has the same hash, however its files store the weights. Take
+    it before training.
     """
     _, backbone = split_head(model)
     digest = hashlib.sha256()
@@ -209,7 +221,7 @@ def backbone_hash(model: nn.Module) -> str:
 
 
 def draw_head(model: nn.Module, seed: int) -> None:
-    """Draw the head anew, from ``seed`` alone, in place."""
+    """Draw the head's weights anew, from ``seed`` alone, in place."""
     generator = torch.Generator().manual_seed(seed)
     std = float(getattr(model.config, "initializer_range", 0.02))
     head = set(describe(model, ()).head_names)
@@ -224,7 +236,7 @@ def draw_head(model: nn.Module, seed: int) -> None:
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Load without transformers' progress bar and its report that a new head is new."""
+    """Silence transformers' progress bar and its report that a new head is new."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -239,10 +251,10 @@ def _calm() -> Iterator[None]:
 
 
 class _library_errors:
-    """Turn what transformers and the Hub's client raise while they load something into one sentence."""
+    """Turn an error of transformers or of the Hub's client into a :class:`BackboneError` of one sentence."""
 
-    def __init__(self, source: BackboneSource, what: str = "model") -> None:
-        self.source, self.what = source, what
+    def __init__(self, ref: BackboneRef, what: str) -> None:
+        self.ref, self.what = ref, what
 
     def __enter__(self) -> None: ...
 
@@ -251,8 +263,7 @@ class _library_errors:
             return
         from huggingface_hub.errors import HFValidationError
 
-        where = self.source.location
-        folder = Path(where) if Path(where).is_dir() else None
+        where, folder = self.ref.location, self.ref.folder
         wants_package = "sentencepiece" in str(error) or "tiktoken" in str(error)  # transformers asks for either
         if wants_package and (folder is None or tokenizer_files.is_sentencepiece(folder)):
             mend = "which needs a package to be read: pip install 'ptuning[sentencepiece]'"
@@ -264,7 +275,6 @@ class _library_errors:
                 f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
                 f"({one_line(error)})."
             ) from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise BackboneError(
-            f"The backbone '{where}' could not be had from the Hub or its cache ({first}). {OTHER_WAYS}"
+            f"The backbone '{where}' could not be had from the Hub or its cache ({first_line(error)}). {OTHER_WAYS}"
         ) from error

@@ -1,52 +1,51 @@
-"""Whether the weights of a checkpoint are those of the backbone that its configuration names."""
+"""Checks after loading: the weights of a checkpoint are those of the backbone that its configuration describes."""
 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ptuning.backbones.source import BackboneSource
+from ptuning.backbones.source import BackboneRef
 from ptuning.backbones.weight_files import weights_file
 from ptuning.errors import BackboneError
 from ptuning.selection.architectures import known_architecture
-from ptuning.selection.select import split_head
+from ptuning.selection.parameters import Located, locate_parameters
 
 
-def check_loaded(model: nn.Module, found: Mapping[str, Any], source: BackboneSource) -> None:
-    """Refuse a backbone that its file does not hold wholly and exactly.
+def check_loaded(model: nn.Module, found: Mapping[str, Any], ref: BackboneRef) -> None:
+    """Raise :class:`BackboneError` unless the file holds exactly the weights of the backbone.
 
-    What the pretraining of many checkpoints leaves out may be missing as a whole: a ``pooler``, and what lies beside
-    the base model (ModernBERT's ``prediction_head``). The head is drawn anew, so nothing is asked of it, and heads of
-    other tasks may be there.
+    Layers that many checkpoints were pretrained without may be missing as a whole: a ``pooler``, and modules beside the
+    base model (ModernBERT's ``prediction_head``). The head is not checked, as it is drawn anew, and the file may hold
+    heads of other tasks.
 
     Parameters
     ----------
     model
-        What ``from_pretrained`` made of ``source``.
+        The model that ``from_pretrained`` returned for ``ref``.
     found
         Its loading info: ``missing_keys``, ``unexpected_keys``, ``mismatched_keys``.
-    source
-        Where the backbone comes from.
+    ref
+        The backbone.
 
     Raises
     ------
     BackboneError
         If weights are missing, have another shape, belong to blocks that the model does not have, or are not finite.
     """
-    file = str(weights_file(Path(source.location))) if Path(source.location).is_dir() else source.location
-    _, backbone = split_head(model)
-    missing = [name for name in backbone if name in found["missing_keys"]]
-    if wanted := [name for name in missing if name not in _left_out(model, missing)]:
-        told = f"{_share(model, missing)} are not in {file}, e.g. '{wanted[0]}'."
-        raise BackboneError(f"{told} {_why_missing(model, wanted, found['unexpected_keys'])}")
-    if wrong := sorted(shapes for shapes in found["mismatched_keys"] if shapes[0] in backbone):
+    file = str(weights_file(ref.folder)) if ref.folder else ref.location
+    located = locate_parameters(model)
+    missing = [name for name in located if name in found["missing_keys"]]
+    if wanted := [name for name in missing if name not in _left_out(model, located, missing)]:
+        told = f"{_share(located, missing)} are not in {file}, e.g. '{wanted[0]}'."
+        raise BackboneError(f"{told} {_why_missing(model, located, wanted, found['unexpected_keys'])}")
+    if wrong := sorted(shapes for shapes in found["mismatched_keys"] if shapes[0] in located):
         name, stored, described = wrong[0]
         raise BackboneError(
-            f"{_share(model, [name for name, *_ in wrong])} have another shape in {file} than config.json says, e.g. "
+            f"{_share(located, [name for name, *_ in wrong])} have another shape in {file} than config.json says, e.g. "
             f"'{name}': {list(stored)} in the file, {list(described)} by config.json. One of the two belongs to "
             "another model."
         )
@@ -55,33 +54,34 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], source: BackboneSou
             f"Of the tensors in {file}, {len(extra)} lie in encoder blocks that the model of config.json does not "
             f"have, e.g. '{extra[0]}'{_depth(model)}. One of the two belongs to another model."
         )
-    if broken := [name for name, (_, parameter) in backbone.items() if not _is_finite(parameter)]:
-        number = sum(int((~torch.isfinite(backbone[name][1])).sum()) for name in broken)
+    if broken := [name for name, one in located.items() if not _is_finite(one.parameter)]:
+        number = sum(int((~torch.isfinite(located[name].parameter)).sum()) for name in broken)
         raise BackboneError(
             f"{number:,} weights of the backbone in {file} are not finite numbers (NaN or infinite), e.g. in "
             f"'{broken[0]}'. Nothing can be trained on them: take a checkpoint from before that."
         )
 
 
-def _left_out(model: nn.Module, missing: Collection[str]) -> set[str]:
-    """Return the names of pretrained layers above the base model of which a checkpoint has nothing at all."""
+def _left_out(model: nn.Module, located: Mapping[str, Located], missing: Collection[str]) -> set[str]:
+    """Return the parameters of optional layers above the blocks that are missing as a whole."""
     architecture = known_architecture(model)
     optional = {"pooler", *(architecture.beside if architecture else ())}
     layers: dict[str, list[str]] = {}
-    _, backbone = split_head(model)
-    for name, (short, _) in backbone.items():
-        located = architecture.locate(short) if architecture else (short.split(".")[0], None)
-        if located and located[0] in optional:
-            layers.setdefault(located[0], []).append(name)
+    for name, one in located.items():
+        module = one.module if architecture else one.short.split(".")[0]
+        if module is not None and module in optional:
+            layers.setdefault(module, []).append(name)
     return {name for names in layers.values() if set(names) <= set(missing) for name in names}
 
 
-def _why_missing(model: nn.Module, missing: Sequence[str], unexpected: Collection[str]) -> str:
-    """Say what the file has in the place of what is missing."""
-    if explained := _prefix(model, missing, unexpected):
+def _why_missing(
+    model: nn.Module, located: Mapping[str, Located], missing: Sequence[str], unexpected: Collection[str]
+) -> str:
+    """Return a sentence on the tensors that the file has instead of the missing ones."""
+    if explained := _prefix(model, located, missing, unexpected):
         return explained
     told = ""
-    if blocks := _whole_blocks(model, missing):
+    if blocks := _missing_blocks(located, missing):
         some = f"layer {blocks[0]}" if len(blocks) == 1 else f"layers {', '.join(map(str, blocks))}"
         told += f"Nothing of {some} is there{_depth(model)}. "
     if unexpected:
@@ -89,19 +89,19 @@ def _why_missing(model: nn.Module, missing: Sequence[str], unexpected: Collectio
     return f"{told}Is this the file that belongs to config.json?"
 
 
-def _share(model: nn.Module, names: Sequence[str]) -> str:
-    """Return how much of the backbone some of its tensors are."""
-    _, backbone = split_head(model)
-    weights = sum(backbone[name][1].numel() for name in names)
-    total = sum(parameter.numel() for _, parameter in backbone.values())
-    return f"{weights:,} of {total:,} weights of the backbone ({len(names)} of {len(backbone)} tensors)"
+def _share(located: Mapping[str, Located], names: Sequence[str]) -> str:
+    """Return the part of the backbone that these tensors are, in weights and tensors."""
+    weights = sum(located[name].parameter.numel() for name in names)
+    total = sum(one.parameter.numel() for one in located.values())
+    return f"{weights:,} of {total:,} weights of the backbone ({len(names)} of {len(located)} tensors)"
 
 
-def _prefix(model: nn.Module, missing: Sequence[str], unexpected: Collection[str]) -> str:
-    """Say which prefix the file has before the names of everything that is missing; nothing, if there is none."""
-    _, backbone = split_head(model)
+def _prefix(
+    model: nn.Module, located: Mapping[str, Located], missing: Sequence[str], unexpected: Collection[str]
+) -> str:
+    """Return a sentence on a prefix that the file has in front of every missing name, empty if it has none."""
     before = Counter(other.removesuffix(name) for name in missing for other in _endings(name, unexpected))
-    shorts = [backbone[name][0] for name in missing]
+    shorts = [located[name].short for name in missing]
     instead = Counter(other.removesuffix(short) for short in shorts for other in _endings(short, unexpected))
     start = f"{getattr(model, 'base_model_prefix', '')}."
     for prefixes in (before, instead):
@@ -114,9 +114,9 @@ def _prefix(model: nn.Module, missing: Sequence[str], unexpected: Collection[str
                     f"The file has them with '{prefix}' in the place of '{start}', as a model_type={family} does. "
                     f"config.json says model_type={_model_type(model)}: one of the two belongs to another model."
                 )
-            place = "before their names" if prefixes is before else f"in the place of '{start}'"
+            where = "before their names" if prefixes is before else f"in the place of '{start}'"
             return (
-                f"The file has them with '{prefix}' {place}, which a wrapper around the model has left. Save the "
+                f"The file has them with '{prefix}' {where}, which a wrapper around the model has left. Save the "
                 "model inside it with save_pretrained (in DistributedDataParallel: model.module), or take the prefix "
                 "off the names."
             )
@@ -142,24 +142,16 @@ def _depth(model: nn.Module) -> str:
     return f"; config.json says num_hidden_layers={number}" if number is not None else ""
 
 
-def _whole_blocks(model: nn.Module, missing: Collection[str]) -> list[int]:
-    """Return the layers of which nothing is there."""
-    architecture = known_architecture(model)
-    if architecture is None or architecture.shares_layers:
-        return []
-    _, backbone = split_head(model)
-    there: dict[int, bool] = {}
-    for name, (short, _) in backbone.items():
-        located = architecture.locate(short)
-        if located and located[1] is not None:
-            there[located[1]] = there.get(located[1], False) or name not in missing
-    return sorted(layer for layer, some in there.items() if not some)
+def _missing_blocks(located: Mapping[str, Located], missing: Collection[str]) -> list[int]:
+    """Return the layers without a single tensor in the file."""
+    layers = {one.layer for one in located.values() if one.layer is not None}
+    return sorted(layers - {one.layer for name, one in located.items() if name not in missing})
 
 
 def _beyond(model: nn.Module, unexpected: Collection[str]) -> list[str]:
-    """Return the tensors that belong to blocks, or to what all blocks use, and that the model does not have.
+    """Return the tensors of the file that belong to blocks, or are shared by them, and are not in the model.
 
-    Of models outside the table, whole blocks alone are known; within one, old checkpoints hold buffers.
+    For models outside the table only whole blocks are found: inside a block, old checkpoints hold buffers.
     """
     start = f"{getattr(model, 'base_model_prefix', '')}."
     architecture = known_architecture(model)
@@ -178,13 +170,13 @@ def _beyond(model: nn.Module, unexpected: Collection[str]) -> list[str]:
 
 
 def _is_beyond(name: str, blocks: str, number: int) -> bool:
-    """Return whether a tensor lies in a block behind the last one of a list of blocks."""
+    """Return True for a tensor in a block behind the last one of a list of blocks."""
     match = re.match(rf"{re.escape(blocks)}\.(\d+)\.", name)
     return match is not None and int(match[1]) >= number
 
 
 def _is_finite(parameter: torch.Tensor) -> bool:
-    """Return whether all values are finite; the extremes say so in one pass without a copy."""
+    """Return True if all values are finite: minimum and maximum tell, in one pass without a copy."""
     if not parameter.numel():
         return True
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(parameter.detach()))

@@ -7,7 +7,7 @@ from typing import Any
 from ptuning.errors import BackboneError, nearest
 
 _OWN_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType({"distilbert": {"intermediate_size": "hidden_dim"}})
-"""Sizes that a family calls otherwise than BERT and that its configuration class does not translate by itself."""
+"""Family → BERT's name of a size → the family's, if its configuration class does not translate it."""
 
 _NOT_IN_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -24,7 +24,7 @@ _NOT_IN_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         )
     }
 )
-"""Values that a family's model reads and its configuration class does not declare."""
+"""Family → values that its model reads and its configuration class does not declare."""
 
 _AS_PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -40,11 +40,11 @@ _AS_PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""Where a class's own defaults are those of no published model: the values of its base model (DeBERTa: v3)."""
+"""Family → values of its published base model (DeBERTa: v3), if its class has other defaults."""
 
 
 def check_model_type(model_type: object) -> str:
-    """Return ``backbone.config.model_type``, if the table of architectures has it.
+    """Return ``backbone.config.model_type``, after checking that the table of architectures has it.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
         Values of the family's configuration class, and ``model_type`` (``bert`` if it is not there). The sizes go by
         BERT's names in every family.
     labels
-        Values that say what the outputs mean.
+        Label settings.
 
     Raises
     ------

@@ -1,28 +1,28 @@
-"""Resolvers that follow the backbone: its single layers, its modules, the positions of a random one; no weights."""
+"""OmegaConf resolvers that ask a backbone for its layers and modules, without loading weights."""
 
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from ptuning.backbones.source import BackboneSource
+    from ptuning.backbones.source import BackboneRef
 
 _FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
-"""What every table compares with, then the groups; elementary modules follow in the order of a block."""
+"""The modules that tables compare with, then the groups; elementary modules follow in the order of a block."""
 
 
 def register() -> None:
-    """Make ``${single_layers:${backbone}}`` and the other functions of this file known to OmegaConf."""
+    """Register ``${single_layers:${backbone}}`` and the other resolvers of this module with OmegaConf."""
     for resolver in (single_layers, all_modules, block_modules, position_rows):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def single_layers(backbone: DictConfig) -> str:
     """Return ``0,1,2,…`` for every block of a backbone, for grids over single layers."""
-    source = _find(backbone)
+    ref = _find(backbone)
     from ptuning.backbones.load import load_config
 
-    return ",".join(map(str, range(int(load_config(source).num_hidden_layers))))
+    return ",".join(map(str, range(int(load_config(ref).num_hidden_layers))))
 
 
 def all_modules(backbone: DictConfig) -> str:
@@ -31,12 +31,12 @@ def all_modules(backbone: DictConfig) -> str:
 
 
 def block_modules(backbone: DictConfig) -> str:
-    """Return the modules that lie in blocks, so that they can move in a single layer, LayerNorms and biases first."""
+    """Return the modules inside blocks, which can be trained in a single layer; LayerNorms and biases come first."""
     return _present(backbone, ("layernorm", "bias"), in_block=True)
 
 
 def position_rows(model_type: str, tokens: int) -> int:
-    """Return ``max_position_embeddings`` for a random model of a family whose rows may have so many tokens.
+    """Return ``max_position_embeddings`` of a random model for rows of at most ``tokens`` tokens.
 
     Families from fairseq number positions from behind the padding id, so their table has two rows more.
     """
@@ -47,18 +47,18 @@ def position_rows(model_type: str, tokens: int) -> int:
 
 def _present(backbone: DictConfig, first: tuple[str, ...], in_block: bool) -> str:
     """Return the names in ``first``, then the elementary modules, as far as the backbone has them."""
-    source = _find(backbone)
+    ref = _find(backbone)
     from ptuning.backbones.load import load_skeleton
     from ptuning.selection.architectures import architecture_of
-    from ptuning.selection.select import list_modules
+    from ptuning.selection.parameters import list_modules
 
-    model = load_skeleton(source)
+    model = load_skeleton(ref)
     architecture, present = architecture_of(model), list_modules(model)
     elementary = architecture.in_block if in_block else architecture.elementary
     return ",".join(name for name in (*first, *elementary) if name in present)
 
 
-def _find(backbone: DictConfig) -> "BackboneSource":
+def _find(backbone: DictConfig) -> "BackboneRef":
     from ptuning.system.hub import use_cache_if_unreachable
 
     use_cache_if_unreachable(str(backbone.path))

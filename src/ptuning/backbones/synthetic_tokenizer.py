@@ -17,7 +17,7 @@ _WITH_TOKEN_TYPES = ("bert", "electra", "albert")
 
 @lru_cache(maxsize=4)
 def synthetic_tokenizer(model_type: str = "bert") -> Any:
-    """Return a fast tokenizer that knows the grammar's words and spells out all others, as ``model_type`` wants it."""
+    """Return a fast tokenizer for ``model_type`` that knows the grammar's words and spells out all others."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Whether a backbone comes with a tokenizer, and one that fits its embeddings."""
+"""Checks of a backbone's tokenizer: it is there, and it fits the embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ _VOCABULARIES = (_WHOLE, "*vocab*", "*merges*", "*.model", "*.spm", "*.tiktoken"
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a model folder without a tokenizer, or whose tokenizer is a pointer, a web page, or empty.
+    """Raise :class:`BackboneError` if a folder has no tokenizer, or a pointer, a web page or an empty file instead.
 
     transformers would hand out a tokenizer of the family's special tokens, to which every word is unknown.
     """
@@ -28,12 +28,12 @@ def check_files(folder: Path) -> None:
 
 
 def is_sentencepiece(folder: Path) -> bool:
-    """Return whether the tokenizer of a folder comes as a SentencePiece file alone."""
+    """Return True if a folder has its tokenizer as a SentencePiece file alone."""
     return not (folder / _WHOLE).is_file() and any(folder.glob("*.model"))
 
 
 def check_tokenizer(tokenizer: Any, rows: int | None, location: str) -> None:
-    """Refuse a tokenizer that cannot give a backbone its tokens.
+    """Raise :class:`BackboneError` if a tokenizer does not fit its backbone.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The files of a model folder, looked at before anything is loaded: there, whole, and what their names say."""
+"""Checks of a model folder before loading: its files are there, whole, and of the format in their names."""
 
 import json
 import zipfile
@@ -18,7 +18,7 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a model folder whose configuration or weights are missing, cut short, or not what their names say.
+    """Raise :class:`BackboneError` if configuration or weights are missing, cut short, or of another format.
 
     The weights themselves are not read: of a safetensors file its header, of others the first bytes and the last.
 
@@ -44,7 +44,7 @@ def check_folder(folder: Path) -> None:
 
 
 def weights_file(folder: Path) -> Path:
-    """Return the file of a model folder from which its weights are taken; of shards it is the index.
+    """Return the file with the weights of a model folder, or the index of its shards.
 
     Raises
     ------
@@ -53,14 +53,14 @@ def weights_file(folder: Path) -> Path:
     """
     typed = read_json(folder / CONFIG).get("transformers_weights")
     names = (str(typed),) if typed else _WEIGHTS
-    places = [folder / name for name in names]
-    if found := next((place for place in places if place.is_file()), None):
+    files = [folder / name for name in names]
+    if found := next((file for file in files if file.is_file()), None):
         return found
-    for place in places:
-        if place.is_dir():
-            raise BackboneError(f"{place} is a folder and not a file with weights. Put the file itself there.")
-        if place.is_symlink():
-            raise BackboneError(f"{place} is a link to {place.readlink()}, which is not there. Fetch the file again.")
+    for file in files:
+        if file.is_dir():
+            raise BackboneError(f"{file} is a folder and not a file with weights. Put the file itself there.")
+        if file.is_symlink():
+            raise BackboneError(f"{file} is a link to {file.readlink()}, which is not there. Fetch the file again.")
     there = sorted(file.name for file in folder.iterdir() if file.is_file())
     raise BackboneError(
         f"{folder} holds no weights: there is neither {' nor '.join(names[::2])}, only {', '.join(there[:8])}. "
@@ -69,7 +69,7 @@ def weights_file(folder: Path) -> Path:
 
 
 def check_content(file: Path) -> None:
-    """Refuse a file that is empty, the pointer of Git LFS, or a web page, as an unfinished download leaves it."""
+    """Raise :class:`BackboneError` for an empty file, a Git LFS pointer or a web page, left by a failed download."""
     with file.open("rb") as stream:
         start = stream.read(512)
     if not start:
@@ -88,7 +88,7 @@ def check_content(file: Path) -> None:
 
 
 def read_json(file: Path) -> Mapping[str, Any]:
-    """Return a JSON file that holds an object.
+    """Return the object in a JSON file.
 
     Raises
     ------
@@ -116,12 +116,12 @@ def _check_config(folder: Path) -> None:
 
 
 def _shards(index: Path) -> list[Path]:
-    """Return the files that an index names, all of which have to be there."""
+    """Return the files that an index names, after checking that they are there."""
     content = read_json(index)
-    places = content.get("weight_map")
-    if not isinstance(places, dict) or not places or not isinstance(content.get("metadata"), dict):
+    shards = content.get("weight_map")
+    if not isinstance(shards, dict) or not shards or not isinstance(content.get("metadata"), dict):
         raise BackboneError(f"{index} is no index of weights: it wants a weight_map and metadata. Fetch it again.")
-    files = [index.parent / name for name in sorted({str(name) for name in places.values()})]
+    files = [index.parent / name for name in sorted({str(name) for name in shards.values()})]
     if gone := [file.name for file in files if not file.is_file()]:
         raise BackboneError(
             f"{len(gone)} of the {len(files)} files that {index} names are not there, e.g. {gone[0]}. Fetch them too."

@@ -1,1 +1,1 @@
-"""Sources, tokenising, batching by length, and the LightningDataModule."""
+"""Data of a task: sources, readers of files, tokens, batches by length, and the LightningDataModule."""

@@ -1,17 +1,18 @@
-"""A file or a split as columns, each row with its place for messages, and what a text has to be."""
+"""A file or a split as columns, with the line of each row for messages; checks of texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.readers import ENDINGS, Dialect, format_of, open_file, read_file
+from ptuning.data.readers import ENDINGS, format_of, open_file, read_file
+from ptuning.data.rows import Dialect
 from ptuning.errors import DataError, nearest
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A file or split as columns.
+    """A file or a split as columns, with the position of each row.
 
     Attributes
     ----------
@@ -21,13 +22,13 @@ class Columns:
     origin
         The file, or the dataset and its split.
     numbers
-        For files, the line (or the place among the rows) of each row.
+        For files, the line or the number of each row.
     unit
-        What ``numbers`` count: ``line`` or ``row``.
+        The unit of ``numbers``: ``line`` or ``row``.
     classes
-        By column name, what class ids in this column mean, where the data says so itself.
+        By column name, the names of its class ids, if the data has them.
     others
-        By column name, the type of what was left out, because a row of it is no single value.
+        By column name, the type of a column that was left out, as its rows are no single values.
     """
 
     columns: Mapping[str, list[Any]]
@@ -41,12 +42,12 @@ class Columns:
         return len(next(iter(self.columns.values()), ()))
 
     def column(self, name: str, key: str) -> list[Any]:
-        """Return a column, which the configuration's ``key`` names.
+        """Return a column, named by the configuration's ``key``.
 
         Raises
         ------
         DataError
-            If there is none of this name; the message has the nearest and all.
+            If there is none of this name; the message has the nearest name and all of them.
         """
         if name in self.others:
             raise DataError(f"{self.origin}: column '{name}' ({key}) holds {self.others[name]}, not one value per row.")
@@ -58,13 +59,13 @@ class Columns:
             )
         return self.columns[name]
 
-    def place(self, row: int) -> str:
-        """Return where a row stands: ``train.csv, line 7``."""
+    def where(self, row: int) -> str:
+        """Return the position of a row for messages: ``train.csv, line 7``."""
         return f"{self.origin}, {self.unit} {self.numbers[row] if self.numbers else row + 1}"
 
 
 def read_columns(file: Path) -> Columns:
-    """Return a file's rows as columns; its ending says the format.
+    """Return a file's rows as columns; its ending decides the format.
 
     Raises
     ------
@@ -90,18 +91,18 @@ def read_columns(file: Path) -> Columns:
     return Columns(columns, str(file), numbers, unit)
 
 
-def check_text(text: Any, column: str, place: str, may_be_empty: bool = False) -> None:
-    """Raise :class:`DataError` for what is no text, or an empty one."""
+def check_text(text: Any, column: str, where: str, may_be_empty: bool = False) -> None:
+    """Raise :class:`DataError` for a value that is no text, or an empty one."""
     if not isinstance(text, str):
         if several := several_values(text):
-            raise DataError(f"{place}: '{column}' is {several}; one text per row.")
-        raise DataError(f"{place}: '{column}' is {text!r}, not text.")
+            raise DataError(f"{where}: '{column}' is {several}; one text per row.")
+        raise DataError(f"{where}: '{column}' is {text!r}, not text.")
     if not may_be_empty and not text.strip():
-        raise DataError(f"{place}: '{column}' is empty.")
+        raise DataError(f"{where}: '{column}' is empty.")
 
 
 def several_values(value: Any) -> str:
-    """Return what a value is that holds others, ``a list`` or ``an object``; nothing for a single one."""
+    """Return ``a list`` or ``an object`` for a value that holds others, else an empty string."""
     if isinstance(value, Mapping):
         return "an object"
     return "a list" if isinstance(value, Sequence) and not isinstance(value, str | bytes) else ""

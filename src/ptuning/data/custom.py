@@ -1,9 +1,7 @@
-"""A reader's own data: the task that its columns and labels make, and the sources that read it."""
+"""Custom data: the task that its columns and labels define, and the data sources that read it."""
 
 import hashlib
 import json
-import math
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import Columns, read_columns
-from ptuning.data.custom_options import OwnData
+from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
+from ptuning.data.holdout import hold_out
+from ptuning.data.hub_datasets import dataset_columns, load_splits
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
-from ptuning.data.readers import first_line
-from ptuning.data.sources import Source
+from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks.glue import Task
@@ -27,34 +26,44 @@ _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
-class OwnSource(Source):
-    """Files, or a dataset of the Hub, read and found to be in order; the test set is read on demand.
+class _ChosenSource(DataSource):
+    """Files, or a dataset of the Hub, as the configuration names them.
 
     Attributes
     ----------
     task
-        What the data made of itself: columns, labels in order, metrics.
+        Columns, labels in order, metrics.
     chosen
-        What the configuration says.
-    train, validation
-        The rows that train, and those that score.
-    digest
-        SHA-256 of texts and labels: the same data in another place or format has the same one.
-    facts
-        What :meth:`about` says.
+        The keys of ``data``.
     """
 
     task: Task
-    chosen: OwnData
-    train: Table
-    validation: Table
-    digest: str
-    facts: Mapping[str, str]
+    chosen: CustomData
 
     @property
     def place(self) -> str:
         """Return ``hub`` or ``files``."""
         return "hub" if self.chosen.path else "files"
+
+
+@dataclass(frozen=True)
+class CustomSource(_ChosenSource):
+    """Custom data to train on, read and found to be in order; its test set is read on demand.
+
+    Attributes
+    ----------
+    train, validation
+        The rows that train, and those that score.
+    digest
+        SHA-256 of texts and labels, equal for equal data in other files or formats.
+    facts
+        The answer of :meth:`about`.
+    """
+
+    train: Table
+    validation: Table
+    digest: str
+    facts: Mapping[str, str]
 
     def read(self, split: str) -> Table:
         """Return ``train``, ``validation`` or ``test``."""
@@ -70,16 +79,16 @@ class OwnSource(Source):
         return self.digest
 
     def predictions_of(self, split: str) -> str:
-        """Return ``test-<digest>`` for the test set, of which one run may meet several."""
+        """Return ``test-<digest>`` for the test set, as one run may predict several."""
         return split if split != "test" else f"test-{_digest([self.read('test').texts])[:8]}"
 
     def about(self) -> dict[str, str]:
-        """Return columns, kind of task, label counts, score, and what to look out for."""
+        """Return columns, kind of task, label counts, score and warnings, by heading."""
         return dict(self.facts)
 
 
-def own_source(chosen: OwnData) -> OwnSource:
-    """Read the training and development rows and find out what task they make.
+def custom_source(chosen: CustomData) -> CustomSource:
+    """Return the data source of custom data, with the task that its training and dev rows define.
 
     Raises
     ------
@@ -92,7 +101,7 @@ def own_source(chosen: OwnData) -> OwnSource:
 
 
 @lru_cache(maxsize=4)
-def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
+def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
     train = _read(chosen, "train")
     assert train is not None
     if not chosen.text:
@@ -123,28 +132,15 @@ def _make(chosen: OwnData, stamps: tuple[Any, ...]) -> OwnSource:
     digest = f"sha256:{_digest([labels, *_digested(table, validation)])}"
     held_out = f"{100 * chosen.dev_share:g} % of {train.origin}, held out (data.dev_share)" if dev is None else ""
     facts = describe_data(task, counts, table, validation, held_out)
-    return OwnSource(task, chosen, table, validation, digest, facts)
+    return CustomSource(task, chosen, table, validation, digest, facts)
 
 
 @dataclass(frozen=True)
-class ScoredSource(Source):
-    """Files, or a dataset, to score a run on: read with the run's task, its columns, label names and their ids.
+class EvaluationSource(_ChosenSource):
+    """Custom data to score a run on: read with the run's task, so its columns, label names and class ids.
 
-    Attributes
-    ----------
-    task
-        The run's.
-    chosen
-        What the configuration says; without ``dev``, rows of ``train`` are held out as in training.
+    Without ``chosen.dev``, rows of ``train`` are held out as in training.
     """
-
-    task: Task
-    chosen: OwnData
-
-    @property
-    def place(self) -> str:
-        """Return ``hub`` or ``files``."""
-        return "hub" if self.chosen.path else "files"
 
     def read(self, split: str) -> Table:
         """Return ``train`` or ``validation``.
@@ -166,7 +162,7 @@ class ScoredSource(Source):
 
     @property
     def has_dev(self) -> bool:
-        """Whether there is a dev set, so that no rows of train are held out."""
+        """True if there is a dev set, so that no rows of train are held out."""
         return bool(self.chosen.dev) or _read(self.chosen, "dev") is not None
 
     def identity(self) -> str:
@@ -179,46 +175,14 @@ class ScoredSource(Source):
         return None if rows is None else read_labelled(rows, label_names(rows, self.task.label), self.task, known_from)
 
 
-def hold_out(table: Table, share: float, seed: int) -> tuple[Table, Table]:
-    """Split a labelled table in two: (what is left, the share held out), each in the order of before.
-
-    Rows are drawn evenly over the labels, for scores over their range: shuffled, sorted by label, and every
-    ``1 / share``-th one taken. The only row of a class stays.
-
-    Raises
-    ------
-    DataError
-        If there are too few rows to take any.
-    """
-    labels = table.labels or ()
-    generator = random.Random(seed)
-    counts = Counter(labels)
-    free = [row for row in range(len(table)) if isinstance(labels[row], float) or counts[labels[row]] > 1]
-    ranked = sorted(free, key=lambda row: (labels[row], generator.random()))
-    taken = {
-        row for rank, row in enumerate(ranked) if math.floor((rank + 1) * share + 0.5) > math.floor(rank * share + 0.5)
-    }
-    if not taken:
-        raise DataError(
-            f"{table.origin} has too few rows ({len(table)}) to hold {100 * share:g} % out for scoring: give "
-            "data.dev=FILE, or a larger data.dev_share."
-        )
-    return tuple(  # type: ignore[return-value]
-        Table(
-            tuple([column[row] for row in rows] for column in table.texts), [labels[row] for row in rows], table.origin
-        )
-        for rows in ([row for row in range(len(table)) if row not in taken], sorted(taken))
-    )
-
-
-def _read(chosen: OwnData, which: str) -> Columns | None:
-    """Return the rows of ``train``, ``dev`` or ``test``; ``None`` where none were named and none are there."""
+def _read(chosen: CustomData, which: str) -> Columns | None:
+    """Return the rows of ``train``, ``dev`` or ``test``, or ``None`` if none were named and a dataset has none."""
     given = getattr(chosen, which)
     if not chosen.path:
         return _columns(given, _stamp(given)) if given else None
-    found, name = _dataset(chosen.path, chosen.config, chosen.revision), given or _SPLITS[which]
+    found, name = load_splits(chosen.path, chosen.config, chosen.revision), given or _SPLITS[which]
     if name in found:
-        return _dataset_columns(found[name], f"{chosen.path} {name}")
+        return dataset_columns(found[name], f"{chosen.path} {name}")
     if given or which == "train":
         raise DataError(
             f"{chosen.path} has no split '{name}' (data.{which}).{nearest(name, found)} It has: {', '.join(found)}."
@@ -227,7 +191,7 @@ def _read(chosen: OwnData, which: str) -> Columns | None:
 
 
 def _stamp(file: str | None) -> tuple[str, int, int] | None:
-    """Return place, size and time of change: what is kept of a file serves until they change."""
+    """Return a file's path, size and time of change, the key of its cached rows."""
     try:
         path = Path(file or "").expanduser().resolve()
         found = path.stat()
@@ -241,42 +205,7 @@ def _columns(file: str, stamp: tuple[str, int, int] | None) -> Columns:
     return read_columns(Path(file).expanduser())
 
 
-@lru_cache(maxsize=2)
-def _dataset(path: str, config: str | None, revision: str | None) -> Any:
-    """Return a dataset's splits by name; a split that ``save_to_disk`` wrote alone is ``train``."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    folder = Path(path).expanduser()
-    if folder.is_file():
-        raise ConfigError(f"data.path={path} is a file: data.train={path}. data.path takes a dataset or a folder.")
-    try:
-        if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            found = datasets.load_from_disk(str(folder))
-            return found if isinstance(found, datasets.DatasetDict) else {"train": found}
-        return datasets.load_dataset(str(folder) if folder.is_dir() else path, config, revision=revision)
-    except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
-        raise DataError(f"{path} has a split without rows.") from error
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"The dataset {path}{f' ({config})' if config else ''} could not be had: {first_line(error)}. "
-            "data.path takes a dataset of the Hub or a folder, data.config one of its configurations; "
-            "files need no network: data.train=FILE."
-        ) from error
-
-
-def _dataset_columns(data: Any, origin: str) -> Columns:
-    import datasets
-
-    plain = {n: f for n, f in data.features.items() if isinstance(f, datasets.Value | datasets.ClassLabel)}
-    if not len(data):
-        raise DataError(f"{origin} has no rows.")
-    classes = {name: list(feature.names) for name, feature in plain.items() if isinstance(feature, datasets.ClassLabel)}
-    others = {name: str(feature) for name, feature in data.features.items() if name not in plain}
-    return Columns({name: data[name][:] for name in plain}, origin, classes=classes, others=others)
-
-
-def _check_variety(names: Sequence[str], chosen: OwnData, origin: str, regression: bool) -> None:
+def _check_variety(names: Sequence[str], chosen: CustomData, origin: str, regression: bool) -> None:
     different = len(set(names))
     if different == 1:
         raise DataError(f"Every label of {origin} is '{names[0]}' ({chosen.label}): there is nothing to learn.")
@@ -287,8 +216,8 @@ def _check_variety(names: Sequence[str], chosen: OwnData, origin: str, regressio
         )
 
 
-def score_metrics(chosen: OwnData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the metrics that make the score: those typed, if they fit, else the default."""
+def score_metrics(chosen: CustomData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the metrics whose mean is the score: the typed ones, if they fit, else the default."""
     fitting = [
         name
         for name, metric in METRICS.items()

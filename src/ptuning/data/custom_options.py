@@ -1,4 +1,4 @@
-"""What the configuration says of a reader's own data, checked before any file is opened. Knows no torch."""
+"""The configuration of custom data, checked before any file is opened. Knows no torch."""
 
 import re
 from dataclasses import dataclass
@@ -7,35 +7,35 @@ from typing import Any
 
 from ptuning.config.schema import DataConfig
 from ptuning.errors import ConfigError, nearest
-from ptuning.tasks.glue import OWN, TASKS
+from ptuning.tasks.glue import CUSTOM, TASKS
 
 KINDS = ("classification", "regression")
-OWN_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
-"""Keys of ``data`` that only a reader's own data has."""
+CUSTOM_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
+"""Keys of ``data`` that only custom data has."""
 
 
 @dataclass(frozen=True)
-class OwnData:
-    """The keys of ``data`` for ``task=custom``, made definite.
+class CustomData:
+    """The keys of ``data`` for ``task=custom``, checked and with their defaults.
 
     Attributes
     ----------
     name
-        What run folders and tables call the data.
+        Name of the data in run folders and tables.
     train, dev, test
-        Files; or with ``path`` the names of splits. ``None`` is what was not typed.
+        Files, or with ``path`` the names of splits; ``None`` if not typed.
     text
-        The one or two text columns; empty where not typed.
+        The one or two text columns; empty if not typed.
     label
         The label column.
     kind
-        ``classification``, ``regression``, or ``None`` for what the labels look like.
+        ``classification``, ``regression``, or ``None`` to decide by the labels.
     metric
         Metrics whose mean is the score; empty for the default.
     dev_share
-        Share of the training rows that is held out where there is no dev set.
+        Share of the training rows to hold out if there is no dev set.
     seed
-        Decides which rows those are.
+        Seed of the rows held out.
     path, config, revision
         A dataset of the Hub or a folder that ``datasets`` reads, its configuration and revision; ``None`` for files.
     """
@@ -55,15 +55,15 @@ class OwnData:
     revision: str | None
 
 
-def own_data(data: DataConfig, trains: bool = True) -> OwnData:
-    """Check the keys of ``data`` for ``task=custom`` and fill in their defaults.
+def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
+    """Return the keys of ``data`` for ``task=custom``, checked and with their defaults.
 
     Parameters
     ----------
     data
         The keys.
     trains
-        Whether there have to be rows to train on; a run that is only scored needs none.
+        True if training rows are required; scoring a run needs none.
 
     Raises
     ------
@@ -100,8 +100,8 @@ def own_data(data: DataConfig, trains: bool = True) -> OwnData:
         raise ConfigError("data.dev_share holds rows of data.train out; with data.dev there is no need: drop one.")
     if data.dev_share is not None and not 0 < data.dev_share <= 0.5:
         raise ConfigError(f"data.dev_share={data.dev_share} must lie above 0 and be at most 0.5, e.g. 0.1.")
-    return OwnData(
-        name=own_name(data),
+    return CustomData(
+        name=custom_name(data),
         train=data.train,
         dev=data.dev,
         test=data.test,
@@ -117,8 +117,8 @@ def own_data(data: DataConfig, trains: bool = True) -> OwnData:
     )
 
 
-def own_name(data: Any) -> str:
-    """Return what run folders and tables call the data: ``data.name``, else after the training file or the dataset.
+def custom_name(data: Any) -> str:
+    """Return the data's name in run folders and tables: ``data.name``, else that of the training file or dataset.
 
     Raises
     ------
@@ -127,9 +127,9 @@ def own_name(data: Any) -> str:
     """
     name = data.name
     if name is None:
-        found = Path(data.path or data.train or OWN)
+        found = Path(data.path or data.train or CUSTOM)
         name = "-".join([found.name if data.path else found.stem, *([data.config] if data.config else [])])
-        name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or OWN
+        name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or CUSTOM
     if not re.fullmatch(r"[\w-][\w.-]*", name):
         raise ConfigError(f"data.name={name} is not a name: letters, digits, dots and hyphens, e.g. data.name=reviews.")
     if name.lower() in TASKS:
@@ -139,9 +139,9 @@ def own_name(data: Any) -> str:
     return str(name)
 
 
-def refuse_own_keys(task: str, data: DataConfig) -> None:
-    """Raise :class:`ConfigError` where a task of GLUE is given keys of a reader's own data."""
-    for key in OWN_KEYS:
+def refuse_custom_keys(task: str, data: DataConfig) -> None:
+    """Raise :class:`ConfigError` for keys of custom data on a task of GLUE."""
+    for key in CUSTOM_KEYS:
         if getattr(data, key) is not None:
             raise ConfigError(f"data.{key} is for your own data, not for task={task}: type task=custom.")
     if data.source == "files":

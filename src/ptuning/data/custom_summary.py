@@ -1,4 +1,4 @@
-"""What a person wants to know of their own data before training: labels, score, and what to look out for."""
+"""A summary of custom data before training: labels, score and warnings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,24 +7,24 @@ from ptuning.tasks.glue import Task
 from ptuning.tasks.metrics import METRICS
 
 IMBALANCED = 4
-"""From so many times the rows of the rarest label on, the most frequent one makes accuracy a poor score."""
+"""Imbalance from which on accuracy is a poor score."""
 
 
 def describe_data(
     task: Task, counts: Mapping[str, int], train: Table, validation: Table, held_out: str
 ) -> dict[str, str]:
-    """Return facts by heading.
+    """Return the summary of custom data by heading.
 
     Parameters
     ----------
     task
-        What the data made.
+        The task of the data.
     counts
         Rows per label name, of classification.
     train, validation
         The rows that train, and those that score.
     held_out
-        Where the dev rows come from, if they were not named.
+        The origin of the dev rows, if they were held out.
     """
     facts = {
         "text": " + ".join(task.text),
@@ -40,7 +40,7 @@ def describe_data(
 
 
 def imbalance(counts: Mapping[str, int]) -> float:
-    """Return how many times the rows of the rarest label the most frequent one has."""
+    """Return the rows of the most frequent label divided by those of the rarest."""
     return max(counts.values()) / min(counts.values())
 
 
@@ -68,7 +68,7 @@ def _describe_score(task: Task) -> str:
 
 
 def describe_constant(task: Task, labels: Sequence[float], of: str) -> str:
-    """Say that all labels of a dev set are one, and which metrics are undefined then; nothing if they differ.
+    """Return a warning if all labels of a dev set are equal, with the metrics undefined then; else an empty string.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def describe_constant(task: Task, labels: Sequence[float], of: str) -> str:
     labels
         Class ids or scores.
     of
-        Whose labels they are: ``"of dev.csv"``.
+        The owner of the labels: ``"of dev.csv"``.
     """
     if len(set(labels)) != 1:
         return ""
@@ -90,7 +90,7 @@ def describe_constant(task: Task, labels: Sequence[float], of: str) -> str:
 
 
 def _notes(counts: Mapping[str, int], train: Table, validation: Table) -> list[str]:
-    """Return what a reader had better know before waiting for the training."""
+    """Return warnings to read before the training."""
     notes = []
     if counts and (times := imbalance(counts)) >= IMBALANCED:
         notes.append(

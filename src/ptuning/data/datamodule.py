@@ -1,4 +1,4 @@
-"""The LightningDataModule of one task: its splits, tokenised once, served in batches."""
+"""The LightningDataModule of one task: its splits, tokenized once, served in batches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ptuning.data.holdout import hold_out_tenth
 from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
-from ptuning.data.sources import Source
-from ptuning.data.tokenize import Batch, TokenTable, tokenise
-from ptuning.errors import DataError
+from ptuning.data.sources import DataSource
+from ptuning.data.tokenize import Batch, TokenTable, tokenize
 from ptuning.system.files import cache_folder
 
 HOLDOUT = "holdout"
@@ -23,7 +23,7 @@ class GlueDataModule(pl.LightningDataModule):
     Parameters
     ----------
     source
-        Where the text comes from; it knows the task.
+        The data source, which knows the task.
     tokenizer
         A fast Hugging Face tokenizer.
     batch_size, eval_batch_size
@@ -33,22 +33,22 @@ class GlueDataModule(pl.LightningDataModule):
     seed
         Seed of the training order.
     group_by_length
-        Whether training batches hold rows of like length: fewest padding tokens, but batches are no longer random
-        draws, and where length goes with the label (STS-B) short trainings suffer.
+        True if training batches hold rows of like length: fewest padding tokens, but batches are no longer random
+        draws, and if length correlates with the label (STS-B), short trainings suffer.
     batch_tokens
-        Tokens per training batch on average, in the place of ``batch_size`` rows.
+        Tokens per training batch on average, instead of ``batch_size`` rows.
     micro_batches
-        Parts that every training batch comes in, for gradients that are accumulated.
+        Micro-batches per training batch, for gradient accumulation.
     select_on
         ``"dev"``, or ``"holdout"``: a tenth of train, drawn from ``seed``, is kept out of training and evaluated after
         the dev sets, as the split :data:`HOLDOUT`.
     splits
-        A store of splits that are tokenised already, shared with other modules for the same text, tokenizer and length.
+        A store of tokenized splits, shared with other modules of the same text, tokenizer and length.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: DataSource,
         tokenizer: Any,
         batch_size: int = 32,
         eval_batch_size: int = 64,
@@ -75,10 +75,10 @@ class GlueDataModule(pl.LightningDataModule):
         self.splits = splits if splits is not None else {}
         self._parts: dict[str, TokenTable] = {}
         self.served: dict[str, Dataset[Batch]] = {}
-        """Tables that take the place of splits in batches: the same rows, with more about each."""
+        """Split → table that batches are taken from instead: the same rows with more columns."""
 
     def split(self, name: str) -> TokenTable:
-        """Return a split as tokens, reading it at the first call; ``train`` without what is held out of it.
+        """Return a split as tokens, read at the first call; ``train`` is without the rows held out.
 
         Raises
         ------
@@ -87,34 +87,24 @@ class GlueDataModule(pl.LightningDataModule):
         """
         if self.select_on == HOLDOUT and name in ("train", HOLDOUT):
             if not self._parts:
-                self._parts = self._hold_out(self._read("train"))
+                rest, held = hold_out_tenth(self._read("train"), self.seed, self.task.name)
+                self._parts = {"train": rest, HOLDOUT: held}
             return self._parts[name]
         return self._read(name)
 
     @property
     def evaluated(self) -> tuple[str, ...]:
-        """Names of the splits that are evaluated while training: the dev sets, then what is held out."""
+        """Names of the splits evaluated in training: the dev sets, then the one held out."""
         return (*self.task.validation, *([HOLDOUT] if self.select_on == HOLDOUT else []))
 
     def _read(self, name: str) -> TokenTable:
         if name not in self.splits:
             table = self.source.read(name)
-            self.splits[name] = tokenise(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
+            self.splits[name] = tokenize(table, self.tokenizer, self.max_length, cache_folder() / "tokens")
         return self.splits[name]
 
-    def _hold_out(self, train: TokenTable) -> dict[str, TokenTable]:
-        """Divide train; the part held out follows from the seed alone, so that it is the same for every module."""
-        if len(train) < 10:
-            raise DataError(
-                f"data.select_on=holdout keeps a tenth of train, but {self.task.name} has {len(train)} rows here. "
-                "Take more, or data.select_on=dev."
-            )
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
-        held = round(len(train) / 10)
-        return {HOLDOUT: train.take(order[:held].sort().values), "train": train.take(order[held:].sort().values)}
-
     def setup(self, stage: str) -> None:
-        """Read what the stage needs, and make the training order."""
+        """Read the splits of the stage and make the training order."""
         if stage == "fit":
             train = self.split("train")
             self.order = LengthGroupedBatches(
@@ -142,7 +132,7 @@ class GlueDataModule(pl.LightningDataModule):
         return self._loader(self.served.get(name, split), SortedBatches(split.lengths, self.eval_batch_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the training order, for a checkpoint."""
+        """Return the position in the training order, for a checkpoint."""
         loop = self.trainer.fit_loop if self.trainer else None
         if loop is None:
             return {}
@@ -152,7 +142,7 @@ class GlueDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from the place in a checkpoint."""
+        """Continue from the position in a checkpoint."""
         self.order.start_at(state_dict["epoch"], state_dict["batch"])
 
     def _loader(self, split: Dataset[Batch], order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:

@@ -1,4 +1,4 @@
-"""Labels of a reader's own data: what a row's label is called, which are scores, and their ids."""
+"""Labels as class ids or scores, for GLUE's tasks and for custom data."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from ptuning.data.columns import Columns, check_text, several_values
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
-from ptuning.tasks.glue import Task
+from ptuning.tasks.glue import TASKS, Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
@@ -17,7 +17,7 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 
 
 def label_names(rows: Columns, column: str) -> list[str]:
-    """Return every row's label as the text that a person would type for it.
+    """Return every row's label as text.
 
     Raises
     ------
@@ -28,10 +28,10 @@ def label_names(rows: Columns, column: str) -> list[str]:
     found = []
     for row, value in enumerate(values):
         if several := several_values(value) or ("bytes" if isinstance(value, bytes) else ""):
-            raise DataError(f"{rows.place(row)}: the label is {several}; one label per row, a text or a number.")
+            raise DataError(f"{rows.where(row)}: the label is {several}; one label per row, a text or a number.")
         name = classes[value] if classes and value is not None and value >= 0 else None if classes else _name(value)
         if not name:
-            raise DataError(f"{rows.place(row)}: the label '{column}' is missing; fill it in or drop the row.")
+            raise DataError(f"{rows.where(row)}: the label '{column}' is missing; fill it in or drop the row.")
         found.append(name)
     return found
 
@@ -45,28 +45,28 @@ def _name(value: Any) -> str | None:
 
 
 def are_scores(names: Sequence[str]) -> bool:
-    """Whether labels are numbers and any has a fraction; whole numbers are classes."""
+    """Return True if all labels are numbers and one has a fraction; whole numbers are classes."""
     return all(map(_NUMBER.fullmatch, names)) and not all(float(name).is_integer() for name in names)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Return different label names sorted: numbers by value, else by the alphabet."""
+    """Return the distinct label names in order: numbers by value, else by the alphabet."""
     different = set(names)
     numbers = all(map(_NUMBER.fullmatch, different))
     return tuple(sorted(different, key=lambda name: (float(name) if numbers else 0.0, name)))
 
 
 def read_texts(rows: Columns, task: Task) -> Table:
-    """Return the texts of a task, checked, without labels."""
+    """Return a table of a task's texts, checked, without labels."""
     texts = tuple(rows.column(name, "data.text") for name in task.text)
     for name, column in zip(task.text, texts, strict=True):
         for row, text in enumerate(column):
-            check_text(text, name, rows.place(row))
+            check_text(text, name, rows.where(row), task.skips_damaged_rows)
     return Table(texts, None, rows.origin)
 
 
 def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: str) -> Table:
-    """Return texts, and labels as the task's class ids, or as scores.
+    """Return a table of texts, with labels as the task's class ids or as scores.
 
     Parameters
     ----------
@@ -75,31 +75,72 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     names
         Every row's label as text, of :func:`label_names`.
     task
-        The task that they belong to.
+        The task, with its labels.
     known_from
-        What gave the task its labels, for the message about one that it does not have.
+        The origin of the task's labels, for the message about an unknown one.
     """
     table = read_texts(rows, task)
     ids = {name: number for number, name in enumerate(task.labels)}
     labels: list[Any] = []
     for row, name in enumerate(names):
         if task.is_regression:
-            score = float(name) if _NUMBER.fullmatch(name) else math.nan
-            if not math.isfinite(score):
-                raise DataError(
-                    f"{rows.place(row)}: the score '{name}' is not a number; for classes: data.kind=classification."
-                )
-            labels.append(score)
+            labels.append(_score(name, rows, row, "; for classes: data.kind=classification"))
         elif name in ids:
             labels.append(ids[name])
         else:
             raise DataError(
-                f"{rows.place(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
+                f"{rows.where(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
                 f"Labels there: {shortened(task.labels)}."
             )
     return replace(table, labels=labels)
 
 
+def read_glue(rows: Columns, task: Task, labelled: bool) -> Table:
+    """Return a table of a GLUE task, with class ids or scores of labels that are names, numbers or numerals.
+
+    Raises
+    ------
+    DataError
+        For a value that is no text, and for a label that the task does not have, with its position.
+    """
+    table = read_texts(rows, task)
+    if not labelled:
+        return table
+    known: dict[Any, int] = {}
+    for number, name in enumerate(task.labels):
+        known |= {name: number, number: number, str(number): number}
+    labels: list[Any] = []
+    for row, label in enumerate(rows.columns[task.label]):
+        if task.is_regression:
+            labels.append(_score(label, rows, row))
+        elif isinstance(label, str | int | float) and label in known:
+            labels.append(known[label])
+        else:
+            raise DataError(
+                f"{rows.where(row)}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
+                f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
+            )
+    return replace(table, labels=labels)
+
+
+def _score(label: Any, rows: Columns, row: int, mend: str = "") -> float:
+    number = isinstance(label, int | float) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip()))
+    if not number or not math.isfinite(score := float(label)):
+        raise DataError(f"{rows.where(row)}: the score '{label}' is not a number{mend}.")
+    return score
+
+
+def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
+    """Raise :class:`DataError` for a label column with GLUE's class names, but not this task's in its order."""
+    glue = {label for other in TASKS.values() for label in other.labels}
+    if names and glue & set(names) and tuple(names[: len(task.labels) or None]) != task.labels:
+        others = [other.name for other in TASKS.values() if other.trains and other.labels == tuple(names)]
+        raise DataError(
+            f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
+            + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
+        )
+
+
 def shortened(names: Sequence[str]) -> str:
-    """Return at most twenty names, and how many more there are."""
+    """Return at most twenty names for a sentence, and the number of others."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

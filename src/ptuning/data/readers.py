@@ -1,27 +1,23 @@
-"""Rows of a file, one at a time, with the line that each begins on: CSV, TSV, JSON, Parquet and plain lines.
+"""The rows of a file, one at a time, with the line that each begins on: CSV, TSV, JSON, Parquet and plain lines.
 
 Training, scoring and ``ptuning predict`` all read through :func:`iter_rows`: a file means the same to each of them.
 Knows no torch.
 """
 
-import csv
 import io
-import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BufferedReader
-from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from ptuning.errors import DataError, nearest
-
-FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "lines")
-"""What a file's rows may be written as; ``jsonl`` and ``json`` are read alike."""
+from ptuning.data.delimited import benchmark_rows, csv_delimiter, table_rows, tsv_rules
+from ptuning.data.json_rows import json_rows
+from ptuning.data.rows import Dialect, Row, refuse_twins
+from ptuning.errors import DataError, first_line, nearest
 
 ENDINGS: Mapping[str, str] = {
     ".csv": "csv",
@@ -31,71 +27,16 @@ ENDINGS: Mapping[str, str] = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""The endings of file names that say the format."""
-
-_SHAPE = 'one object per line, {"column": value, …}, or one list of such objects'
-_HALF = re.compile("[\ud800-\udfff]")
-_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-_QUOTED = re.compile(r'(?:^|(?<=[,;\t])) *"(?:[^"]|"")*"')
-_LONGEST_FIELD = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How rows are written.
-
-    Attributes
-    ----------
-    format
-        One of :data:`FORMATS`.
-    verbatim
-        Whether white space around fields stays, and a TSV file is read as the benchmark's own: a row is a line, a quote
-        is an ordinary character, and the last fields of a row may be missing or too many.
-    names
-        Names of the columns where no line of the file has them: of plain lines, and of the benchmark's files that
-        begin with a row.
-    """
-
-    format: str
-    verbatim: bool = False
-    names: tuple[str, ...] = ()
-
-
-class Head(NamedTuple):
-    """The line that names the columns of a table: its number, and the names."""
-
-    line: int
-    names: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """One row of a file.
-
-    Attributes
-    ----------
-    number
-        The line on which it begins; in Parquet and in a list of JSON objects its place among the rows, from 1.
-    values
-        Values by column name: strings, in JSON and Parquet of any type.
-    head
-        The line that named them, if one did.
-    unit
-        What ``number`` counts: ``line`` or ``row``.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    head: Head | None = None
-    unit: str = "line"
+"""Ending of a file name → format."""
 
 
 def format_of(name: str) -> str | None:
-    """Return the format that a file name's ending says, or ``None``."""
+    """Return the format of a file name's ending, or ``None``."""
     return ENDINGS.get(Path(name).suffix.lower())
 
 
 def sniff_format(stream: BufferedReader) -> str:
-    """Return the format of a stream without a name, by its first characters, and leave them in it.
+    """Return the format of a stream without a name, by its first characters, which stay in it.
 
     An object or a list of objects is JSON, Parquet has its mark, everything else is plain lines.
     """
@@ -107,7 +48,7 @@ def sniff_format(stream: BufferedReader) -> str:
 
 @contextmanager
 def open_file(file: Path) -> Iterator[BufferedReader]:
-    """Open a file that a person named.
+    """Yield an open file that the user named.
 
     Raises
     ------
@@ -136,7 +77,7 @@ def _nearest_file(file: Path) -> str:
 
 
 def read_file(file: Path, dialect: Dialect) -> Iterator[Row]:
-    """Yield the rows of a file, of which there has to be one; see :func:`iter_rows`.
+    """Yield the rows of a file, which must have some; see :func:`iter_rows`.
 
     Raises
     ------
@@ -164,9 +105,9 @@ def iter_rows(stream: BinaryIO, name: str, dialect: Dialect) -> Iterator[Row]:
     stream
         Bytes; text is UTF-8, with or without a byte-order mark, lines end in any of the three ways.
     name
-        What messages call it.
+        Its name in messages.
     dialect
-        How its rows are written.
+        The form of its rows.
 
     Raises
     ------
@@ -178,22 +119,22 @@ def iter_rows(stream: BinaryIO, name: str, dialect: Dialect) -> Iterator[Row]:
     if dialect.format == "tsv" and not dialect.verbatim:
         stream = _seekable(stream)
         start = stream.tell()
-        rules = _tsv_rules(_text_lines(stream, name, errors="replace"))
+        rules = tsv_rules(_text_lines(stream, name, errors="replace"))
         stream.seek(start)
-        return _table(_text_lines(stream, name), name, dialect, rules)
+        return table_rows(_text_lines(stream, name), name, dialect, rules)
     lines = _text_lines(stream, name)
     if dialect.format == "tsv":
-        return _benchmark(lines, name, dialect)
+        return benchmark_rows(lines, name, dialect)
     if dialect.format == "lines":
         return _plain(lines, name, dialect)
     if dialect.format == "csv":
-        lines, delimiter = _csv_delimiter(lines)
-        return _table(lines, name, dialect, {"delimiter": delimiter, "skipinitialspace": True})
-    return _json(lines, name)
+        lines, delimiter = csv_delimiter(lines)
+        return table_rows(lines, name, dialect, {"delimiter": delimiter, "skipinitialspace": True})
+    return json_rows(lines, name)
 
 
 def _seekable(stream: BinaryIO) -> BinaryIO:
-    """Return the stream, or a temporary file with what it holds if it can be read once only."""
+    """Return the stream, or a temporary file with its content if it cannot be read twice."""
     if stream.seekable():
         return stream
     spooled = tempfile.TemporaryFile()  # noqa: SIM115  # closed, and gone, with the last reference
@@ -217,101 +158,8 @@ def _text_lines(stream: Iterable[bytes], name: str, errors: str = "strict") -> I
             yield line_text
 
 
-def _csv_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
-    """Return (lines, what separates the names of the first): a comma, or what spreadsheets of some languages write."""
-    before = []
-    for line in lines:
-        before.append(line)
-        if line.strip():
-            break
-    names = _QUOTED.sub("", before[-1]) if before else ""
-    return chain(before, lines), max((",", ";", "\t"), key=names.count)
-
-
-def _tsv_rules(lines: Iterable[str]) -> dict[str, Any]:
-    """Return the rules of :mod:`csv` for a TSV file: with quotes, or with quotes as ordinary characters.
-
-    GLUE's own files and many others have no quoting: a quote there is an ordinary character, and a reader that takes
-    it for more merges rows. pandas and spreadsheets quote. A file counts as quoted where each field that begins with a
-    quote also ends with one, and doubles those inside; and where its lines have not equally many tabs.
-    """
-    csv.field_size_limit(_LONGEST_FIELD)
-    width, quoted = 0, True
-    for line in lines:
-        if not line.strip():
-            continue
-        fields = line.count("\t") + 1
-        width = width or fields
-        if fields != width:
-            return {"delimiter": "\t", "skipinitialspace": True}
-        if quoted and '"' in line:
-            try:
-                quoted = len(next(csv.reader([line], delimiter="\t", strict=True))) == width
-            except csv.Error:
-                quoted = False
-    return {"delimiter": "\t", "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
-
-
-def _table(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield the rows below a header, quoted as RFC 4180 says unless the rules say otherwise; blank lines are none."""
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(lines, strict=True, **rules)
-    head: Head | None = None
-    clean = str if dialect.verbatim else str.strip
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(
-                f"{name}: the row that begins on line {line} is not quoted rightly ({error}). "
-                "A field with quotes in it goes between double quotes, and those inside are doubled."
-            ) from None
-        if cells is None:
-            return
-        if not "".join(cells).strip():
-            continue
-        if head is None:
-            head = _head(line, cells, name)
-            continue
-        if len(cells) != len(head.names):
-            raise DataError(
-                f"{name}, line {line} has {len(cells)} fields, but the first line names {len(head.names)}. "
-                "A field that holds the separator or a line end goes between double quotes."
-            )
-        pairs = zip(head.names, cells, strict=True)
-        yield Row(line, {column: clean(cell) for column, cell in pairs if column}, head)
-
-
-def _benchmark(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
-    """Yield a row per line, as GLUE's own files have them; a first line with none of ``names`` in it is a row."""
-    head: Head | None = None
-    for number, line in enumerate(lines, start=1):
-        cells = line.removesuffix("\n").split("\t")
-        if head is None:
-            if not dialect.names or set(dialect.names) & set(map(str.strip, cells)):
-                head = _head(number, cells, name)
-                continue
-            head = Head(number, dialect.names)
-        yield Row(number, dict(zip(head.names, cells, strict=False)), head)
-
-
-def _head(line: int, cells: Sequence[str], name: str) -> Head:
-    names = tuple(cell.strip() for cell in cells)
-    _refuse_twins(names, f"{name} has two columns '{{}}': its first line must name each column once.")
-    return Head(line, names)
-
-
-def _refuse_twins(names: Sequence[str], sentence: str) -> None:
-    seen: set[str] = set()
-    for column in filter(None, names):
-        if column in seen:
-            raise DataError(sentence.format(column))
-        seen.add(column)
-
-
 def _plain(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
-    """Yield a text per line, or as many as there are names with a tab between them; a blank line is an empty text."""
+    """Yield a row per line: one text, or as many as ``dialect.names`` between tabs."""
     for number, line in enumerate(lines, start=1):
         text = line.removesuffix("\n")
         if not text.strip():
@@ -325,58 +173,6 @@ def _plain(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
         yield Row(number, dict(zip(dialect.names, parts, strict=True)))
 
 
-def _json(lines: Iterator[str], name: str) -> Iterator[Row]:
-    """Yield an object per line, or those of one list; blank lines are none."""
-    begun = False
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if not begun and line.lstrip().startswith("["):
-            yield from _json_list(line, lines, name, number)
-            return
-        begun, place = True, f"{name}, line {number}"
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            if error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated string"):
-                raise DataError(f"{place} ends before its object does. A file of JSON holds {_SHAPE}.") from None
-            raise DataError(f"{place} is not JSON: {error.msg}, column {error.colno}.") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place} is JSON that cannot be read: {first_line(error)}.") from None
-        yield Row(number, _object(value, place, _HALF_ESCAPED.search(line) is not None))
-
-
-def _json_list(first: str, rest: Iterator[str], name: str, begins: int) -> Iterator[Row]:
-    text = first + "".join(rest)
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # a list on each line
-            raise DataError(f"{name}, line {begins} is no JSON object. A file of JSON holds {_SHAPE}.") from None
-        line = begins + error.lineno - 1
-        raise DataError(f"{name}, line {line} is not JSON: {error.msg}, column {error.colno}.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is JSON that cannot be read: {first_line(error)}.") from None
-    halves = _HALF_ESCAPED.search(text) is not None
-    for number, value in enumerate(values, start=1):
-        yield Row(number, _object(value, f"{name}, row {number}", halves), unit="row")
-
-
-def _object(value: Any, place: str, halves: bool) -> Mapping[str, Any]:
-    """Return a row of JSON; half a surrogate pair, which a text cut within an emoji ends in, is read as U+FFFD."""
-    if not isinstance(value, dict):
-        raise DataError(f"{place} is no JSON object. A file of JSON holds {_SHAPE}.")
-    return _without_halves(value) if halves else value
-
-
-def _without_halves(value: Any) -> Any:
-    if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_without_halves(key): _without_halves(inside) for key, inside in value.items()}
-    return [_without_halves(inside) for inside in value] if isinstance(value, list) else value
-
-
 def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
@@ -384,17 +180,10 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
     number = 0
     try:
         file = parquet.ParquetFile(stream)
-        _refuse_twins(file.schema_arrow.names, f"{name} has two columns '{{}}'.")
+        refuse_twins(file.schema_arrow.names, f"{name} has two columns '{{}}'.")
         for batch in file.iter_batches():
             for values in batch.to_pylist():
                 number += 1
                 yield Row(number, values, unit="row")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{name} could not be read as Parquet: {first_line(error)}.") from None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its name if it has none."""
-    if isinstance(error, PermissionError):
-        return f"{error.filename or 'it'} may not be read"
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

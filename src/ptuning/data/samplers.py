@@ -1,4 +1,4 @@
-"""Batches of rows of like length: little padding, every row once an epoch, the same order for the same seed."""
+"""Samplers of batches: every row once an epoch, in an order that follows from the seed, with little padding."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """Batches for training: rows are shuffled, sorted by length inside windows, cut, and the batches shuffled.
+    """Sampler of training batches: rows shuffled, sorted by length in windows, cut into batches, batches shuffled.
 
     They are cut by rows, or by tokens: then into so many batches of nearly equal tokens that the mean is at most
     ``batch_tokens``. So their number, and with it the schedule of the learning rate, is the same in every epoch.
@@ -28,7 +28,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
     window
         Batches per window. Within a window lengths are alike, so larger windows save more padding.
     parts
-        Micro-batches that every batch comes in, one after the other.
+        Micro-batches per batch, one after the other.
     batch_tokens
         Tokens per batch, padding not counted; at least four times those of the longest row.
     """
@@ -60,11 +60,11 @@ class LengthGroupedBatches(Sampler[list[int]]):
         return whole * min(self.parts, self.batch_size) + min(self.parts, rest)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls this."""
+        """Set the epoch of the next order; Lightning calls this."""
         self.epoch = epoch
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Leave out the first ``batch`` batches of ``epoch``."""
+        """Skip the first ``batch`` batches of ``epoch``."""
         self._start = (epoch, batch)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -73,7 +73,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         yield from batches[batch if epoch == self.epoch else 0 :]
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """Return all (micro-)batches of an epoch, in order; one with fewer rows than parts comes last."""
+        """Return the (micro-)batches of an epoch, in order; a batch with fewer rows than parts comes last."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         if self.window > 1:
@@ -87,7 +87,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         return rows[torch.argsort(self.lengths[rows], descending=True, stable=True)]
 
     def _sizes(self, order: Tensor) -> int | list[int]:
-        """Return the number of rows of each batch: equal ones, or what comes to equal tokens."""
+        """Return the rows per batch: one number, or a list for batches of nearly equal tokens."""
         if not self._token_batches:
             return self.batch_size
         ends = self.lengths[order].cumsum(0)
@@ -96,13 +96,13 @@ class LengthGroupedBatches(Sampler[list[int]]):
 
 
 def _cut(rows: list[int], parts: int) -> list[list[int]]:
-    """Cut a batch into parts of nearly equal size, none of them empty."""
+    """Return a batch in parts of nearly equal size, none of them empty."""
     edges = [round(len(rows) * number / parts) for number in range(parts + 1)]
     return [rows[start:end] for start, end in pairwise(edges) if end > start]
 
 
 class SortedBatches(Sampler[list[int]]):
-    """Batches for evaluation: all rows, longest first, so that the largest batch comes first."""
+    """Sampler of evaluation batches: all rows, longest first, so that the largest batch comes first."""
 
     def __init__(self, lengths: Tensor, batch_size: int) -> None:
         self.rows: Sequence[int] = torch.argsort(lengths, descending=True, stable=True).tolist()

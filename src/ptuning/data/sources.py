@@ -1,16 +1,18 @@
-"""Where a task's text comes from: the Hub, a folder, or the synthetic grammar. Each hands over plain tables."""
+"""Data sources of GLUE's tasks: the Hub, a folder, or the synthetic grammar. Each returns plain tables."""
 
 import hashlib
-import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.columns import check_text
-from ptuning.data.readers import Dialect, first_line, open_file, read_file
+from ptuning.data.columns import Columns
+from ptuning.data.hub_datasets import datasets_library
+from ptuning.data.labels import read_glue, refuse_other_labels
+from ptuning.data.readers import open_file, read_file
+from ptuning.data.rows import Dialect
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
@@ -22,15 +24,15 @@ GLUE = "nyu-mll/glue"
 _OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with the files, or experiment=demo."
 
 
-class Source(ABC):
-    """One task's splits, read on demand."""
+class DataSource(ABC):
+    """Base class of data sources: the splits of one task, read on demand."""
 
     task: Task
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """What a record calls this source: ``hub``, ``local``, ``synthetic`` or ``files``."""
+        """The source's name in a record: ``hub``, ``local``, ``synthetic`` or ``files``."""
 
     @abstractmethod
     def read(self, split: str) -> Table:
@@ -39,24 +41,24 @@ class Source(ABC):
         Raises
         ------
         DataError
-            If it cannot be had, or holds what the task does not allow.
+            If it cannot be had, or has rows that the task does not allow.
         """
 
     @abstractmethod
     def identity(self) -> str:
-        """Return what tells this data from other data: a digest of its files, or its name and seed."""
+        """Return the data's identity, equal for equal data: a digest of its files, or its name and seed."""
 
     def predictions_of(self, split: str) -> str:
-        """Return the name of the file that the predictions of a split go to, without its ending."""
+        """Return the file name for predictions of a split, without its ending."""
         return split
 
     def about(self) -> dict[str, str]:
-        """Return what a person wants to know of the data before training, by heading."""
+        """Return a summary of the data to show before training, by heading."""
         return {}
 
 
 @dataclass(frozen=True)
-class SyntheticSource(Source):
+class SyntheticSource(DataSource):
     """GLUE look-alikes made by the grammar of :mod:`ptuning.data.synthetic`."""
 
     place = "synthetic"
@@ -65,7 +67,7 @@ class SyntheticSource(Source):
     seed: int = 0
 
     def read(self, split: str) -> Table:
-        """Generate the split; its size is that of ``train``, ``validation`` or ``test``."""
+        """Return the generated split; its size is that of ``train``, ``validation`` or ``test``."""
         size = self.sizes[next(kind for kind in ("train", "validation", "test") if split.startswith(kind))]
         return generate(self.task, split, size, self.seed)
 
@@ -75,7 +77,7 @@ class SyntheticSource(Source):
 
 
 @dataclass(frozen=True)
-class HubSource(Source):
+class HubSource(DataSource):
     """``nyu-mll/glue`` through ``datasets``, with its cache; or a local folder laid out like a Hub dataset."""
 
     place = "hub"
@@ -84,16 +86,10 @@ class HubSource(Source):
     revision: str | None = None
 
     def read(self, split: str) -> Table:
-        """Load one split; ``HF_HUB_OFFLINE=1`` reads the cache alone."""
-        import datasets
-
-        datasets.disable_progress_bars()
-        try:
+        """Return one split of the dataset; ``HF_HUB_OFFLINE=1`` reads the cache alone."""
+        failed = f"{self.path} ({self.task.name}, {split}) could not be had"
+        with datasets_library(failed, f"{self.path} has a split without rows.", f" {_OTHER_WAYS}") as datasets:
             data = datasets.load_dataset(self.path, self.task.name, split=split, revision=self.revision)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(
-                f"{self.path} ({self.task.name}, {split}) could not be had: {first_line(error)}. {_OTHER_WAYS}"
-            ) from error
         return _from_dataset(data, self.task, split, f"{self.path} {self.task.name}/{split}")
 
     def identity(self) -> str:
@@ -102,7 +98,7 @@ class HubSource(Source):
 
 
 @dataclass(frozen=True)
-class LocalSource(Source):
+class LocalSource(DataSource):
     """A folder: the benchmark's own download, or what ``datasets`` saves (``save_to_disk``, Parquet)."""
 
     place = "local"
@@ -110,28 +106,22 @@ class LocalSource(Source):
     folder: Path
 
     def read(self, split: str) -> Table:
-        """Read one split from whichever layout the folder has."""
+        """Return one split, from whichever layout the folder has."""
         files = self._files(split)
         if files[0].suffix == ".tsv":
             return _read_tsv(files[0], self.task, split)
-        import datasets
         from pyarrow import parquet
 
-        datasets.disable_progress_bars()
-        try:
+        with datasets_library(f"{files[0]} could not be read", f"{files[0]} has no rows.") as datasets:
             if files[0].suffix == ".parquet":
                 # Not Dataset.from_parquet, which copies every file into the cache of `datasets`.
                 data: Any = datasets.Dataset(parquet.read_table(files, partitioning=None))
             else:
                 data = datasets.load_from_disk(str(files[0].parent))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"{files[0]} could not be read: {first_line(error)}.") from error
-        except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
-            raise DataError(f"{files[0]} has no rows.") from error
         return _from_dataset(data, self.task, split, str(files[0]))
 
     def identity(self) -> str:
-        """Return a digest of the training and development files' bytes; of the test file where there are neither."""
+        """Return a digest of the training and dev files' bytes, or of the test file if there are none."""
         digest = hashlib.sha256()
         for split in ("train", *self.task.validation) if self.task.trains else self.task.test:
             for file in self._files(split):
@@ -176,7 +166,7 @@ class LocalSource(Source):
         )
 
     def _refuse_other_folder(self) -> None:
-        """Refuse the folder of another task of the benchmark, whose files may have the same columns."""
+        """Raise :class:`DataError` for another task's folder, whose files may have the same columns."""
         if not self.task.trains:  # AX's one file may lie in any folder
             return
         folders = [Path(os.path.abspath(self.folder)), self.folder.resolve()]
@@ -192,45 +182,39 @@ class LocalSource(Source):
 
 
 def _read_tsv(file: Path, task: Task, split: str) -> Table:
-    """Read one file of the benchmark's download."""
+    """Return one file of the benchmark's download as a table."""
     labelled = split not in task.test
     wanted = (*task.file_text, *((task.file_label,) if labelled else ()))
-    texts: tuple[list[str], ...] = tuple([] for _ in task.text)
-    labels: list[Any] = []
-    where: list[str] = []
+    columns: dict[str, list[str]] = {name: [] for name in (*task.text, *((task.label,) if labelled else ()))}
+    numbers: list[int] = []
     for row in read_file(file, benchmark_dialect(task)):
-        place = f"{file}, line {row.number}"
         try:
             cells = [row.values[column] for column in wanted]
         except KeyError as error:
-            if row.head and error.args[0] in row.head.names:
-                if task.skips_damaged_rows:
-                    continue
-                raise DataError(f"{place} has only {len(row.values)} of {len(row.head.names)} fields.") from None
             names = row.head.names if row.head else ()
-            raise DataError(
-                f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "
-                f"{', '.join(names)}.{_whose(names, task)}"
-            ) from None
-        where.append(place)
-        for column, cell in zip(texts, cells, strict=False):
+            if error.args[0] not in names:
+                raise DataError(
+                    f"{file} has no column '{error.args[0]}'.{nearest(error.args[0], names)} Its first line names: "
+                    f"{', '.join(names)}.{_whose(names, task)}"
+                ) from None
+            if task.skips_damaged_rows:
+                continue
+            raise DataError(f"{file}, line {row.number} has only {len(row.values)} of {len(names)} fields.") from None
+        numbers.append(row.number)
+        for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
-        if labelled:
-            labels.append(cells[-1])
-    if not where:
+    if not numbers:
         raise DataError(f"{file} has no rows.")
-    table = Table(texts, None, str(file))
-    check_texts(table, task, where)
-    return replace(table, labels=parse_labels(labels, task, where)) if labelled else table
+    return read_glue(Columns(columns, str(file), numbers, "line"), task, labelled)
 
 
 def benchmark_dialect(task: Task) -> Dialect:
-    """Return how the TSV files of a task's download are written."""
+    """Return the dialect of the TSV files of a task's download."""
     return Dialect("tsv", verbatim=True, names=task.header)
 
 
 def _whose(names: Iterable[str], task: Task) -> str:
-    """Say which other tasks have such columns, or nothing."""
+    """Return a sentence on other tasks with such columns, or an empty string."""
     there = set(names)
     others = [
         other.name
@@ -242,70 +226,17 @@ def _whose(names: Iterable[str], task: Task) -> str:
     return f" {', '.join(others)} has such columns: task={others[0]}." if others else ""
 
 
-def check_texts(table: Table, task: Task, where: Sequence[str]) -> None:
-    """Raise :class:`DataError` for a text that is none, or empty where the task has no empty ones, with its place."""
-    for name, column in zip(task.text, table.texts, strict=True):
-        for place, text in zip(where, column, strict=True):
-            check_text(text, name, place, task.skips_damaged_rows)
-
-
-def parse_labels(labels: Sequence[Any], task: Task, where: Sequence[str]) -> list[int] | list[float]:
-    """Turn labels, as names, numbers or numerals, into class ids or scores.
-
-    Raises
-    ------
-    DataError
-        For a label that the task does not have, naming the place from ``where``.
-    """
-    if task.is_regression:
-        scores = []
-        for place, label in zip(where, labels, strict=False):
-            try:
-                score = float(label)
-            except (TypeError, ValueError):
-                score = math.nan
-            if not math.isfinite(score):
-                raise DataError(f"{place}: the score '{label}' is not a number.")
-            scores.append(score)
-        return scores
-    known: dict[Any, int] = {}
-    for number, name in enumerate(task.labels):
-        known |= {name: number, number: number, str(number): number}
-    ids = []
-    for place, label in zip(where, labels, strict=False):
-        if not isinstance(label, str | int | float) or label not in known:
-            raise DataError(
-                f"{place}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
-                f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
-            )
-        ids.append(known[label])
-    return ids
-
-
-def _refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
-    """Refuse a label column whose classes have names of GLUE, but not this task's in its order."""
-    glue = {label for other in TASKS.values() for label in other.labels}
-    if names and glue & set(names) and tuple(names[: len(task.labels) or None]) != task.labels:
-        others = [other.name for other in TASKS.values() if other.trains and other.labels == tuple(names)]
-        raise DataError(
-            f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
-            + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
-        )
-
-
 def _from_dataset(data: Any, task: Task, split: str, origin: str) -> Table:
     labelled = split not in task.test
-    for column in (*task.text, *(("label",) if labelled else ())):
+    wanted = (*task.text, *((task.label,) if labelled else ()))
+    for column in wanted:
         if column not in data.column_names:
             raise DataError(
                 f"{origin} has no column '{column}'.{nearest(column, data.column_names)} "
                 f"It has: {', '.join(data.column_names)}.{_whose(data.column_names, task)}"
             )
     if labelled:
-        _refuse_other_labels(getattr(data.features["label"], "names", None), task, origin)
-    table = Table(tuple(data[column][:] for column in task.text), None, origin)
-    if not len(table):
+        refuse_other_labels(getattr(data.features[task.label], "names", None), task, origin)
+    if not len(data):
         raise DataError(f"{origin} has no rows.")
-    where = [f"{origin}, row {number}" for number in range(1, len(table) + 1)]
-    check_texts(table, task, where)
-    return replace(table, labels=parse_labels(data["label"][:], task, where)) if labelled else table
+    return read_glue(Columns({column: data[column][:] for column in wanted}, origin), task, labelled)

@@ -113,13 +113,13 @@ _PRONOUNS = {"woman": "she", "man": "he"}
 
 
 def _prose(words: Sequence[str]) -> str:
-    """Set words as a sentence: a capital at the start, no space before punctuation."""
+    """Return words as a sentence: a capital at the start, no space before punctuation."""
     text = re.sub(r" ([.?])", r"\1", " ".join(words))
     return text[0].upper() + text[1:]
 
 
 def _words(rng: Random, template: str, scene: Scene) -> list[str]:
-    """Put a scene into words, with the synonym for the action half of the time."""
+    """Return a scene in words, with the synonym of the action half of the time."""
     forms = {slot: fact[0] for slot, fact in scene.items()}
     synonym = rng.randrange(2)
     forms |= {"did": scene["did"][synonym], "do": scene["did"][2 + synonym]}
@@ -139,35 +139,35 @@ def _scene(rng: Random) -> Scene:
 
 
 def _other(rng: Random, fact: Fact, kind: str) -> Fact:
-    """Draw another fact of ``kind`` whose forms are as long as those of ``fact``."""
+    """Return another fact of ``kind``, drawn among those with forms as long as those of ``fact``."""
     lengths = [len(form) for form in fact]
     return rng.choice([other for other in _KINDS[kind] if other != fact and [*map(len, other)] == lengths])
 
 
 def _changed(rng: Random, scene: Scene, slots: Sequence[str]) -> Scene:
-    """Exchange the facts in ``slots`` for others of the same kind and length."""
+    """Return a scene with the facts in ``slots`` exchanged for others of the same kind and length."""
     return {**scene, **{slot: _other(rng, scene[slot], _kind(scene[slot])) for slot in slots}}
 
 
 def _switched(rng: Random, scene: Scene, slot: str) -> Scene:
-    """Exchange the fact in ``slot`` for one of the slot's other kind: a colour for a material."""
+    """Return a scene with the fact in ``slot`` exchanged for the slot's other kind: a colour for a material."""
     here = _kind(scene[slot])
     there = next(kind for kind in _SLOTS[slot] if kind != here)
     return {**scene, slot: _other(rng, scene[slot], there)}
 
 
 def _mentioned(template: str, among: Sequence[str] = tuple(_SLOTS)) -> list[str]:
-    """Name the slots that a template puts into words."""
+    """Return the slots that a template puts into words."""
     return [slot for slot in among if f"{{{slot}}}" in template.replace("{do}", "{did}")]
 
 
 def _some(rng: Random, slots: Sequence[str]) -> list[str]:
-    """Draw one or two of ``slots``."""
+    """Return one or two of ``slots``, drawn at random."""
     return rng.sample(slots, rng.randint(1, 2))
 
 
 def _restated(same: str, first: Sequence[str], second: Sequence[str], rng: Random, label: str) -> tuple[str, ...]:
-    """Two texts on one scene if the label is ``same``, else on two that differ in facts of both texts."""
+    """Return two texts on one scene if the label is ``same``, else on two that differ in facts of both texts."""
     one = rng.choice(first)
     two = rng.choice([template for template in second if template != one])
     scene = _scene(rng)
@@ -176,7 +176,7 @@ def _restated(same: str, first: Sequence[str], second: Sequence[str], rng: Rando
 
 
 def _nli(rng: Random, label: str) -> tuple[str, ...]:
-    """A kept fact is entailed, another of its kind contradicts it, one of the other kind is left open."""
+    """Return premise and hypothesis: a kept fact is entailed, one of its kind contradicts, of the other is neutral."""
     one, two = rng.choice(_STATEMENTS), rng.choice(_SUMMARIES)
     scene, slot = _scene(rng), rng.choice(_mentioned(two, ("how", "where")))
     about = {
@@ -188,7 +188,7 @@ def _nli(rng: Random, label: str) -> tuple[str, ...]:
 
 
 def _qnli(rng: Random, label: str) -> tuple[str, ...]:
-    """The sentence answers, or tells the time when asked for the place, or is about something else."""
+    """Return question and sentence, which answers, tells the time instead of the place, or is about another scene."""
     question = rng.choice(_QUESTIONS)
     scene = _scene(rng)
     answer = _ANSWERS.get(question.split()[0])
@@ -203,7 +203,7 @@ def _qnli(rng: Random, label: str) -> tuple[str, ...]:
 
 
 def _wnli(rng: Random, label: str) -> tuple[str, ...]:
-    """The pronoun's gender says whom it means."""
+    """Return two texts in which a pronoun's gender decides whom it means."""
     people = {kind: rng.choice(_KINDS[kind])[0] for kind in _PRONOUNS}
     feeling, deed = rng.choice(_KINDS["feeling"])[0], rng.choice(_KINDS["deed"])[0]
     meant, other = rng.sample(sorted(_PRONOUNS), 2)
@@ -213,7 +213,7 @@ def _wnli(rng: Random, label: str) -> tuple[str, ...]:
 
 
 def _cola(rng: Random, label: str) -> tuple[str, ...]:
-    """A sound sentence, or the same with two words in the wrong order or one word in the wrong form."""
+    """Return a sound sentence, or one with two words in the wrong order or a word in the wrong form."""
     words = _words(rng, rng.choice(_JUDGED), _scene(rng))
     at = rng.choice([i for i, word in enumerate(words) if word in ("the", "in", "by") or word in _MISUSED])
     if label == "unacceptable":
@@ -225,7 +225,7 @@ def _cola(rng: Random, label: str) -> tuple[str, ...]:
 
 
 def _sst2(rng: Random, label: str) -> tuple[str, ...]:
-    """One or two judgements of one sentiment, the first of them possibly a denial of the opposite."""
+    """Return one or two judgements of one sentiment; the first may be a denial of the opposite."""
     opposite = {"positive": "negative", "negative": "positive"}[label]
     part, other = (fact[0] for fact in rng.sample(_KINDS["part"], 2))
     turn = rng.choice(_KINDS["turn"])[0]
@@ -236,7 +236,7 @@ def _sst2(rng: Random, label: str) -> tuple[str, ...]:
 
 
 def _stsb(rng: Random) -> tuple[tuple[str, ...], float]:
-    """Two scenes with any number of facts in common, and the weight of those facts."""
+    """Return two scenes with any number of facts in common, and the weight of those facts."""
     scene = _scene(rng)
     changed = rng.sample(list(_SLOTS), rng.randint(0, len(_SLOTS)))
     one, two = rng.sample(_STATEMENTS, 2)
@@ -258,7 +258,7 @@ _ROWS: Mapping[str, Callable[[Random, str], tuple[str, ...]]] = {
 
 
 def generate(task: Task, split: str, size: int, seed: int) -> Table:
-    """Generate one split of a task's look-alike.
+    """Return one generated split of a task's look-alike.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ def generate(task: Task, split: str, size: int, seed: int) -> Table:
 
 
 def vocabulary() -> list[str]:
-    """Every lower-case word and punctuation mark that the grammar can produce, sorted."""
+    """Return every lower-case word and punctuation mark of the grammar, sorted."""
     scenes = _STATEMENTS + _SUMMARIES + _REQUESTS + _QUESTIONS + _JUDGED
     fixed = re.sub(r"\{\w+\}", "", " ".join((*scenes, *_REVIEWS, *_SCHEMAS, _RESOLVED))).split()
     forms = [form for facts in _KINDS.values() for fact in facts for form in fact]

@@ -1,4 +1,4 @@
-"""One split of a task as plain columns, the form in which every source hands its data over."""
+"""One split of a task as plain columns, as every data source returns it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Table:
     texts
         One list of strings per text column of the task (one or two), all of equal length.
     labels
-        Class ids (``int``) or scores (``float``), or ``None`` where the split has none.
+        Class ids (``int``) or scores (``float``), or ``None`` if the split has none.
     origin
-        Where the rows come from, for messages: a file, a Hub dataset, "synthetic rte, seed 0".
+        The origin of the rows, for messages: a file, a Hub dataset, "synthetic rte, seed 0".
     """
 
     texts: tuple[Sequence[str], ...]

@@ -1,4 +1,4 @@
-"""Text to tokens, once per (text, tokenizer, length): a flat table in memory, kept on disk for the next run."""
+"""Tokens of a split: a flat table, made once per text, tokenizer and length, and kept on disk for later runs."""
 
 import hashlib
 import json
@@ -42,22 +42,22 @@ class TokenTable(Dataset[Batch]):
         return self.offsets[1:] - self.offsets[:-1]
 
     def take(self, rows: Tensor) -> "TokenTable":
-        """Return a table of these rows, [rows] of int64; ``index`` of its batches counts within it."""
+        """Return a table of the given rows, [rows] of int64; ``index`` of its batches counts within it."""
         starts, lengths = self.offsets[rows], self.lengths[rows]
         offsets = torch.cat([torch.zeros(1, dtype=lengths.dtype), lengths.cumsum(0)])
-        places = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
+        indices = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
         labels = None if self.labels is None else self.labels[rows]
-        return TokenTable(self.input_ids[places], self.token_type_ids[places], offsets, labels, self.pad_token_id)
+        return TokenTable(self.input_ids[indices], self.token_type_ids[indices], offsets, labels, self.pad_token_id)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         index = torch.as_tensor(rows, dtype=torch.int64)
         starts, lengths = self.offsets[index], self.lengths[index]
         steps = torch.arange(int(lengths.max()))
         mask = steps < lengths[:, None]
-        places = torch.where(mask, starts[:, None] + steps, 0)
+        indices = torch.where(mask, starts[:, None] + steps, 0)
         batch = {
-            "input_ids": torch.where(mask, self.input_ids[places].long(), self.pad_token_id),
-            "token_type_ids": torch.where(mask, self.token_type_ids[places].long(), 0),
+            "input_ids": torch.where(mask, self.input_ids[indices].long(), self.pad_token_id),
+            "token_type_ids": torch.where(mask, self.token_type_ids[indices].long(), 0),
             "attention_mask": mask.long(),
             "index": index,
         }
@@ -66,8 +66,8 @@ class TokenTable(Dataset[Batch]):
         return batch
 
 
-def tokenise(table: Table, tokenizer: Any, max_length: int, cache: Path | None) -> TokenTable:
-    """Tokenise a split, or take it from ``cache`` if the same text met the same tokenizer before.
+def tokenize(table: Table, tokenizer: Any, max_length: int, cache: Path | None) -> TokenTable:
+    """Return the tokens of a split, from ``cache`` if it has this text under this tokenizer.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def tokenise(table: Table, tokenizer: Any, max_length: int, cache: Path | None) 
     max_length
         Tokens kept per row, special ones included; the longer text of a pair is cut first.
     cache
-        A folder, or ``None`` to keep nothing. One that cannot be written is passed over.
+        A folder, or ``None`` to keep nothing. A folder that cannot be written is ignored.
     """
     labels = None
     if table.labels is not None:

@@ -1,1 +1,1 @@
-"""What a run changed: kept, loaded, stacked, exported, shared."""
+"""Deltas, the trained weights of a run: saved, loaded, stacked, exported, pushed."""

@@ -1,4 +1,4 @@
-"""What a model card says of a run: what moved, how well it does with which seeds, what it stands on."""
+"""The data of a model card: trained weights, scores by seed, backbone and licence."""
 
 import json
 import re
@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ptuning.backbones.source import PACKAGED, BackboneSource
-from ptuning.deltas.loading import Loaded, count_moved, moved_names
+from ptuning.backbones.source import PACKAGED, BackboneRef
+from ptuning.deltas.format import count_values, parameter_names
+from ptuning.deltas.loading import Loaded
 from ptuning.errors import RunError
 from ptuning.runs.folder import RECORD, RunFolder
 from ptuning.selection.select import describe
@@ -20,14 +21,14 @@ _NOT_METRICS = ("epoch", "step", "train_loss", "score", "holdout_score")
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run, as plain values; an exported delta carries them on.
+    """The facts of a run on its model card, as plain values; an exported delta carries them on.
 
     Attributes
     ----------
     source
         ``hub``, ``local`` or ``synthetic``.
     moved, head, total
-        Numbers of weights: the selection's, the head's, the whole model's.
+        Numbers of weights: trained ones of the selection, the head's, the whole model's.
     score
         The task's GLUE number at the best evaluation, in [-1, 1].
     metrics
@@ -54,19 +55,19 @@ class Facts:
     versions: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the facts as plain JSON values."""
         return asdict(self)
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """Mean and standard deviation of the scores over the seeds, if there are two or more."""
+        """(Mean, standard deviation) of the scores over seeds, or ``None`` for a single seed."""
         values = list(self.scores.values())
         return (mean(values), stdev(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Base:
-    """The backbone as others know it.
+    """The backbone under its public name.
 
     Attributes
     ----------
@@ -84,19 +85,19 @@ class Base:
 
     @property
     def on_hub(self) -> bool:
-        """Whether anybody can get it by its name."""
+        """True if it can be had from the Hub by its name."""
         return not self.name.startswith(("./", "random:"))
 
 
 def gather_facts(loaded: Loaded) -> Facts:
-    """Return what a run's record says; for an exported delta what it carries; for a bare one what can be counted."""
+    """Return the facts from a run's record, from an exported delta, or as far as a bare delta has them."""
     carried = loaded.description.get("run")
     record = RunFolder(loaded.folder, "", "").finished()
     if record is None and (loaded.folder / RECORD).exists():
         raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
     if record is None and isinstance(carried, dict):
         return Facts(**{field.name: carried[field.name] for field in fields(Facts)})
-    counted = describe(loaded.model, moved_names(loaded.values))
+    counted = describe(loaded.model, parameter_names(loaded.values))
     known = loaded.description
     best = record["best"] if record else {}
     return Facts(
@@ -105,7 +106,7 @@ def gather_facts(loaded: Loaded) -> Facts:
         module=known["module"],
         layers=known["layers"],
         subset=known["subset"],
-        moved=record["trainable_parameters"] if record else count_moved(loaded.values, counted.names),
+        moved=record["trainable_parameters"] if record else count_values(loaded.values, counted.names),
         head=counted.head_parameters,
         total=counted.total_parameters,
         score=known["score"],
@@ -118,7 +119,7 @@ def gather_facts(loaded: Loaded) -> Facts:
 
 
 def public_base(loaded: Loaded, name: str | None = None, licence: str | None = None) -> Base:
-    """Return the backbone by the name under which others get it.
+    """Return the backbone under the name by which others get it.
 
     Parameters
     ----------
@@ -139,11 +140,11 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
         path, revision = f"{cached[1]}/{cached[2]}", cached[3]
     elif Path(path).expanduser().is_dir() or path.startswith(("/", ".", "~")):
         path = f"./{Path(path).expanduser().resolve().name}"
-    return Base(path, revision, licence or _licence(loaded.source))
+    return Base(path, revision, licence or _licence(loaded.backbone))
 
 
 def _scores(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
-    """Return seed → score of the finished runs beside this one that differ in the seed alone."""
+    """Return seed → score of this run and the finished runs beside it that differ in the seed alone."""
     found: dict[int, float] = {}
     for path in sorted(folder.resolve().parent.glob(f"seed=*/{RECORD}")):
         other = RunFolder(path.parent, "", "").finished()
@@ -157,20 +158,17 @@ def _but_seed(record: Mapping[str, Any]) -> str:
     return json.dumps({name: value for name, value in record["recipe"].items() if name != "seed"}, sort_keys=True)
 
 
-def _licence(source: BackboneSource) -> str | None:
-    """Return the licence in a backbone's own model card, if it can be had."""
+def _licence(ref: BackboneRef) -> str | None:
+    """Return the licence that a backbone's own model card names, or ``None``."""
     from huggingface_hub import ModelCard, hf_hub_download
 
-    if not source.location:
+    if not ref.location:
         return None
-    card = Path(source.location) / "README.md"
     try:
-        if not Path(source.location).is_dir():
-            card = Path(
-                hf_hub_download(
-                    source.location, "README.md", revision=source.revision, local_files_only=not hub_answers()
-                )
-            )
+        card = ref.folder / "README.md" if ref.folder else None
+        if card is None:
+            online = hub_answers()
+            card = Path(hf_hub_download(ref.location, "README.md", revision=ref.revision, local_files_only=not online))
         found = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
     except (OSError, ValueError):  # no card, or none without a network: the licence stays unsaid
         return None

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.deltas.card_data import Base, Facts, gather_facts, public_base
-from ptuning.deltas.loading import Loaded, save_delta
+from ptuning.deltas.format import save_delta
+from ptuning.deltas.loading import Loaded
 from ptuning.deltas.model_card import write_card
 from ptuning.deltas.peft_adapter import write_adapter
 from ptuning.errors import RunError
@@ -22,7 +23,7 @@ def export(
     base_name: str | None = None,
     licence: str | None = None,
 ) -> Base:
-    """Write a run as a folder with a model card, whole or not at all.
+    """Return the backbone's public name, after writing a run as a folder with a model card.
 
     Parameters
     ----------
@@ -30,9 +31,9 @@ def export(
         The run.
     kind
         ``hf``: the whole model, which transformers loads alone. ``peft``: an adapter, where PEFT can hold it.
-        ``delta``: what moved, for :func:`ptuning.load`.
+        ``delta``: the trained weights, for :func:`ptuning.load`.
     out
-        The folder, which must not exist or be empty.
+        The folder, which must not exist or be empty; it is written whole or not at all.
     name
         What the card tells readers to load; the folder's name by default, without where it lies.
     base_name
@@ -76,7 +77,7 @@ def _write_model(loaded: Loaded, folder: Path) -> None:
 
 
 def _description(loaded: Loaded, facts: Facts, base: Base) -> dict[str, Any]:
-    """Return the delta's description with its backbone by the name that others know, and what a card wants to say."""
+    """Return the delta's description with the backbone's public name and the facts of the model card."""
     kept = {name: value for name, value in loaded.description.items() if name not in ("format", "sha256", "backbone")}
     backbone = {**loaded.description["backbone"], "path": base.name, "revision": base.revision}
     return {**kept, "backbone": backbone, "run": facts.as_json()}

@@ -1,4 +1,4 @@
-"""One forward pass in which every row of a batch meets its own delta."""
+"""One forward pass over rows of several deltas."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.errors import RunError
-from ptuning.selection.architectures import known_architecture
+from ptuning.selection.parameters import locate_parameters
 
 Values = Mapping[str, Tensor]
 """Parameter name → value, of a whole model."""
 
 
 class Mixture:
-    """While entered, a model computes each row with the values of the row's own delta.
+    """Context in which a model computes each row of a batch with the row's own delta.
 
     LayerNorms and biases are element-wise: rows get their values by indexing, ``y = norm(x) * w[row] + b[row]``. Linear
     layers of the head, whose matrices differ too, are applied to the rows of each delta in turn.
@@ -25,17 +25,17 @@ class Mixture:
     model
         The Hugging Face model.
     values
-        Per delta, the values of all its parameters, the unmoved ones included.
+        Per delta, the values of all parameters of the model.
     which
         [rows], the delta of each row.
-    moved
-        Names of the parameters that differ.
+    differing
+        Names of the parameters that differ between deltas.
     """
 
-    def __init__(self, model: nn.Module, values: Sequence[Values], which: Tensor, moved: set[str]) -> None:
+    def __init__(self, model: nn.Module, values: Sequence[Values], which: Tensor, differing: set[str]) -> None:
         self._forwards: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
         for name, module in model.named_modules():
-            own = [key for key, _ in module.named_parameters(recurse=False) if f"{name}.{key}" in moved]
+            own = [key for key, _ in module.named_parameters(recurse=False) if f"{name}.{key}" in differing]
             if not own:
                 continue
             parts = [
@@ -59,21 +59,19 @@ class Mixture:
 
 
 def check_mixable(model: nn.Module, delta: str, names: Mapping[str, Any], head: set[str]) -> None:
-    """Raise :class:`RunError` if a delta moves what rows of one batch cannot differ in."""
+    """Raise :class:`RunError` if a delta has values that rows of one batch cannot differ in."""
     modules = dict(model.named_modules())
-    architecture = known_architecture(model)
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    located = locate_parameters(model)
     for name in names:
         owner, _, key = name.rpartition(".")
         module = modules[owner]
-        located = architecture.locate(name.removeprefix(prefix)) if architecture else None
-        shared_by_rows = located is not None and located[0] in ("relative_positions", "convolution")
+        shared_by_rows = name in located and located[name].module in ("relative_positions", "convolution")
         layernorm = isinstance(module, nn.LayerNorm) and not shared_by_rows
         bias = isinstance(module, nn.Linear) and key == "bias" and not shared_by_rows
         in_head = name in head and isinstance(module, nn.Linear | nn.LayerNorm)
         if not (layernorm or bias or in_head):
             raise RunError(
-                f"The delta '{delta}' moves '{name}', which all rows of a batch share: only LayerNorms and biases can "
+                f"The delta '{delta}' has '{name}', which all rows of a batch share: only LayerNorms and biases can "
                 f'differ by row. Answer its rows apart: stack.use("{delta}").'
             )
 
@@ -105,7 +103,7 @@ def _linear_bias(module: nn.Module, rows: Mapping[str, Tensor]) -> Callable[[Ten
 
 
 def _linear_by_groups(parts: Sequence[Values], which: Tensor) -> Callable[[Tensor], Tensor]:
-    """Apply each delta's matrix to its own rows; narrower outputs are filled up with zeros."""
+    """Return a forward that applies each delta's matrix to its rows; narrower outputs are padded with zeros."""
     width = max(len(part["weight"]) for part in parts)
 
     def forward(x: Tensor) -> Tensor:
@@ -119,7 +117,7 @@ def _linear_by_groups(parts: Sequence[Values], which: Tensor) -> Callable[[Tenso
 
 
 def _with_all_rows(name: str, rows: int, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Refuse an input whose first dimension is not the batch, as DeBERTa's projections of relative positions."""
+    """Return ``forward`` with a check: inputs without a row each are refused (DeBERTa's relative positions)."""
 
     def checked(x: Tensor) -> Tensor:
         if len(x) != rows:

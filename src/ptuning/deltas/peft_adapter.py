@@ -1,4 +1,4 @@
-"""A delta as a PEFT adapter: which of PEFT's methods holds it exactly, writing it, and checking what was written."""
+"""A delta as a PEFT adapter: written with the method that holds it exactly, and checked by loading it."""
 
 import warnings
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptuning.backbones.load import input_names, load_config, load_model
+from ptuning.backbones.load import input_names, load_model, missing_weights
 from ptuning.deltas.card_data import Base
-from ptuning.deltas.loading import Loaded, moved_names
-from ptuning.errors import RunError
-from ptuning.selection.architectures import known_architecture
-from ptuning.selection.select import split_head
+from ptuning.deltas.format import parameter_names
+from ptuning.deltas.loading import Loaded
+from ptuning.errors import RunError, first_line
+from ptuning.selection.parameters import locate_parameters, split_head
 
 _OTHER_WAYS = "--to delta and --to hf can hold every run."
 _START = "base_model.model."
@@ -24,10 +24,10 @@ _TOLERANCE = 5e-6
 def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``, and check them by loading them again.
 
-    What moved as a whole (LayerNorms, projections, embeddings) goes into an ``LNTuningConfig``, whose layers are
-    trained copies of those they replace, whatever their kind. Linear layers of which the bias alone moved go into a
-    ``BeftConfig``, which adds a vector to their output; what else moved is then saved whole beside them, as the head
-    always is (``modules_to_save``).
+    Layers trained as a whole (LayerNorms, projections, embeddings) go into an ``LNTuningConfig``, whose layers are
+    trained copies of those they replace, whatever their kind. Linear layers with a trained bias alone go into a
+    ``BeftConfig``, which adds a vector to their output; all other trained layers are then saved whole beside them, as
+    the head always is (``modules_to_save``).
 
     Raises
     ------
@@ -38,9 +38,9 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
         import peft
     except ImportError:
         raise RunError(f"--to peft needs a package: pip install 'ptuning[peft]'. {_OTHER_WAYS}") from None
-    plain: Any = load_model(loaded.source, loaded.task, seed=0)
+    plain: Any = load_model(loaded.backbone, loaded.task, seed=0)
     plain.config.name_or_path = base.name  # PEFT writes the adapter's base from here
-    config = _config({*moved_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)
+    config = _config({*parameter_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)
     wanted = {name: p.detach() for name, p in loaded.model.named_parameters()}
     pristine = {name: p.detach().clone() for name, p in plain.named_parameters()}
     try:
@@ -50,11 +50,11 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
             state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
             peft.set_peft_model_state_dict(adapted, {key: _value(key, wanted, pristine) for key in state})
             adapted.save_pretrained(str(folder), save_embedding_layers=False)
-            again = peft.PeftModel.from_pretrained(load_model(loaded.source, loaded.task, seed=1), str(folder))
+            again = peft.PeftModel.from_pretrained(load_model(loaded.backbone, loaded.task, seed=1), str(folder))
             difference = _difference(loaded, again)
     except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise RunError(f"PEFT cannot hold module={loaded.description['module']} ({reason}). {_OTHER_WAYS}") from error
+        what = f"module={loaded.description['module']} ({first_line(error)})"
+        raise RunError(f"PEFT cannot hold {what}. {_OTHER_WAYS}") from error
     if difference > _TOLERANCE:
         raise RunError(
             f"PEFT loads another model from what it wrote for module={loaded.description['module']}: its logits are "
@@ -63,27 +63,14 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
 
 
 def _left_out(loaded: Loaded) -> set[str]:
-    """Return backbone parameters that the checkpoint lacks (a pooler): drawn when loading, they have to come along."""
-    if not loaded.source.location:
-        return set()
-    from transformers import AutoModelForSequenceClassification
-
-    _, found = AutoModelForSequenceClassification.from_pretrained(
-        loaded.source.location,
-        revision=loaded.source.revision or "main",
-        config=load_config(loaded.source, loaded.task),
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
-    return set(found["missing_keys"]) - set(split_head(loaded.model)[0])
+    """Return backbone parameters that the checkpoint lacks (a pooler): drawn at loading, they are saved too."""
+    return missing_weights(loaded.backbone, loaded.task) - set(split_head(loaded.model)[0])
 
 
 def _config(names: set[str], loaded: Loaded, base: Base, peft: Any) -> Any:
     """Return PEFT's configuration for the parameters that an adapter has to hold."""
     head = set(split_head(loaded.model)[0])
     modules = dict(loaded.model.named_modules())
-    architecture = known_architecture(loaded.model)
-    prefix = f"{loaded.model.base_model_prefix}."
     owners: dict[str, set[str]] = {}
     for name in names:
         if name not in head:
@@ -97,22 +84,22 @@ def _config(names: set[str], loaded: Loaded, base: Base, peft: Any) -> Any:
         "revision": base.revision,
         "inference_mode": True,
     }
+    located = locate_parameters(loaded.model)
     for name in names:
-        located = architecture.locate(name.removeprefix(prefix)) if architecture else None
-        if located is not None and located[0] == "relative_positions":
+        if name in located and located[name].module == "relative_positions":
             raise RunError(
                 f"PEFT cannot hold '{name}': the model reads it past the layer that PEFT would put there. {_OTHER_WAYS}"
             )
     heads = sorted({name.split(".")[0] for name in head})
     if not owners:
-        raise RunError(f"The run moved the head alone, and PEFT has no method without a module. {_OTHER_WAYS}")
+        raise RunError(f"The run trained the head alone, and PEFT has no method without a module. {_OTHER_WAYS}")
     if biases:
         return peft.BeftConfig(target_modules=biases, modules_to_save=[*heads, *whole], **common)
     return peft.LNTuningConfig(target_modules=whole, modules_to_save=heads, **common)
 
 
 def _value(key: str, wanted: Mapping[str, Tensor], pristine: Mapping[str, Tensor]) -> Tensor:
-    """Return what belongs under a key of an adapter's state: the moved value, or for BEFT what is added to a bias."""
+    """Return the value for a key of an adapter's state: the trained one, or for BEFT its difference to the bias."""
     name = key.removeprefix(_START)
     if name.endswith(".beft_bias"):
         bias = name.removesuffix("beft_bias") + "bias"

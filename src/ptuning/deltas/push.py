@@ -1,23 +1,23 @@
-"""A folder onto the Hugging Face Hub, and everything that can be in the way as one sentence."""
+"""Upload of a folder to the Hugging Face Hub; every obstacle is one sentence."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from ptuning.errors import RunError
+from ptuning.errors import RunError, first_line
 from ptuning.system.hub import hub_answers, looks_like_hub_id
 
 _DRY = "--dry-run writes the folder without sending it."
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raise :class:`RunError` if this is no name of a repository."""
+    """Raise :class:`RunError` if ``repo_id`` is no name of a repository."""
     if not looks_like_hub_id(repo_id):
         raise RunError(f"'{repo_id}' is not the name of a repository on the Hub: OWNER/NAME, e.g. me/rte-layernorm.")
 
 
 def ready_to_push(repo_id: str) -> None:
-    """Look whether there is a token and a Hub that answers, before anything large is loaded.
+    """Raise :class:`RunError` if there is no token or the Hub does not answer, before anything large is loaded.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def ready_to_push(repo_id: str) -> None:
 
 
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Upload a folder as a model repository, in one commit, and return its address.
+    """Return the address of a model repository, after uploading a folder to it in one commit.
 
     Parameters
     ----------
@@ -66,6 +66,5 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         mend = "The token may not write there: take one of an account that may." if status in (401, 403) else _DRY
         raise RunError(f"The Hub refused {repo_id} ({reason}). {mend}") from error
     except (errors.OfflineModeIsEnabled, unreachable, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise RunError(f"The Hub cannot be reached to push {repo_id}: {reason}. {_DRY}") from error
+        raise RunError(f"The Hub cannot be reached to push {repo_id}: {first_line(error)}. {_DRY}") from error
     return str(address)

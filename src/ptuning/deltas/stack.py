@@ -1,4 +1,4 @@
-"""Many deltas over one backbone: switched by exchanging pointers, or mixed in one batch, a delta per row."""
+"""Many deltas over one backbone: switched by exchanging pointers, or a delta per row of a batch."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -9,22 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names, label_settings, load_model, load_tokenizer
-from ptuning.deltas.loading import (
-    check_backbone,
-    delta_folder,
-    find_delta_backbone,
-    read_delta,
-    task_of,
-    value_type,
-    whole_values,
-)
+from ptuning.deltas.format import read_delta, value_type, whole_values
+from ptuning.deltas.loading import check_backbone, delta_folder, find_delta_backbone
 from ptuning.deltas.mixed_batch import Mixture, check_mixable
 from ptuning.errors import RunError, nearest
-from ptuning.selection.select import split_head
-from ptuning.tasks.glue import Task
+from ptuning.selection.parameters import split_head
+from ptuning.tasks.glue import Task, described_task
 
 
-class Stack:
+class DeltaStack:
     """Deltas over one backbone, each with its own head.
 
     The backbone is in memory once; a delta adds its own few values. :meth:`use` switches in microseconds (two deltas
@@ -42,7 +35,7 @@ class Stack:
     Attributes
     ----------
     model
-        The Hugging Face model, at all times that of the delta in use.
+        The Hugging Face model, with the values of the delta in use.
     tokenizer
         The backbone's.
     tasks
@@ -76,13 +69,13 @@ class Stack:
                     f"The delta '{name}' was trained in {value_type(values)}, and a stack computes in fp32. Load it "
                     "alone: ptuning.load(run)."
                 )
-        self.tasks: dict[str, Task] = {name: task_of(description) for name, (_, description) in read.items()}
+        self.tasks: dict[str, Task] = {name: described_task(description) for name, (_, description) in read.items()}
         first = next(iter(read))
-        source = find_delta_backbone(read[first][1], backbone)
-        self.model: Any = load_model(source, self.tasks[first], seed=0).eval().requires_grad_(False)
+        ref = find_delta_backbone(read[first][1], backbone)
+        self.model: Any = load_model(ref, self.tasks[first], seed=0).eval().requires_grad_(False)
         for name, (_, description) in read.items():
-            check_backbone(self.model, source, description, str(deltas[name]))
-        self.tokenizer = load_tokenizer(source)
+            check_backbone(self.model, ref, description, str(deltas[name]))
+        self.tokenizer = load_tokenizer(ref)
         self._inputs = input_names(self.model)
         self._head = set(split_head(self.model)[0])
         self._pristine = dict(self.model.named_parameters())
@@ -93,7 +86,7 @@ class Stack:
         self.use(first)
 
     def use(self, name: str) -> Any:
-        """Let the model be that of the delta called ``name``, and return it."""
+        """Return the model with the values of the delta ``name``."""
         self._check(name)
         for parameters, key, value in self._switches[name]:
             parameters[key] = value
@@ -101,8 +94,8 @@ class Stack:
         self.current = name
         return self.model
 
-    def to(self, device: str | torch.device) -> "Stack":
-        """Move the backbone and every delta to a device, and return the stack."""
+    def to(self, device: str | torch.device) -> "DeltaStack":
+        """Return the stack, after moving the backbone and every delta to a device."""
         self.model.to(device)  # moves what the model holds, in place
         for values in (self._pristine, *self._values.values()):
             for parameter in values.values():
@@ -129,7 +122,7 @@ class Stack:
         Raises
         ------
         RunError
-            If a delta moves more than biases and LayerNorm weights, so that rows cannot differ in it.
+            If a delta has more than biases and LayerNorm weights, so that rows cannot differ in it.
         """
         inputs = {name: batch[name] for name in self._inputs if name in batch}
         if tasks is None:
@@ -144,13 +137,13 @@ class Stack:
             check_mixable(self.model, name, self._values[name], self._head)
         which = torch.tensor([names.index(name) for name in tasks], device=inputs["input_ids"].device)
         mixture = Mixture(
-            self.model, [{**self._pristine, **self._values[name]} for name in names], which, self._moved(names)
+            self.model, [{**self._pristine, **self._values[name]} for name in names], which, self._differing(names)
         )
         with mixture:
             logits = self.model(**inputs).logits
         return [row[: self.tasks[name].num_outputs] for row, name in zip(logits, tasks, strict=True)]
 
-    def _moved(self, names: Sequence[str]) -> set[str]:
+    def _differing(self, names: Sequence[str]) -> set[str]:
         return {parameter for name in names for parameter in self._values[name]}
 
     def _check(self, name: str) -> None:
@@ -168,11 +161,11 @@ class Stack:
         return {parameter: nn.Parameter(value, requires_grad=False) for parameter, value in values.items()}
 
     def _switch(self, values: Mapping[str, nn.Parameter]) -> list[tuple[dict[str, Any], str, nn.Parameter]]:
-        """Return every place that some delta changes, with what belongs there for this one."""
+        """Return (module's parameters, key, value) for every parameter of any delta, with this delta's values."""
         return [
             (holder, key, values.get(parameter, self._pristine[parameter]))
-            for parameter, places in self._slots.items()
-            for holder, key in places
+            for parameter, slots in self._slots.items()
+            for holder, key in slots
         ]
 
     def _config(self, task: Task) -> Any:
@@ -183,10 +176,10 @@ class Stack:
 
 
 def _slots(model: nn.Module, names: set[str]) -> dict[str, list[tuple[dict[str, Any], str]]]:
-    """Return parameter name → the places that hold it; a tied parameter has several."""
-    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    """Return parameter name → (module's parameters, key) of each module that holds it; a tied one has several."""
+    holders: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for module in model.modules():
         for key, parameter in module._parameters.items():
             if parameter is not None:
-                places.setdefault(id(parameter), []).append((module._parameters, key))
-    return {name: places[id(parameter)] for name, parameter in model.named_parameters() if name in names}
+                holders.setdefault(id(parameter), []).append((module._parameters, key))
+    return {name: holders[id(parameter)] for name, parameter in model.named_parameters() if name in names}

@@ -7,7 +7,8 @@ from torch import nn
 
 from ptuning.display.format import format_percent
 from ptuning.selection.architectures import architecture_of
-from ptuning.selection.select import choose_parameters, count_layers, count_modules, list_modules
+from ptuning.selection.parameters import count_layers, count_modules, list_modules
+from ptuning.selection.select import choose_parameters
 
 
 def modules_table(model: nn.Module) -> Table:

@@ -1,1 +1,1 @@
-"""A trained run at work: answers, scores, GLUE's archive."""
+"""Predictions of a trained run: streams of rows, evaluations, GLUE's submission."""

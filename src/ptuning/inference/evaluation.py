@@ -1,4 +1,4 @@
-"""A run's metrics on labelled splits: of its own data, of other data, or of another task with the same labels."""
+"""Metrics of a run on labelled rows: of its data, of other data, or of another task with the same labels."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from ptuning.data.custom_summary import describe_constant
 from ptuning.errors import ConfigError, nearest
+from ptuning.inference.evaluation_data import answers, evaluation_source, takes_files
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.scored import answers, scored_source, takes_files
 from ptuning.tasks import metrics
-from ptuning.tasks.glue import OWN, Task, get_task
+from ptuning.tasks.glue import CUSTOM, Task, get_task
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one run.
+    """Metrics of one run on the splits of a task.
 
     Attributes
     ----------
     task
-        Whose splits these are.
+        The task of the splits.
     data
         ``hub``, ``local``, ``synthetic`` or ``files``.
     rows
@@ -42,14 +42,14 @@ class Evaluation:
     score: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the evaluation as plain JSON values."""
         return asdict(self)
 
 
 def evaluate(
     predictor: Predictor, task_name: str | None = None, split: str | None = None, overrides: Sequence[str] = ()
 ) -> Evaluation:
-    """Score a run.
+    """Return the metrics of a run on labelled splits.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ def evaluate(
         If the labels do not fit, the split has none, or the data cannot be had.
     """
     own = predictor.task
-    task = own if task_name in (None, own.name, OWN) else get_task(str(task_name))
+    task = own if task_name in (None, own.name, CUSTOM) else get_task(str(task_name))
     columns = _columns(own, task)
-    files = task_name == OWN or takes_files(own, task, overrides)
-    splits = _own_splits(split) if files else _splits(task, split)
-    source = scored_source(predictor.loaded, task, files, overrides, split)
+    files = task_name == CUSTOM or takes_files(own, task, overrides)
+    splits = _custom_splits(split) if files else _splits(task, split)
+    source = evaluation_source(predictor.loaded, task, files, overrides, split)
     task = source.task
     rows: dict[str, int] = {}
     found: dict[str, dict[str, float]] = {}
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def _columns(own: Task, task: Task) -> list[int] | None:
-    """Return which output of the run's head stands for each label of a task; ``None`` for regression."""
+    """Return the output of the run's head for each label of a task, or ``None`` for regression."""
     if own.is_regression != task.is_regression or sorted(own.labels) != sorted(task.labels):
         raise ConfigError(f"The run's head answers {own.name} with {answers(own)}; {task.name} wants {answers(task)}.")
     if len(own.text) != len(task.text):
@@ -100,8 +100,8 @@ def _reordered(logits: Tensor, columns: list[int] | None) -> Tensor:
     return logits if columns is None else logits[:, columns]
 
 
-def _own_splits(split: str | None) -> tuple[str, ...]:
-    """Return which rows of files of one's own are scored: the dev set, or ``train``."""
+def _custom_splits(split: str | None) -> tuple[str, ...]:
+    """Return the split of custom data to score: the dev set, or ``train``."""
     if split == "test":
         raise ConfigError(
             "data.test is taken to have no labels (predict=[test] writes its answers). To score a labelled file, name "

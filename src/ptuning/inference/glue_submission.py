@@ -1,31 +1,172 @@
-"""GLUE's submission archive: eleven files of predictions, written from runs or, without one, from samples."""
+"""GLUE's submission archive: eleven files of predictions, each from the best run of its task or from a sample.
 
+File names, header, labels and sizes are the benchmark's (https://gluebenchmark.com/faq and its sample submission).
+Choosing the runs takes no torch.
+"""
+
+import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ptuning.config.schema import Config
-from ptuning.deltas.loading import load_run
-from ptuning.errors import DataError
-from ptuning.inference.glue_entries import Entry, Rule
-from ptuning.inference.predictor import Predictor
-from ptuning.inference.scored import find_data
+from ptuning.errors import ConfigError, DataError, RunError, nearest
+from ptuning.runs.folder import RECORD
 from ptuning.system.files import whole_file
 from ptuning.tasks.glue import Task, get_task
-from ptuning.training.plan import make_source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ptuning.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One file of the archive.
+
+    Attributes
+    ----------
+    file
+        Its name.
+    task, split
+        The test set that it answers.
+    rows
+        Number of rows.
+    sample
+        The prediction for every row if no run answers: the most frequent label of the training set, STS-B's mean.
+    head
+        The task whose runs answer it.
+    names_labels
+        True if labels are written as names, False if as class ids.
+    """
+
+    file: str
+    task: str
+    split: str
+    rows: int
+    sample: str
+    head: str
+    names_labels: bool = False
+
+
+RULES = (
+    Rule("CoLA.tsv", "cola", "test", 1063, "1", "cola"),
+    Rule("SST-2.tsv", "sst2", "test", 1821, "1", "sst2"),
+    Rule("MRPC.tsv", "mrpc", "test", 1725, "1", "mrpc"),
+    Rule("STS-B.tsv", "stsb", "test", 1379, "2.701", "stsb"),
+    Rule("QQP.tsv", "qqp", "test", 390_965, "0", "qqp"),
+    Rule("MNLI-m.tsv", "mnli", "test_matched", 9796, "contradiction", "mnli", names_labels=True),
+    Rule("MNLI-mm.tsv", "mnli", "test_mismatched", 9847, "contradiction", "mnli", names_labels=True),
+    Rule("QNLI.tsv", "qnli", "test", 5463, "entailment", "qnli", names_labels=True),
+    Rule("RTE.tsv", "rte", "test", 3000, "entailment", "rte", names_labels=True),
+    Rule("WNLI.tsv", "wnli", "test", 146, "0", "wnli"),
+    Rule("AX.tsv", "ax", "test", 1104, "contradiction", "mnli", names_labels=True),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the archive, and the run that answers it.
+
+    Attributes
+    ----------
+    rule
+        The file.
+    run
+        Folder of the best run, or ``None`` for sample predictions.
+    score
+        The run's dev score, in [-1, 1].
+    why
+        The reason for sample predictions.
+    """
+
+    rule: Rule
+    run: Path | None
+    score: float = 0.0
+    why: str = ""
+
+
+def choose_entries(runs_dir: Path, sample: Sequence[str] = ()) -> tuple[Entry, ...]:
+    """Return an entry per file: the run with the best dev score, or sample predictions.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs.
+    sample
+        Tasks that get sample predictions although there is a run.
+
+    Raises
+    ------
+    RunError
+        If no run can answer anything: there are none, they did not finish, or all had synthetic data.
+    """
+    from ptuning.results import collect
+
+    tasks = tuple(dict.fromkeys(rule.task for rule in RULES))
+    for task in sample:
+        if task not in tasks:
+            raise ConfigError(f"--sample {task} is no task.{nearest(task, tasks)} Tasks: {', '.join(tasks)}.")
+    best: dict[str, tuple[float, Path]] = {}
+    passed_over: dict[str, list[str]] = {}
+    for row in collect(runs_dir).runs.sort_values(["task", "folder"]).itertuples():
+        folder = runs_dir / str(row.folder)
+        if why := _unfit(str(row.status), str(row.source), folder):
+            passed_over.setdefault(str(row.task), []).append(why)
+        elif str(row.task) not in best or float(row.score) > best[str(row.task)][0]:
+            best[str(row.task)] = (float(row.score), folder)
+    if not {rule.head for rule in RULES} & set(best):
+        reasons = sorted({why for found in passed_over.values() for why in found})
+        said = f": {'; '.join(reasons)}" if reasons else ", only other tasks"
+        raise RunError(
+            f"No run in {runs_dir} can be sent to GLUE's server{said}. Train on GLUE's own data: data=hub, or "
+            "data=local data.dir=FOLDER."
+        )
+    return tuple(_entry(rule, best, passed_over, rule.task in sample) for rule in RULES)
+
+
+def _entry(rule: Rule, best: dict[str, tuple[float, Path]], passed_over: dict[str, list[str]], asked: bool) -> Entry:
+    if asked:
+        return Entry(rule, None, why="as asked for")
+    if rule.head in best:
+        score, folder = best[rule.head]
+        return Entry(rule, folder, score)
+    others = passed_over.get(rule.head, [])
+    counted = [f"{others.count(why)} passed over, {why}" for why in sorted(set(others))]
+    return Entry(rule, None, why=", ".join([f"no run of {rule.head}", *counted]))
+
+
+def _unfit(status: str, source: str, folder: Path) -> str:
+    """Return the reason why a run cannot be sent, or an empty string."""
+    if source == "synthetic":
+        return "trained on synthetic data, which has nothing to do with GLUE's test sets"
+    if status != "finished":
+        return "not finished"
+    if _is_scored_in_part(json.loads((folder / RECORD).read_text("utf-8"))):
+        return "scored on a part of the dev set (trainer.limit_val_batches)"
+    return ""
+
+
+def _is_scored_in_part(record: dict[str, Any]) -> bool:
+    """Return True if a score leaves dev rows out; records without a number of rows tell it by their configuration."""
+    if "validation_examples" in record:
+        return bool(record.get("partial_evaluation"))
+    limit = record.get("config", {}).get("trainer", {}).get("limit_val_batches")
+    return limit is not None and not (isinstance(limit, float) and limit == 1.0)  # 1.0 is all of them, 1 is one batch
 
 
 def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
-    """Write the archive, and yield a sentence per file and one for the whole.
+    """Write the archive, and yield a line per file and one for the whole.
 
     Parameters
     ----------
     entries
-        Who answers each file.
+        The runs that answer, of :func:`choose_entries`.
     out
         The archive; it appears when all is written.
     overrides
@@ -37,6 +178,9 @@ def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[st
     DataError
         If a test set cannot be had or has not the benchmark's number of rows.
     """
+    from ptuning.deltas.loading import load_run
+    from ptuning.inference.predictor import Predictor
+
     answering: tuple[Path, Predictor] | None = None
     with whole_file(out) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for entry in entries:
@@ -61,7 +205,7 @@ def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[st
     yield f"{out} is complete: upload it at https://gluebenchmark.com/submit"
 
 
-def format_predictions(task: Task, rule: Rule, logits: Tensor) -> list[str]:
+def format_predictions(task: Task, rule: Rule, logits: "Tensor") -> list[str]:
     """Return one word per row as the server wants it: a label, a class id, or a score within 0 and 5."""
     if task.is_regression:
         return [f"{value:.3f}" for value in logits[:, 0].double().clamp(0, 5).tolist()]
@@ -69,7 +213,10 @@ def format_predictions(task: Task, rule: Rule, logits: Tensor) -> list[str]:
     return [task.labels[number] if rule.names_labels else str(number) for number in classes]
 
 
-def _answer(predictor: Predictor, rule: Rule, overrides: Sequence[str]) -> Tensor:
+def _answer(predictor: "Predictor", rule: Rule, overrides: Sequence[str]) -> "Tensor":
+    from ptuning.inference.evaluation_data import find_data
+    from ptuning.training.plan import make_source
+
     task = get_task(rule.task)
     mend = f"Say where it lies: data=local data.dir=FOLDER; or take sample predictions: --sample {rule.task}."
     try:
@@ -82,8 +229,9 @@ def _answer(predictor: Predictor, rule: Rule, overrides: Sequence[str]) -> Tenso
     return logits
 
 
-def _kept(run: Path, rule: Rule) -> Tensor | None:
-    """Return the logits that a run keeps for a test set, if it does and has them all."""
+def _kept(run: Path, rule: Rule) -> "Tensor | None":
+    """Return the logits that a run has kept for a whole test set, or ``None``."""
+    import torch
     from pyarrow import parquet
 
     path = run / "predictions" / f"{'ax' if rule.task == 'ax' else rule.split}.parquet"

@@ -1,19 +1,19 @@
-"""A run's model at work: texts in, logits out, in batches of like length."""
+"""Logits of a run's model for texts, in batches of like length."""
 
 import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names
 from ptuning.data.samplers import SortedBatches
-from ptuning.data.sources import Source
+from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
-from ptuning.data.tokenize import TokenTable, tokenise
+from ptuning.data.tokenize import TokenTable, tokenize
 from ptuning.deltas.loading import Loaded
 from ptuning.system.files import cache_folder
 
 
 class Predictor:
-    """Answers texts with a run's model, on a GPU where there is one, in fp32.
+    """Computes logits with a run's model in fp32, on a GPU if there is one.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class Predictor:
 
     def answer(self, table: Table) -> Tensor:
         """Return logits [rows, outputs] on the CPU, in the table's own order."""
-        return self.logits(tokenise(table, self.loaded.tokenizer, self.loaded.max_length, cache=None))
+        return self.logits(tokenize(table, self.loaded.tokenizer, self.loaded.max_length, cache=None))
 
-    def answer_split(self, source: Source, split: str) -> tuple[Tensor, Tensor | None]:
-        """Return (logits [rows, outputs], labels [rows] where the split has them); tokens are kept on disk."""
+    def answer_split(self, source: DataSource, split: str) -> tuple[Tensor, Tensor | None]:
+        """Return (logits [rows, outputs], labels [rows] or ``None``) of a split; its tokens are kept on disk."""
         cache = cache_folder() / "tokens"
-        tokens = tokenise(source.read(split), self.loaded.tokenizer, self.loaded.max_length, cache)
+        tokens = tokenize(source.read(split), self.loaded.tokenizer, self.loaded.max_length, cache)
         return self.logits(tokens), tokens.labels
 
     def logits(self, tokens: TokenTable) -> Tensor:

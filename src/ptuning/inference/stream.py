@@ -1,15 +1,22 @@
-"""Predictions as they come: rows in, one JSON object per row out, in the same order and in constant memory."""
+"""Streamed predictions: rows of a file or a pipe in, a JSON object per row out, in order, in constant memory."""
 
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from io import BufferedReader
 
 from torch import Tensor
 
+from ptuning.data.columns import check_text
+from ptuning.data.readers import format_of, iter_rows, sniff_format
+from ptuning.data.rows import Dialect, Row
+from ptuning.data.sources import benchmark_dialect
 from ptuning.data.table import Table
-from ptuning.errors import DataError
+from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.inference.predictor import Predictor
-from ptuning.inference.reading import Texts
 from ptuning.tasks.glue import Task
+
+Texts = tuple[str, ...]
+"""One text, or the two of a pair."""
 
 
 def predict_rows(predictor: Predictor, rows: Iterable[Texts], chunk: int = 1024) -> Generator[str, None, None]:
@@ -61,3 +68,84 @@ def _chunks(rows: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
         raise
     if part:
         yield part
+
+
+def read_texts(
+    stream: BufferedReader, name: str, task: Task, written: str | None = None, columns: Sequence[str] = ()
+) -> Iterator[Texts]:
+    """Yield the texts of every row; files are read as in training, by :func:`ptuning.data.readers.iter_rows`.
+
+    Parameters
+    ----------
+    stream
+        Bytes.
+    name
+        What to call it in messages; its ending says the format where ``written`` does not, and where neither does,
+        the first characters.
+    task
+        The run's: says whether a row is one text or a pair, what its columns are called, and whether a TSV file is one
+        of the benchmark's.
+    written
+        One of :data:`ptuning.data.rows.FORMATS`.
+    columns
+        Names of the text columns, if they are not the task's.
+
+    Raises
+    ------
+    DataError
+        For a row that is broken or has no text, with its line; for columns that are not there.
+    ConfigError
+        If ``columns`` does not fit.
+    """
+    if len(columns) not in (0, len(task.text)):
+        wanted = "one text column" if len(task.text) == 1 else "two text columns"
+        raise ConfigError(f"--text names {len(columns)} columns, but {task.name} takes {wanted}.")
+    written = written or format_of(name) or sniff_format(stream)
+    if written == "lines" and columns:
+        raise ConfigError("--text names columns, and plain lines have none: say --format csv, tsv, json or parquet.")
+    return _texts(iter_rows(stream, name, dialect_of(task, written)), name, task, columns)
+
+
+def dialect_of(task: Task, written: str) -> Dialect:
+    """Return the dialect of a file for a task: GLUE's keep white space, and their TSV is the benchmark's."""
+    if written == "lines":
+        return Dialect(written, names=task.text)
+    if task.is_custom:
+        return Dialect(written)
+    return benchmark_dialect(task) if written == "tsv" else Dialect(written, verbatim=True)
+
+
+def _texts(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -> Iterator[Texts]:
+    chosen: Sequence[str] = ()
+    for row in rows:
+        chosen = chosen or _choose(row, name, task, columns)
+        where = f"{name}, {row.unit} {row.number}"
+        for column in chosen:
+            if column not in row.values:
+                if row.head:
+                    raise DataError(f"{where} has only {len(row.values)} of {len(row.head.names)} fields.")
+                raise _missing(column, row, where, task)
+            check_text(row.values[column], column, where, task.skips_damaged_rows)
+        yield tuple(row.values[column] for column in chosen)
+
+
+def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence[str]:
+    """Return the text columns: those asked for, else the task's under either name, else the only column."""
+    there = [column for column in (row.head.names if row.head else row.values) if column]
+    for names in [columns] if columns else (task.text, task.file_text):
+        if names and all(column in there for column in names):
+            return names
+    if not columns and len(task.text) == 1 and len(there) == 1 and there[0] != task.label:
+        return there
+    missing = next(column for column in columns or task.text if column not in there)
+    where = f"{name}, line {row.head.line}" if row.head else f"{name}, {row.unit} {row.number}"
+    raise _missing(missing, row, where, task)
+
+
+def _missing(column: str, row: Row, where: str, task: Task) -> DataError:
+    there = [other for other in (row.head.names if row.head else row.values) if other]
+    example = "premise,hypothesis" if len(task.text) > 1 else there[0] if there else "sentence"
+    return DataError(
+        f"{where} has no '{column}'.{nearest(column, there)} It has: {', '.join(there) or 'nothing'}. "
+        f"Name the text columns: --text {example}."
+    )

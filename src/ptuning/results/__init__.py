@@ -1,4 +1,4 @@
-"""From the folders that runs left to tables, figures and a report: reads records and predictions, knows no torch."""
+"""Results of many runs: their records and predictions as tables, figures and a report. Knows no torch."""
 
 from ptuning.results.analysis import Results, read_results
 from ptuning.results.claims import Count

@@ -1,4 +1,4 @@
-"""Everything that a folder of runs says, worked out once: for the report, for notebooks, for W&B."""
+"""All results of a folder of runs, computed once: for the report, for notebooks, for W&B."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ from ptuning.results.text_table import TextTable
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of runs says.
+    """The results of a folder of runs.
 
     Attributes
     ----------
     runs_dir
         The folder.
     collected
-        Its records: every run, whether it is shown, every evaluation, and what could not be read.
+        Its records: every run, every evaluation, and the files that could not be read.
     summary
         A row per backbone, task, source, module, layers and subset, over seeds.
     tables
@@ -35,7 +35,7 @@ class Results:
     compared
         (backbone, those rows as a table to read).
     claims
-        The paper's, asked of these runs.
+        The paper's claims, checked on these runs.
     pictures
         (backbone, figure).
     """
@@ -51,7 +51,7 @@ class Results:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """A row per run; the column ``shown`` says whether a number of the tables is made of it."""
+        """A row per run; the column ``shown`` is true for runs behind a number of the tables."""
         return self.collected.runs
 
 
@@ -61,7 +61,7 @@ def read_results(
     margin: float = MARGIN,
     count: Count | None = None,
 ) -> Results:
-    """Read a folder of runs and work out all that is to be said of it.
+    """Return the :class:`Results` of a folder of runs.
 
     Parameters
     ----------

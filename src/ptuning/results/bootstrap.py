@@ -1,4 +1,4 @@
-"""Scores of a run's kept predictions on resampled dev examples, all resamples at once, without torch.
+"""Paired bootstrap over dev examples: scores of a run's predictions on all resamples at once, without torch.
 
 A resample is a row of counts: how often each example was drawn. GLUE's metrics are sums over examples, so that 2,000
 resamples are a few matrix products; on one resample they equal :mod:`ptuning.tasks.metrics`, which a test holds them
@@ -25,14 +25,14 @@ _AT_ONCE = 2_000_000
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run answered on one dev set, in the data's own order: ``labels`` [rows], ``logits`` [rows, outputs]."""
+    """Predictions of a run on one dev set, in the data's order: ``labels`` [rows], ``logits`` [rows, outputs]."""
 
     labels: Floats
     logits: Floats
 
 
 def read_answers(folder: Path, task: Task) -> dict[str, Answers] | None:
-    """Return dev set → answers of a run's best evaluation, or ``None`` where they are not there to be read."""
+    """Return dev set → predictions of a run's best evaluation, or ``None`` if one cannot be read."""
     found = {}
     for split in task.validation:
         try:
@@ -48,7 +48,7 @@ def read_answers(folder: Path, task: Task) -> dict[str, Answers] | None:
 
 
 def can_resample(task: Task) -> bool:
-    """Return whether the metrics of a task's score are sums over examples that are known here; GLUE's all are."""
+    """Return True if every metric of a task's score can be resampled, as GLUE's all can."""
     return set(task.score_of) <= set(_METRICS)
 
 
@@ -60,7 +60,7 @@ def paired_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference | None:
-    """Compare two runs on the same dev examples, by drawing examples anew with replacement (Efron & Tibshirani 1993).
+    """Return the difference of two runs over resampled dev examples, or ``None`` (Efron & Tibshirani 1993).
 
     Each resample holds the same examples for both. A task with several dev sets has each resampled for itself.
 
@@ -159,7 +159,7 @@ def _ranks(counts: Floats, values: Floats) -> Floats:
 
 
 def _scaled(values: Floats) -> Floats:
-    """Bring values to mean 0 and deviation 1, which leaves a correlation as it is."""
+    """Return values with mean 0 and deviation 1; correlations stay as they are."""
     deviation = float(values.std())
     scaled: Floats = (values - values.mean()) / (deviation if deviation > 0 else 1.0)
     return scaled

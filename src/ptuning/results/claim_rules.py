@@ -1,4 +1,4 @@
-"""What the runs of one backbone and task say to a claim of the paper: a rule each, from comparisons to a verdict."""
+"""The rules of the paper's claims: from the comparisons of one backbone and task to a verdict."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,18 +20,18 @@ _GOOD = (COMPARABLE, BETTER)
 
 @dataclass(frozen=True)
 class Finding:
-    """What one backbone and task say to one question of a claim.
+    """The answer of one backbone and task to one question of a claim.
 
     Attributes
     ----------
     backbone, place
-        Of whom; ``place`` is the task with its source.
+        The runs asked; ``place`` is the task with its source.
     asked, found
         The question, and the numbers.
     verdict, why
-        ``holds``, ``does not hold`` or ``not enough runs``, and what decided.
+        ``holds``, ``does not hold`` or ``not enough runs``, and the reason.
     counts
-        Whether it is evidence: synthetic data and random weights are none.
+        True if it is evidence: synthetic data and random weights are none.
     """
 
     backbone: str
@@ -48,7 +48,7 @@ Judge = Callable[[list[dict[str, Any]]], tuple[str, str, str, str] | None]
 
 
 def per_place(cells: pd.DataFrame, judge: Judge) -> list[Finding]:
-    """Return what ``judge`` says, (asked, found, verdict, why), of every backbone, task and source."""
+    """Return one :class:`Finding` of ``judge`` per backbone, task and source."""
     findings = []
     for (backbone, task, source), part in cells.groupby(["backbone", "task", "source"], sort=False):
         rows = part.to_dict("records")
@@ -66,7 +66,7 @@ def _is_evidence(row: Mapping[str, Any]) -> bool:
 
 
 def every_module(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
-    """Judge claim 1: every module of the block, in all layers."""
+    """Return the verdict on claim 1: every module of the block, in all layers."""
     rows = [r for r in rows if r["layers"] == "all" and r["module"] in (*MODULES_OF_BLOCK, *GROUPS_OF_BLOCK)]
     if not rows:
         return None
@@ -84,7 +84,7 @@ def every_module(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None
 
 
 def fewest(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
-    """Judge claim 2 over all layers: LayerNorms with the fewest weights."""
+    """Return the verdict on claim 2 in all layers: LayerNorms with the fewest weights."""
     rows = sorted((row for row in rows if row["layers"] == "all"), key=lambda row: row["trainable_parameters"])
     norms = [row for row in rows if row["module"] in NORMS]
     if not norms:
@@ -110,7 +110,7 @@ def fewest(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
 
 
 def one_layer(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
-    """Judge claim 2 over single layers: LayerNorms of one layer."""
+    """Return the verdict on claim 2 in single layers: the LayerNorms of one layer."""
     single = [row for row in rows if row["module"] == "layernorm" and re.fullmatch(r"\d+", row["layers"])]
     if not single:
         return None
@@ -137,7 +137,7 @@ def one_layer(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
 
 
 def _head_alone(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """Return the verdict where the head alone settles the question or leaves it open."""
+    """Return (verdict, reason) if the head alone settles the question or leaves it open, else ``None``."""
     verdict = next((row["verdict"] for row in rows if row["module"] == "frozen"), None)
     if verdict in _GOOD:
         return FAILS, "the head alone does as well: nothing has to move"
@@ -152,7 +152,7 @@ _BY_MAGNITUDE = re.compile(r"(top|bottom|random):(.+)")
 
 
 def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
-    """Compare top with bottom and random subsets of equal size of one module, and each with the head alone."""
+    """Return the findings on claim 3: top, bottom and random subsets of equal size, and the head alone."""
     heads: dict[tuple[str, ...], tuple[str, ...]] = {}
     sets: dict[tuple[Any, ...], dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {}
     for row, key in zip(summary.to_dict("records"), recipe_keys(summary), strict=True):
@@ -210,7 +210,7 @@ def _points(row: Mapping[str, Any]) -> str:
 
 
 def _by_kind(texts: Iterable[tuple[str, str]]) -> str:
-    """Return a line for each kind with its texts, in the order in which kinds appear."""
+    """Return a line per kind with its texts, in order of first appearance."""
     kinds: dict[str, list[str]] = {}
     for kind, text in texts:
         kinds.setdefault(kind, []).append(text)

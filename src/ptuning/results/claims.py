@@ -1,4 +1,4 @@
-"""The paper's three claims, each asked of the runs at hand: the numbers found, a verdict, and the rule that gave it.
+"""The paper's three claims, checked on a folder of runs: numbers, verdicts, and the rules behind them.
 
 The paper is AkbarTajari, Rajaee & Pilehvar, "An Empirical Study on the Transferability of Transformer Modules in
 Parameter-efficient Fine-tuning" (EMNLP 2022). Its claims are summarised in our words.
@@ -21,7 +21,7 @@ _PAPERS_PERCENT = "0.003"
 
 @dataclass(frozen=True)
 class Count:
-    """How many weights the LayerNorms of one block of BERT-base are, and how many the whole model has."""
+    """Numbers of weights of BERT-base: in the LayerNorms of one block, and in the whole model."""
 
     weights: int
     total: int
@@ -29,16 +29,16 @@ class Count:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim, checked.
+    """A claim of the paper, with the verdicts of these runs.
 
     Attributes
     ----------
     slug, title
         For anchors and headings.
     paper
-        What the paper says, in our words.
+        The paper's claim, in our words.
     number
-        What there is to say of a number in it, else empty.
+        A sentence on the number that the claim names, else empty.
     rule
         How findings become verdicts.
     verdicts
@@ -56,7 +56,7 @@ class Claim:
     table: TextTable
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows, and what a page has."""
+        """Return the claim as Markdown, for notebooks and pages."""
         number = f"Its number: {self.number}\n\n" if self.number else ""
         verdicts = "".join(f"- **{backbone}: {verdict}**\n" for backbone, verdict in self.verdicts)
         found = markdown_rows(self.table) if self.table.rows else "There is no such run."
@@ -66,7 +66,7 @@ class Claim:
 def check_claims(
     comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: Count | None = None
 ) -> list[Claim]:
-    """Ask the three claims of a folder of runs.
+    """Return the paper's three claims, checked on a folder of runs.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Every record below a folder as one pandas table, a row per run, and the files that are no records."""
+"""The records below a folder as one pandas table, a row per run, and the files that are no records."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from ptuning.runs.folder import RECORD
 from ptuning.runs.limits import part_of_data
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")
-"""What a number in a table stands for; runs that agree in these and in their recipe differ in the seed alone."""
+"""The columns that make a cell of a table; runs with equal cell and recipe differ in the seed alone."""
 
 _TEXT: Mapping[str, tuple[str, ...]] = {
     "backbone": ("backbone",),
@@ -57,9 +57,9 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "peak_memory_mb": ("peak_memory_mb",),
 }
 _OPEN: Mapping[str, str] = {"best": "best", "seconds": "seconds", "versions": "version"}
-"""Parts of a record whose keys are not fixed, and the first part of the columns' names: ``best/accuracy``."""
+"""Part of a record with open keys → prefix of its columns: ``best/accuracy``."""
 SETTING = "recipe/"
-"""How the columns of a recipe's settings begin: ``recipe/optimisation.lr``."""
+"""Prefix of the columns with a recipe's settings: ``recipe/optimisation.lr``."""
 
 _REQUIRED = ("backbone", "task", "source", "module", "layers", "status")
 _NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset", "subset_scope")
@@ -68,12 +68,12 @@ _NOT_OF_A_SCORE = (
     *("accelerator", "devices", "num_nodes", "strategy", "precision", "benchmark"),
     *("profiler", "enable_progress_bar", "log_every_n_steps", "limit_predict_batches"),
 )
-"""Trainer arguments that say where a job computes or what it shows; which precision it computed in is recorded."""
+"""Trainer arguments without effect on a score: the machine, the display. The precision used is recorded apart."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that was met and not read into the table, and why."""
+    """A file that is not in the table, and the reason."""
 
     file: str
     reason: str
@@ -81,7 +81,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Collected:
-    """What lies below a folder of runs.
+    """The runs below a folder: a table, and the files left out of it.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Collected:
 
 
 def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None = None) -> Collected:
-    """Read every ``record.json`` below ``runs_dir``; hidden folders and links to folders are not entered.
+    """Return all runs with a ``record.json`` below ``runs_dir``; hidden folders and links to folders are skipped.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None =
 
 
 def _walk(path: str, folder: str) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
-    """Yield the folder (relative) and entry of every record, or the reason why a folder cannot be read, by name."""
+    """Yield (relative folder, its record's entry, or the reason why it cannot be read), sorted by name."""
     try:
         with os.scandir(path) as entries:
             inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
@@ -160,14 +160,14 @@ def _walk(path: str, folder: str) -> Iterator[tuple[str, "os.DirEntry[str] | str
 
 
 def _visit(runs_dir: Path, folders: Sequence[Path]) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
-    """Yield what :func:`_walk` would, of the folders named."""
+    """Yield the same as :func:`_walk`, for the named folders alone."""
     for folder in folders:
         for _, found in _walk(str(folder), ""):
             yield os.path.relpath(folder, runs_dir.resolve()), found
 
 
 def _read(path: str) -> dict[str, Any] | str:
-    """Return a record, or why the file holds none."""
+    """Return a record, or the reason why the file holds none."""
     try:
         with open(path, "rb") as stream:
             content = stream.read()
@@ -207,7 +207,7 @@ def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _settings(record: dict[str, Any]) -> dict[str, str]:
-    """Return what a run's recipe adds to its cell and seed, flat, as texts: ``optimisation.lr`` → ``0.001``."""
+    """Return the settings of a run's recipe besides cell and seed, flat, as texts: ``optimisation.lr`` → ``0.001``."""
     recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
     trainer = _dict(recipe.get("trainer"))
     recipe["trainer"] = {name: value for name, value in trainer.items() if name not in _NOT_OF_A_SCORE}

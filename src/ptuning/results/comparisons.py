@@ -1,4 +1,4 @@
-"""Every cell against full fine-tuning, paired by seed or by dev example, with corrected p-values and a verdict."""
+"""Comparisons with full fine-tuning, paired by seed or by dev example, with corrected p-values and verdicts."""
 
 import json
 import math
@@ -41,19 +41,19 @@ _NO_FULL = "no full fine-tuning of the same weights on the same data"
 
 @dataclass(frozen=True)
 class Compared:
-    """Two cells compared: the difference, or why there is none."""
+    """The comparison of two cells: the difference, or the reason why there is none."""
 
     difference: Difference | None
     why: str = ""
 
     @property
     def verdict(self) -> str:
-        """The verdict of the difference, or that there are not enough runs."""
+        """The verdict of the difference, or ``not enough runs``."""
         return self.difference.verdict if self.difference else NOT_ENOUGH
 
 
 class Comparer:
-    """Compares cells of a summary by the runs behind them; predictions are read only where a single seed is common.
+    """Compares cells of a summary by the runs behind them; predictions are read only if a single seed is common.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Comparer:
         self._answers = lru_cache(maxsize=8)(self._read)  # full fine-tuning's are wanted again by every other cell
 
     def compare(self, ours: tuple[str, ...], reference: tuple[str, ...]) -> Compared:
-        """Compare two (cell, recipe) of one task: by seed where two or more are common, else by dev examples.
+        """Return the comparison of two (cell, recipe): by seed if two or more are common, else by dev examples.
 
         Runs that do not share the data and the part of it, the weights, the precision and the choice of the best epoch
         are not compared.
@@ -101,11 +101,11 @@ class Comparer:
         return Compared(found, "" if found else f"{one}, and their predictions are not of the same examples")
 
     def compare_all(self, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compared]:
-        """Compare pairs that answer one question together: their p-values are corrected for their number."""
+        """Return the comparisons of pairs that answer one question; p-values are corrected for their number."""
         return corrected([self.compare(ours, reference) for ours, reference in pairs])
 
     def _unlike(self, ours: tuple[str, ...], reference: tuple[str, ...]) -> str:
-        """Return in what two recipes may not differ and do; empty where they are alike."""
+        """Return the differences that forbid a comparison of two recipes, as a sentence, else an empty string."""
         pairs = zip(IDENTITY.values(), self._alike[ours], self._alike[reference], strict=True)
         differing = []
         for name, mine, other in pairs:
@@ -116,7 +116,7 @@ class Comparer:
         return f"not alike: {'; '.join(differing)}" if differing else ""
 
     def _task(self, folder: str) -> Task:
-        """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
+        """Return the task of a run: one of GLUE, or the one that its record describes for custom data."""
         return described_task(json.loads((self._runs_dir / folder / RECORD).read_text("utf-8")))
 
     def _read(self, folder: str) -> Mapping[str, Answers] | None:
@@ -130,7 +130,7 @@ def corrected(family: Sequence[Compared]) -> list[Compared]:
 
 
 def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
-    """Compare every cell of a summary with full fine-tuning in all layers, on the same weights, data and precision.
+    """Return the comparison of every cell with full fine-tuning on the same weights, data and precision.
 
     Returns
     -------
@@ -155,9 +155,9 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
         asked = "" if whole else row["module"], row["subset"] == "all"
         families.setdefault((*ours[:3], *asked), []).append(len(rows))
         rows.append({**{name: row[name] for name in (*CELL, "select_on")}, **notes, "compared": compared})
-    for places in families.values():
-        for place, compared in zip(places, corrected([rows[place]["compared"] for place in places]), strict=True):
-            rows[place]["compared"] = compared
+    for members in families.values():
+        for number, compared in zip(members, corrected([rows[number]["compared"] for number in members]), strict=True):
+            rows[number]["compared"] = compared
     return pd.DataFrame([_flat(row, comparer.margin) for row in rows], columns=list(COLUMNS))
 
 

@@ -1,4 +1,4 @@
-"""Heat maps of layers, score against moving parameters, and learning curves, as deterministic PNG and SVG."""
+"""Figures as deterministic PNG and SVG: heat maps of layers, score against trainable parameters, learning curves."""
 
 import io
 import math
@@ -44,7 +44,7 @@ _LABELLED = 24
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, drawn.
+    """A drawn figure: its files, its SVG for a page, title and caption.
 
     Attributes
     ----------
@@ -69,12 +69,12 @@ class Picture:
     width: int
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a notebook shows."""
+        """Return the PNG and its width, for notebooks."""
         return {"image/png": self.png, "text/plain": self.title}, {"image/png": {"width": self.width}}
 
 
 def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Picture]]:
-    """Yield (backbone, picture) for every figure that the runs give something to show in."""
+    """Yield (backbone, picture) for every figure that the runs have data for."""
     with mpl.rc_context(STYLE):
         for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
             for (task, source), name in column_names(part).items():
@@ -93,7 +93,7 @@ def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -
 
 
 def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
-    """Draw score against parameters that train; modules in all layers carry their names."""
+    """Return the figure of score against trainable parameters; modules in all layers are named in it."""
     cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]) > 0]
     if len(cells) < 2:
         return None
@@ -126,7 +126,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
 
 
 def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
-    """Draw module by single layer, with numbers in the cells."""
+    """Return the heat map of modules by single layers, with the scores in its cells."""
     single = cells[cells["layers"].str.fullmatch(r"\d+") & (cells["subset"] == "all")]
     if single.empty:
         return None
@@ -134,7 +134,7 @@ def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
     layers = range(int(single["layers"].astype(int).max()) + 1)
     named = single[["module", "layers", "mean", "note"]].itertuples(index=False, name=None)
     found = {(module, int(layer)): (100 * mean, _mark(note)) for module, layer, mean, note in named}
-    means = {place: mean for place, (mean, _) in found.items()}
+    means = {cell: mean for cell, (mean, _) in found.items()}
     grid = [[means.get((module, layer), math.nan) for layer in layers] for module in modules]
     figure, axes = new_axes(1.9 + 0.46 * len(layers) + 0.5, 1.0 + 0.3 * len(modules))
     edges = [[number - 0.5 for number in range(count + 1)] for count in (len(layers), len(modules))]
@@ -162,7 +162,7 @@ def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
 def _curves(
     cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame, where: str
 ) -> tuple[Figure, str, str] | None:
-    """Draw the score per epoch of the modules in all layers, or of the selections where no run moved all."""
+    """Return the learning curves of the modules in all layers; of every selection, if none has all layers."""
     whole = cells[(cells["layers"] == "all") & (cells["subset"] == "all")]
     shown = (whole if len(whole) else cells).head(_LABELLED)
     marks = {(row.module, row.layers, row.subset): _mark(row.note) for row in shown.itertuples()}
@@ -200,7 +200,7 @@ def _on_marks(cells: pd.DataFrame) -> str:
 
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of this size in inches, and its axes, without a window."""
+    """Return (figure, axes) of this size in inches; no window is opened."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
@@ -208,55 +208,47 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _style(module: str) -> dict[str, Any]:
     """Return colour, line and marker of a module: the same in every figure of every report."""
-    place = module_key(module)[0]
+    rank = module_key(module)[0]
     return {
-        "color": COLOURS[place % len(COLOURS)],
-        "line": _LINES[place // len(COLOURS) % len(_LINES)],
-        "marker": _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)],
+        "color": COLOURS[rank % len(COLOURS)],
+        "line": _LINES[rank // len(COLOURS) % len(_LINES)],
+        "marker": _MARKERS[(rank + rank // len(COLOURS)) % len(_MARKERS)],
     }
 
 
 def _name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write names in a column beside the axes at the height of their points, moved apart, with thin leaders."""
+    """Write names in a column beside the axes, near the height of their points, with thin leaders."""
     low, high = axes.get_ylim()
-    height = axes.bbox.height / axes.figure.dpi * 72  # points
-    gap = min(9.5 / height, 1 / max(len(labels), 1))
+    points = axes.bbox.height / axes.figure.dpi * 72
+    gap = min(9.5 / points, 1 / max(len(labels), 1))
     labels = sorted(labels, key=lambda label: label[1])
-    places = spread([(y - low) / (high - low) for _, y, _, _ in labels], gap)
-    for (x, y, name, colour), place in zip(labels, places, strict=True):
+    heights = spread([(y - low) / (high - low) for _, y, _, _ in labels], gap)
+    for (x, y, name, colour), height in zip(labels, heights, strict=True):
         axes.annotate(
             name,
             xy=(x, y),
-            xytext=(1.04, place),
+            xytext=(1.04, height),
             textcoords="axes fraction",
             va="center",
             size=8,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "lw": 0.5,
-                "alpha": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 3,
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**_LEADER, "color": colour},
         )
 
 
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move ascending places apart to at least ``gap``, within 0 and 1 where they fit, each as little as it can.
+def spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Return ascending positions at least ``gap`` apart, moved as little as possible, within 0 and 1 if they fit.
 
     >>> spread([0.0, 0.0, 0.9], 0.25)
     [0.0, 0.25, 0.9]
     """
-    moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + gap) if moved else max(place, 0.0))
-    limit = max(1.0, gap * (len(moved) - 1))
-    for index in reversed(range(len(moved))):
-        moved[index] = min(moved[index], limit)
-        limit = moved[index] - gap
-    return moved
+    apart: list[float] = []
+    for position in positions:
+        apart.append(max(position, apart[-1] + gap) if apart else max(position, 0.0))
+    limit = max(1.0, gap * (len(apart) - 1))
+    for index in reversed(range(len(apart))):
+        apart[index] = min(apart[index], limit)
+        limit = apart[index] - gap
+    return apart
 
 
 def _count(value: float) -> str:
@@ -268,7 +260,7 @@ def _count(value: float) -> str:
 
 
 def _render(figure: Figure, title: str, caption: str, slug: str) -> Picture:
-    """Draw a figure as files on white and for a page."""
+    """Return a figure drawn as PNG and SVG, on white and for a page."""
     figure.suptitle(textwrap.fill(title, int(12 * figure.get_size_inches()[0])), size=10)
     layout = figure.get_layout_engine()
     assert layout is not None  # _axes has set it
@@ -284,12 +276,12 @@ def _render(figure: Figure, title: str, caption: str, slug: str) -> Picture:
 
 
 def on_white(svg: str) -> str:
-    """Give an SVG a white ground."""
+    """Return an SVG with a white ground."""
     return re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
 
 
 def for_page(svg: str, slug: str, title: str) -> str:
-    """Make an SVG part of an HTML page: no prologue, ids of its own, ink in the page's text colour, a spoken title."""
+    """Return an SVG for an HTML page: no prologue, ids of its own, ink in the page's colour, a title for readers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{slug}-", svg)

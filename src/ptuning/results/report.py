@@ -1,4 +1,4 @@
-"""A folder that shows what a folder of runs holds: one HTML page without a network, tables and figures as files."""
+"""The report on a folder of runs: one HTML page that needs no network, with tables and figures as files."""
 
 import re
 from collections.abc import Callable
@@ -34,17 +34,8 @@ _WITHOUT_REASON = {
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A run without a result, and why in one line."""
-
-    folder: str
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Section:
-    """All that the page shows of one backbone."""
+    """The page's section on one backbone."""
 
     backbone: str
     tables: tuple[ModuleTable, ...]
@@ -53,7 +44,7 @@ class Section:
 
 
 def write_report(results: Results, out: Path, now: datetime | None = None) -> Path:
-    """Write ``index.html`` and ``claims.md``, with ``tables/`` and ``figures/`` beside them; return the page's path.
+    """Return the path of ``index.html``, after writing it with ``claims.md``, ``tables/`` and ``figures/``.
 
     Parameters
     ----------
@@ -101,7 +92,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
 
 
 def _remove_stale(out: Path, written: set[str]) -> None:
-    """Remove what an earlier report left in ``out`` and this one does not have; nobody else's files."""
+    """Remove the files of an earlier report in ``out`` that this one does not have, and no others."""
     list_file = out / ".report-files"
     earlier = set(list_file.read_text("utf-8").splitlines()) if list_file.exists() else set()
     for name in earlier - written:
@@ -109,15 +100,18 @@ def _remove_stale(out: Path, written: set[str]) -> None:
     write_whole(list_file, "\n".join(sorted(written)).encode())
 
 
-def unfinished(runs: pd.DataFrame) -> list[Unfinished]:
-    """Return the runs that failed, were interrupted or never said how they ended, in the tables' order."""
+def unfinished(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Return (folder, status, reason in one line) of the runs without a result, in the tables' order."""
     rest = runs[runs["status"] != "finished"].to_dict("records")
     rest.sort(key=lambda row: (row["backbone"], task_key(row["task"]), module_key(row["module"]), row["folder"]))
-    return [Unfinished(row["folder"], row["status"], _reason(row["status"], row["reason"])) for row in rest]
+    return [
+        (row["folder"], row["status"], one_line(row["reason"]) or _WITHOUT_REASON.get(row["status"], ""))
+        for row in rest
+    ]
 
 
 def one_line(traceback: str) -> str:
-    r"""Return the line of a traceback that says what happened, without the folders of the machine it happened on.
+    r"""Return the line of a traceback with the error's message, without folders of the machine.
 
     >>> one_line('  File "a.py", line 1\nOSError: no space left on /scratch/me/runs/x')
     'OSError: no space left on …/x'
@@ -127,13 +121,8 @@ def one_line(traceback: str) -> str:
     return hide_folders((named or lines or [""])[-1].strip())[:300]
 
 
-def _reason(status: str, recorded: str) -> str:
-    return one_line(recorded) or _WITHOUT_REASON.get(status, "")
-
-
 def _page(results: Results, sections: list[Section], now: datetime) -> str:
     runs, summary = results.runs, results.summary
-    rest = unfinished(runs)
     left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in results.collected.left_out]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
@@ -156,7 +145,7 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
         claims=results.claims if sections else [],
         claims_file=CLAIMS,
         lists=[
-            ("Runs without a result", [(r.folder, r.status, r.reason) for r in rest]),
+            ("Runs without a result", unfinished(runs)),
             ("Files left out", [(left.file, "", left.reason) for left in left_out]),
         ],
         mark=MARK,
@@ -167,7 +156,7 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
 
 
 def _versions(runs: pd.DataFrame) -> dict[str, str]:
-    """Return library → versions that the runs used."""
+    """Return library → the versions that the runs used."""
     columns = [name for name in runs.columns if name.startswith("version/")]
     found = {name.removeprefix("version/"): sorted({v for v in runs[name] if v}) for name in columns}
     return {name: ", ".join(versions) for name, versions in found.items() if versions}

@@ -1,4 +1,4 @@
-"""How sure a mean or a difference is: intervals over seeds, paired differences, verdicts against a margin.
+"""Intervals over seeds, paired differences, and verdicts against a margin.
 
 Pure functions of numbers; docs/statistics.md has the formulas and their sources. Scores and margins are shares (0.01 is
 one point of a score x 100).
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference, ours less the reference's, and what its tests say.
+    """A paired difference, ours less the reference's, with interval and p-values.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What the p-values say, each at 5 %: better, comparable, worse or undecided."""
+        """The verdict of the p-values, each at 5 %: better, comparable, worse or undecided."""
         if self.p_not_worse <= ALPHA:
             return BETTER if self.p_better <= ALPHA else COMPARABLE
         return WORSE if self.p_worse <= ALPHA else UNDECIDED
@@ -76,7 +76,7 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
 
 def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> Difference:
-    """Compare two lists of scores, paired by position (by seed), with t tests over their differences.
+    """Return the difference of two lists of scores, paired by position (by seed), with t tests.
 
     Where all differences are equal their deviation is zero: the interval is the point, and p is 0 or 1.
 
@@ -102,7 +102,7 @@ def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> D
 
 
 def from_bootstrap(estimate: float, resampled: ArrayLike, examples: int, margin: float = MARGIN) -> Difference:
-    """Read interval and p-values off differences that were computed on resampled examples.
+    """Return the difference with interval and p-values from its values on resampled examples.
 
     Parameters
     ----------
@@ -150,9 +150,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        adjusted[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = highest
     return adjusted
 
 

@@ -1,4 +1,4 @@
-"""From a table of runs to one number per cell: mean, deviation and interval over seeds, percent of full fine-tuning."""
+"""One number per cell from a table of runs: mean, deviation and interval over seeds, percent of full fine-tuning."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ IDENTITY: Mapping[str, str] = {
     "precision": "precision",
     "part": "part of the data",
 }
-"""What runs must share to be compared at all, and what a note calls it."""
+"""Column that compared runs must agree in → its name in notes."""
 _NAMES: Mapping[str, str] = {
     "optimisation.lr": "lr",
     "optimisation.head_lr": "head lr",
@@ -33,7 +33,7 @@ _NAMES: Mapping[str, str] = {
     "backbone": "weights",
     "select_on": "best epoch on",
 }
-"""What a note calls a setting; others go by the last part of their key."""
+"""Setting → its name in notes; others go by the last part of their key."""
 
 COLUMNS = (
     *CELL,
@@ -59,7 +59,7 @@ COLUMNS = (
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per backbone, task, source, module, layers and subset that has a finished run.
+    """Return one row per cell with a finished run: backbone, task, source, module, layers and subset.
 
     Runs are averaged only when they differ in nothing but the seed. Where several recipes compete for a cell, those on
     all of the data come before those on a part of it, then goes the number of seeds, then the mean; the cell's ``note``
@@ -125,7 +125,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mark_shown(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of runs with two columns more: whether a cell's number is made of the run, and the cell's note.
+    """Return the table of runs with two more columns: ``shown``, if a cell's number uses the run, and ``note``.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def mark_shown(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_by_recipe(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, tuple[float, str]]]:
-    """Return (cell, recipe) → seed → (score, folder) of finished runs; one run twice counts by its later end."""
+    """Return (cell, recipe) → seed → (score, folder) of finished runs; of a run done twice, the later."""
     finished = _once(runs[(runs["status"] == "finished") & runs["score"].notna()])
     found: dict[tuple[str, ...], dict[int, tuple[float, str]]] = {}
     values = finished[["seed", "score", "folder"]].itertuples(index=False, name=None)
@@ -152,7 +152,7 @@ def scores_by_recipe(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, tupl
 
 
 def recipe_keys(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Return the (cell, recipe) of every row."""
+    """Yield the (cell, recipe) of every row."""
     yield from table[[*CELL, "recipe"]].itertuples(index=False, name=None)
 
 
@@ -161,7 +161,7 @@ def _once(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table whole, as what the suffix says: ``.csv`` or ``.parquet``.
+    """Write a table, whole or not at all, in the format of the suffix: ``.csv`` or ``.parquet``.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def _note(cell: tuple[str, ...], recipes: pd.DataFrame) -> str:
-    """Say which of a cell's recipes is shown, and on which part of the data; ``recipes`` begins with it."""
+    """Return the note of a cell: the recipe that is shown, which is the first, and its part of the data."""
     part = str(recipes["part"].iloc[0])
     if len(recipes) == 1 and not part:
         return ""
@@ -207,7 +207,7 @@ def _describe(row: Mapping[str, Any], differing: list[str]) -> str:
 
 
 def short_setting(value: str, key: str = "") -> str:
-    """Return a setting's text for a sentence: digests shortened, what was not typed as ``not set``."""
+    """Return a setting's text for a sentence: digests shortened, a missing value as ``not set``."""
     if value.startswith("sha256:"):
         return value.removeprefix("sha256:")[:8]
     return value[:80] or ("dev" if key == "select_on" else "not set")

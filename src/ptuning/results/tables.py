@@ -10,15 +10,15 @@ import pandas as pd
 from ptuning.display.format import format_p, format_percent, format_points
 from ptuning.results.bootstrap import RESAMPLES
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
-from ptuning.results.text_table import DAGGER, MARK, MISSING, TextTable, hide_folders, number_notes, to_markdown
+from ptuning.results.text_table import DAGGER, MARK, MISSING, TextTable, hide_folders, number_notes, slug, to_markdown
 from ptuning.selection.names import layers_key, module_key, subset_key, task_key
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table, ready to print; ``score`` is ``–`` where there was no run.
+    """One number of a table, ready to print; ``score`` is ``–`` if there was no run.
 
-    ``mark`` leads to the table's note on it: ``‡1`` where it is one of several recipes', or of a part of the data.
+    ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data.
     """
 
     score: str = MISSING
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One module in some of its layers."""
+    """One row of a table: a module in some of its layers."""
 
     module: str
     layers: str
@@ -50,7 +50,7 @@ class ModuleTable:
     slug
         Unique name for files and anchors.
     title
-        What it shows: ``minilm, all layers``.
+        Backbone and layers: ``minilm, all layers``.
     columns
         Names of the tasks, with the source where a task has several, with a dagger where the text is synthetic.
     rows
@@ -58,9 +58,9 @@ class ModuleTable:
     caption
         How to read the numbers.
     shows_layers
-        Whether rows name their layers.
+        True if rows name their layers.
     notes
-        What the marks ‡1, ‡2 … at its numbers say, in this order.
+        The notes behind the marks ‡1, ‡2 … at its numbers.
     """
 
     backbone: str
@@ -73,31 +73,31 @@ class ModuleTable:
     notes: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """Return the table as Markdown, for notebooks."""
         return to_markdown(as_text(self), "###")
 
 
 def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
-    """Return two tables per backbone: all layers, and chosen layers or weights; without those that are empty.
+    """Return two tables per backbone, unless they are empty: all layers, and chosen layers or subsets.
 
-    In the second, modules that moved in part in all layers have their row for all weights too, to compare with.
+    The second also has the row for all weights of a module whose subsets were trained in all layers, to compare with.
     """
     tables = []
     for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
-        slug = f"{number}-{''.join(c if c.isalnum() or c in '-.' else '_' for c in backbone)}"
+        start = slug(f"{number}-{backbone}")
         whole = (part["layers"] == "all") & (part["subset"] == "all")
         if whole.any():
-            tables.append(_table(part[whole], f"{slug}-modules", "all layers"))
+            tables.append(_table(part[whole], f"{start}-modules", "all layers"))
         if not whole.all():
             subsets = set(part[(part["layers"] == "all") & (part["subset"] != "all")]["module"])
             some = part[~whole | part["module"].isin(subsets)]  # a subset's row stands below that of all weights
             title = "chosen layers" if (some["subset"] == "all").all() else "chosen layers or weights"
-            tables.append(_table(some, f"{slug}-layers", title, shows_layers=True))
+            tables.append(_table(some, f"{start}-layers", title, shows_layers=True))
     return tables
 
 
 def column_names(part: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Return (task, source) → what to call it, in order: ``rte``, ``rte (hub)`` if there are two, ``rte †``."""
+    """Return (task, source) → column name, in order: ``rte``, ``rte (hub)`` if there are two, ``rte †``."""
     pairs = sorted(
         {(row.task, row.source) for row in part[["task", "source"]].itertuples(index=False)},
         key=lambda pair: (task_key(pair[0]), pair[1] == "synthetic", pair[1]),
@@ -135,23 +135,23 @@ def comparison_tables(comparisons: pd.DataFrame) -> list[tuple[str, TextTable]]:
             rows = part[(part["task"] == task) & (part["source"] == source)]
             if (rows["method"] == "").all():
                 continue
-            slug = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{number}-{backbone}-{task}-{source}-full")
-            marks = number_notes(map(hide_folders, rows["note"]))
-            body = tuple(_compared(row, marks[hide_folders(row["note"])]) for row in rows.to_dict("records"))
+            file_name = slug(f"{number}-{backbone}-{task}-{source}-full")
+            marks, notes = number_notes(rows["note"])
+            body = tuple(_compared(row, marks[row["note"]]) for row in rows.to_dict("records"))
             head = ("module", "layers", "difference", "90 % interval", "pairs", "p margin", "p better", "verdict")
             title = f"{backbone}, {name}: against full fine-tuning"
             caption = _comparison_caption(rows)
-            tables.append((str(backbone), TextTable(slug, title, caption, head, "llrrlrrl", body, tuple(marks)[1:])))
+            tables.append((str(backbone), TextTable(file_name, title, caption, head, "llrrlrrl", body, notes)))
     return tables
 
 
 def _compared(row: Mapping[str, Any], mark: str) -> tuple[str, ...]:
-    place = (row["module"], name_layers(row["layers"], row["subset"]))
+    selection = (row["module"], name_layers(row["layers"], row["subset"]))
     if not row["method"]:
-        return (*place, MISSING + mark, MISSING, MISSING, MISSING, MISSING, f"{row['verdict']}: {row['why']}")
+        return (*selection, MISSING + mark, MISSING, MISSING, MISSING, MISSING, f"{row['verdict']}: {row['why']}")
     kind = "seeds" if row["method"] == T_SEEDS else "examples"
     return (
-        *place,
+        *selection,
         format_points(row["difference"], signed=True) + mark,
         f"[{format_points(row['low'], signed=True)}, {format_points(row['high'], signed=True)}]",
         f"{row['pairs']:,} {kind}",
@@ -177,13 +177,13 @@ def _comparison_caption(rows: pd.DataFrame) -> str:
 
 
 def _of_full(rows: pd.DataFrame) -> str:
-    """Return what there is to note of the full fine-tuning that all rows stand against."""
+    """Return the note on the full fine-tuning that all rows are compared with, as a sentence."""
     note = hide_folders(rows["full_note"].iloc[0])
     return f" Full fine-tuning itself: {note}" if note else ""
 
 
 def _on_marks(rows: pd.DataFrame) -> str:
-    """Return what a mark at a number means, where there is one."""
+    """Return a sentence on the meaning of marks, if a row has one."""
     if (rows["note"] == "").all():
         return ""
     return (
@@ -192,17 +192,17 @@ def _on_marks(rows: pd.DataFrame) -> str:
     )
 
 
-def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False) -> ModuleTable:
+def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = False) -> ModuleTable:
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
     rows = []
     groups = part.groupby(["module", "layers", "subset"], sort=False)
-    places = sorted(groups.groups, key=_row_key)
+    selections = sorted(groups.groups, key=_row_key)
     # Numbered as they are read: row by row, along the columns.
-    by_row = (groups.get_group(place).to_dict("records") for place in places)
+    by_row = (groups.get_group(selection).to_dict("records") for selection in selections)
     order = list(columns)
     in_order = (sorted(group, key=lambda row: order.index((row["task"], row["source"]))) for group in by_row)
-    marks = number_notes(hide_folders(row["note"]) for group in in_order for row in group)
-    for module, layers, subset in places:
+    marks, notes = number_notes(row["note"] for group in in_order for row in group)
+    for module, layers, subset in selections:
         group = groups.get_group((module, layers, subset))
         cells = {(row["task"], row["source"]): _cell(row, marks) for row in group.to_dict("records")}
         rows.append(
@@ -214,8 +214,9 @@ def _table(part: pd.DataFrame, slug: str, title: str, shows_layers: bool = False
             )
         )
     title = f"{backbone}, {title}"
-    names, notes = tuple(columns.values()), tuple(marks)[1:]
-    return ModuleTable(backbone, slug, title, names, tuple(rows), _caption(part), shows_layers, notes)
+    return ModuleTable(
+        backbone, file_name, title, tuple(columns.values()), tuple(rows), _caption(part), shows_layers, notes
+    )
 
 
 def _row_key(row: tuple[str, str, str]) -> Any:
@@ -232,7 +233,7 @@ def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
         "" if math.isnan(low) else f"[{format_points(low)}, {format_points(high)}]",
         "" if math.isnan(percent) else f"{percent:.1f}",
         row["source"] == "synthetic",
-        marks[hide_folders(row["note"])],
+        marks[row["note"]],
     )
 
 
@@ -254,14 +255,14 @@ def _caption(part: pd.DataFrame) -> str:
 
 
 def _on_precision(part: pd.DataFrame) -> str:
-    """Return that the cells were not all computed in one precision, where it is so."""
+    """Return a sentence on precision, if the cells were not all computed in the same one."""
     found = sorted(set(part["precision"]) - {""})
     several = f" Computed in {' or '.join(found)}: summary.csv says which, and none is held against another."
     return several if len(found) > 1 else ""
 
 
 def describe_choice(part: pd.DataFrame) -> str:
-    """Say on what the best epoch of a summary's cells was chosen, and which way that errs."""
+    """Return a sentence on the data that the best epochs were chosen on, and the bias of that choice."""
     ways = set(part["select_on"])
     optimistic = "which flatters every score somewhat"
     if ways == {"dev"}:

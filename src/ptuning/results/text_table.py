@@ -1,4 +1,4 @@
-"""Tables of ready texts in Markdown and in LaTeX."""
+"""Tables of texts, written as Markdown and as LaTeX."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ class TextTable:
     slug
         Unique name for files and anchors.
     title, caption
-        What it shows, and how to read it.
+        Its subject, and how to read it.
     head
         Names of the columns.
     align
@@ -25,7 +25,7 @@ class TextTable:
     rows
         Texts, as many per row as there are columns; a text may have several lines.
     notes
-        What the marks ‡1, ‡2 … in the rows say, in this order.
+        The notes behind the marks ‡1, ‡2 … in the rows.
     """
 
     slug: str
@@ -37,18 +37,28 @@ class TextTable:
     notes: tuple[str, ...] = ()
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """Return the table as Markdown, for notebooks."""
         return to_markdown(self, "###")
 
 
-def number_notes(notes: Iterable[str]) -> dict[str, str]:
-    """Return note → mark (``‡1``), in order; the empty note has the empty mark."""
-    found = dict.fromkeys(note for note in notes if note)
-    return {"": "", **{note: f"{MARK}{number}" for number, note in enumerate(found, start=1)}}
+def number_notes(notes: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return (note → its mark ``‡1``, the notes in the order of their marks, without folders).
+
+    The empty note has the empty mark.
+    """
+    hidden = {note: hide_folders(note) for note in notes}
+    shown = tuple(dict.fromkeys(filter(None, hidden.values())))
+    marks = {note: f"{MARK}{number}" for number, note in enumerate(shown, start=1)}
+    return {note: marks.get(text, "") for note, text in hidden.items()}, shown
+
+
+def slug(text: str) -> str:
+    """Return a text as a file name: letters, digits, dots and hyphens, underscores for everything else."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
 def marked(notes: Iterable[str]) -> list[str]:
-    """Return notes with their marks before them: ``‡1 …``."""
+    """Return the notes, each with its mark in front: ``‡1 …``."""
     return [f"{MARK}{number} {note}" for number, note in enumerate(notes, start=1)]
 
 
@@ -70,7 +80,7 @@ def _markdown(text: str) -> str:
 
 
 def to_latex(table: TextTable) -> str:
-    """Return the table as a LaTeX ``table`` for the package ``booktabs``."""
+    """Return the table as LaTeX, for the package ``booktabs``."""
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
@@ -113,11 +123,11 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Escape a text for LaTeX, character by character."""
+    """Return a text escaped for LaTeX, character by character."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(rf"{MARK}(\d*)", r"$^{\\ddagger \1}$", escaped)
 
 
 def hide_folders(text: str) -> str:
-    """Shorten absolute paths to their last part."""
+    """Return a text with absolute paths shortened to their last part."""
     return re.sub(r"(?<![\w.:/@])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\":;,()]+)+[/\\]([^\s/\\'\":;,()]+)", r"…/\1", text)

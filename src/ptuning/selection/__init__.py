@@ -1,1 +1,1 @@
-"""Module names × layers × subset → what of a model may train."""
+"""Selection of trainable parameters: by module, layers and subset."""

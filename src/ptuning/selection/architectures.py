@@ -1,9 +1,9 @@
-"""Which parameter belongs to which module, for each architecture: a table, one entry per ``config.model_type``.
+"""The table of architectures: which parameter belongs to which module, one entry per ``config.model_type``.
 
-To add an architecture, add an entry: how its blocks are named, one pattern per elementary module, and what of its
-pretrained weights lies beside the base model. ``ptuning modules --names`` lists the names to match. Every backbone
-parameter has to match exactly one elementary module, and what an architecture lacks is left out;
-``tests/test_architectures.py`` runs over the whole table and checks that.
+To add an architecture, add an entry: the name of its blocks, a pattern per elementary module, and a pattern for
+pretrained weights beside the base model. ``ptuning modules --names`` lists the names to match. Every backbone parameter
+has to match exactly one elementary module; modules that an architecture lacks are left out.
+``tests/test_architectures.py`` checks this for the whole table.
 """
 
 import re
@@ -14,14 +14,15 @@ from types import MappingProxyType
 from torch import nn
 
 from ptuning.errors import SelectionError
+from ptuning.selection.names import ATTENTION
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The names of one model family.
+    """Parameter names of one model family, as patterns.
 
-    The head is what lies beside the base model (``classifier``, for some families a dense layer before it too) and is
-    not claimed by ``beside``. It is drawn anew for each run and always trains.
+    The head is everything beside the base model that ``beside`` does not claim: ``classifier``, and for some families a
+    dense layer before it. It is drawn anew for each run and is always trainable.
 
     Attributes
     ----------
@@ -36,13 +37,13 @@ class Architecture:
         Elementary module → start of its parameter names in a model with a head, for what is pretrained but lies beside
         the base model.
     absent
-        Module that other architectures have → why this one has not, and what to choose instead.
+        Module of other architectures → the reason why this one lacks it, and what to choose instead.
     block_returns_tuple
-        Whether a block returns its hidden states as the first of a tuple, and not by themselves.
+        True if a block returns a tuple that begins with its hidden states, False if it returns them alone.
     before_ffn
         Elementary module whose LayerNorm hands hidden states to the feed-forward half of its block.
     positions_in_blocks
-        Whether blocks know where in its row a token stands, by relative positions or rotations.
+        True if blocks use positions themselves, by relative positions or rotations.
     """
 
     block: str
@@ -61,7 +62,7 @@ class Architecture:
 
     @property
     def shares_layers(self) -> bool:
-        """Whether all layers share the weights of one block."""
+        """True if all layers share the weights of one block."""
         return re.compile(self.block).groups == 0
 
     def blocks(self, base: nn.Module) -> list[nn.Module]:
@@ -81,73 +82,69 @@ class Architecture:
         return next(((m, None) for m, start in elsewhere if re.match(start, name)), None)
 
 
-_DENSE_IN_HEAD = MappingProxyType(
-    {"pooler": "the dense layer before its classifier is part of the head: not pretrained, it always trains"}
+def _modules(**entries: str) -> Mapping[str, str]:
+    return MappingProxyType(entries)
+
+
+_DENSE_IN_HEAD = _modules(
+    pooler="the dense layer before its classifier is part of the head: not pretrained, it always trains"
 )
 
 BERT = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.self\.query\.",
-            "key": r"attention\.self\.key\.",
-            "value": r"attention\.self\.value\.",
-            "attention_output": r"attention\.output\.dense\.",
-            "attention_layernorm": r"attention\.output\.LayerNorm\.",
-            "intermediate": r"intermediate\.dense\.",
-            "output": r"output\.dense\.",
-            "output_layernorm": r"output\.LayerNorm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.self\.query\.",
+        key=r"attention\.self\.key\.",
+        value=r"attention\.self\.value\.",
+        attention_output=r"attention\.output\.dense\.",
+        attention_layernorm=r"attention\.output\.LayerNorm\.",
+        intermediate=r"intermediate\.dense\.",
+        output=r"output\.dense\.",
+        output_layernorm=r"output\.LayerNorm\.",
     ),
-    outside=MappingProxyType({"embeddings": r"embeddings\.", "pooler": r"pooler\."}),
+    outside=_modules(embeddings=r"embeddings\.", pooler=r"pooler\."),
 )
 
 ROBERTA = replace(BERT, absent=_DENSE_IN_HEAD)
 
 ELECTRA = replace(  # embeddings_project widens the small models' embeddings to the hidden size
     BERT,
-    outside=MappingProxyType({"embeddings": r"embeddings(_project)?\."}),
+    outside=_modules(embeddings=r"embeddings(_project)?\."),
     absent=_DENSE_IN_HEAD,
 )
 
 DISTILBERT = Architecture(
     block=r"transformer\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.q_lin\.",
-            "key": r"attention\.k_lin\.",
-            "value": r"attention\.v_lin\.",
-            "attention_output": r"attention\.out_lin\.",
-            "attention_layernorm": r"sa_layer_norm\.",
-            "intermediate": r"ffn\.lin1\.",
-            "output": r"ffn\.lin2\.",
-            "output_layernorm": r"output_layer_norm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.q_lin\.",
+        key=r"attention\.k_lin\.",
+        value=r"attention\.v_lin\.",
+        attention_output=r"attention\.out_lin\.",
+        attention_layernorm=r"sa_layer_norm\.",
+        intermediate=r"ffn\.lin1\.",
+        output=r"ffn\.lin2\.",
+        output_layernorm=r"output_layer_norm\.",
     ),
-    outside=MappingProxyType({"embeddings": r"embeddings\."}),
+    outside=_modules(embeddings=r"embeddings\."),
     absent=_DENSE_IN_HEAD,
 )
 
 MPNET = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.attn\.q\.",
-            "key": r"attention\.attn\.k\.",
-            "value": r"attention\.attn\.v\.",
-            "attention_output": r"attention\.attn\.o\.",
-            "attention_layernorm": r"attention\.LayerNorm\.",
-            "intermediate": r"intermediate\.dense\.",
-            "output": r"output\.dense\.",
-            "output_layernorm": r"output\.LayerNorm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.attn\.q\.",
+        key=r"attention\.attn\.k\.",
+        value=r"attention\.attn\.v\.",
+        attention_output=r"attention\.attn\.o\.",
+        attention_layernorm=r"attention\.LayerNorm\.",
+        intermediate=r"intermediate\.dense\.",
+        output=r"output\.dense\.",
+        output_layernorm=r"output\.LayerNorm\.",
     ),
-    outside=MappingProxyType(
-        {
-            "embeddings": r"embeddings\.",
-            "relative_positions": r"encoder\.relative_attention_bias\.",
-            "pooler": r"pooler\.",
-        }
+    outside=_modules(
+        embeddings=r"embeddings\.",
+        relative_positions=r"encoder\.relative_attention_bias\.",
+        pooler=r"pooler\.",
     ),
     absent=_DENSE_IN_HEAD,
     block_returns_tuple=True,
@@ -156,34 +153,28 @@ MPNET = Architecture(
 
 DEBERTA_V2 = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.self\.query_proj\.",
-            "key": r"attention\.self\.key_proj\.",
-            "value": r"attention\.self\.value_proj\.",
-            "position_query": r"attention\.self\.pos_query_proj\.",
-            "position_key": r"attention\.self\.pos_key_proj\.",
-            "attention_output": r"attention\.output\.dense\.",
-            "attention_layernorm": r"attention\.output\.LayerNorm\.",
-            "intermediate": r"intermediate\.dense\.",
-            "output": r"output\.dense\.",
-            "output_layernorm": r"output\.LayerNorm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.self\.query_proj\.",
+        key=r"attention\.self\.key_proj\.",
+        value=r"attention\.self\.value_proj\.",
+        position_query=r"attention\.self\.pos_query_proj\.",
+        position_key=r"attention\.self\.pos_key_proj\.",
+        attention_output=r"attention\.output\.dense\.",
+        attention_layernorm=r"attention\.output\.LayerNorm\.",
+        intermediate=r"intermediate\.dense\.",
+        output=r"output\.dense\.",
+        output_layernorm=r"output\.LayerNorm\.",
     ),
-    outside=MappingProxyType(
-        {
-            "embeddings": r"embeddings\.",  # embed_proj, which widens them, included
-            "relative_positions": r"encoder\.(rel_embeddings|LayerNorm)\.",  # this LayerNorm is theirs
-            "convolution": r"encoder\.conv\.",  # with its own LayerNorm; beside the first block, not in it
-        }
+    outside=_modules(
+        embeddings=r"embeddings\.",  # embed_proj, which widens them, included
+        relative_positions=r"encoder\.(rel_embeddings|LayerNorm)\.",  # this LayerNorm is theirs
+        convolution=r"encoder\.conv\.",  # with its own LayerNorm; beside the first block, not in it
     ),
-    absent=MappingProxyType(
-        {
-            **_DENSE_IN_HEAD,
-            "position_query": "only a DeBERTa with share_att_key=false has it; others use query for positions too",
-            "position_key": "only a DeBERTa with share_att_key=false has it; others use key for positions too",
-            "convolution": "only a DeBERTa with conv_kernel_size has it (v2-xlarge, v2-xxlarge)",
-        }
+    absent=_modules(
+        **_DENSE_IN_HEAD,
+        position_query="only a DeBERTa with share_att_key=false has it; others use query for positions too",
+        position_key="only a DeBERTa with share_att_key=false has it; others use key for positions too",
+        convolution="only a DeBERTa with conv_kernel_size has it (v2-xlarge, v2-xxlarge)",
     ),
     block_returns_tuple=True,
     positions_in_blocks=True,
@@ -193,48 +184,40 @@ _FUSED = "its query, key and value projections are one matrix, Wqkv: module=quer
 
 MODERNBERT = Architecture(
     block=r"layers\.(\d+)\.",
-    in_block=MappingProxyType(
-        {
-            "query_key_value": r"attn\.Wqkv\.",
-            "attention_output": r"attn\.Wo\.",
-            "attention_layernorm": r"attn_norm\.",  # before the attention; the first block has none
-            "intermediate": r"mlp\.Wi\.",  # with the gate
-            "output": r"mlp\.Wo\.",
-            "output_layernorm": r"mlp_norm\.",  # before the feed-forward half
-        }
+    in_block=_modules(
+        query_key_value=r"attn\.Wqkv\.",
+        attention_output=r"attn\.Wo\.",
+        attention_layernorm=r"attn_norm\.",  # before the attention; the first block has none
+        intermediate=r"mlp\.Wi\.",  # with the gate
+        output=r"mlp\.Wo\.",
+        output_layernorm=r"mlp_norm\.",  # before the feed-forward half
     ),
-    outside=MappingProxyType({"embeddings": r"embeddings\.", "final_layernorm": r"final_norm\."}),
-    beside=MappingProxyType({"prediction_head": r"head\."}),
+    outside=_modules(embeddings=r"embeddings\.", final_layernorm=r"final_norm\."),
+    beside=_modules(prediction_head=r"head\."),
     before_ffn="output_layernorm",
     positions_in_blocks=True,
-    absent=MappingProxyType(
-        {
-            "query": _FUSED,
-            "key": _FUSED,
-            "value": _FUSED,
-            "pooler": "its pretrained dense layer before the classifier is called module=prediction_head",
-        }
+    absent=_modules(
+        query=_FUSED,
+        key=_FUSED,
+        value=_FUSED,
+        pooler="its pretrained dense layer before the classifier is called module=prediction_head",
     ),
 )
 
 ALBERT = Architecture(
     block=r"encoder\.albert_layer_groups\.\d+\.albert_layers\.\d+\.",
-    in_block=MappingProxyType(
-        {
-            "query": r"attention\.query\.",
-            "key": r"attention\.key\.",
-            "value": r"attention\.value\.",
-            "attention_output": r"attention\.dense\.",
-            "attention_layernorm": r"attention\.LayerNorm\.",
-            "intermediate": r"ffn\.",
-            "output": r"ffn_output\.",
-            "output_layernorm": r"full_layer_layer_norm\.",
-        }
+    in_block=_modules(
+        query=r"attention\.query\.",
+        key=r"attention\.key\.",
+        value=r"attention\.value\.",
+        attention_output=r"attention\.dense\.",
+        attention_layernorm=r"attention\.LayerNorm\.",
+        intermediate=r"ffn\.",
+        output=r"ffn_output\.",
+        output_layernorm=r"full_layer_layer_norm\.",
     ),
     # The embeddings are factorised: a narrow table, and the matrix that widens it to the hidden size.
-    outside=MappingProxyType(
-        {"embeddings": r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", "pooler": r"pooler\."}
-    ),
+    outside=_modules(embeddings=r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", pooler=r"pooler\."),
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -254,21 +237,13 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "layernorm": ("attention_layernorm", "output_layernorm"),
-        "attention": (
-            "query",
-            "key",
-            "value",
-            "query_key_value",
-            "position_query",
-            "position_key",
-            "attention_output",
-        ),
+        "attention": ATTENTION,
         "ffn": ("intermediate", "output"),
         "frozen": (),
     }
 )
-"""Groups that are plain unions of those of their parts that a backbone has; ``bias`` and ``full`` cut across modules
-and are selected by name."""
+"""Group → its elementary modules, as far as a backbone has them. ``bias`` and ``full`` cut across modules and are
+selected by parameter name."""
 
 CROSS_CUTTING = ("bias", "full")
 

@@ -1,4 +1,4 @@
-"""The Lightning callback that freezes everything but a selection, and the base class for a reader's own choice."""
+"""Lightning callbacks that freeze everything but a selection: by modules, or a base class for custom choices."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,13 @@ from ptuning.selection.select import Selection, choose_parameters, describe, set
 
 
 class SelectionCallback(pl.Callback, ABC):
-    """Freeze all of a model but what :meth:`choose` returns; the head always trains.
+    """Base class of callbacks that freeze all parameters but those of :meth:`choose` and the head.
 
     Write one method, and name the class in the configuration: ``callbacks.selection._target_=mine.FirstTokenType``.
-    The module, layers and patterns that were typed arrive as attributes, for classes that want them.
+    The typed module, layers and patterns are its attributes.
 
-    Freezing happens in :meth:`setup`, before optimisers are made and before a checkpoint is read, so it holds after
-    a resume as well. (Lightning's ``BaseFinetuning`` works on whole modules and, in 2.6, freezes again on resume
+    Freezing happens in :meth:`setup`, before optimizers are made and before a checkpoint is read, so it also holds
+    after a resume. (Lightning's ``BaseFinetuning`` works on whole modules and, in 2.6, freezes again on resume
     what had been unfrozen; selection here is by parameter.)
 
     Examples
@@ -43,24 +43,24 @@ class SelectionCallback(pl.Callback, ABC):
 
     @abstractmethod
     def choose(self, model: nn.Module) -> Iterable[str]:
-        """Return names, as in ``model.named_parameters()``, of the backbone parameters that may move."""
+        """Return names, as in ``model.named_parameters()``, of the trainable backbone parameters."""
 
     def apply(self, model: nn.Module) -> Selection:
-        """Freeze ``model`` outside the selection and return the selection."""
+        """Return the selection, after freezing the rest of ``model``."""
         selection = describe(model, self.choose(model))
         set_trainable(model, selection)
         return selection
 
     def keep_to(self, model: nn.Module, selection: Selection) -> None:
-        """Freeze ``model`` outside ``selection``, now and in :meth:`setup`: a part of what :meth:`choose` returned.
+        """Freeze ``model`` outside ``selection``, now and in :meth:`setup`, instead of calling :meth:`choose` again.
 
-        For subsets: they are chosen from pretrained values, once, and not again from values that have moved.
+        For subsets: they are chosen once, from pretrained values, and not again from trained ones.
         """
         self._kept = selection
         set_trainable(model, selection)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Apply the selection before Lightning asks for optimisers."""
+        """Apply the selection before Lightning asks for optimizers."""
         if stage == "fit":
             # A LightningModule that wraps a Hugging Face model keeps it as `model`; any other is taken as it is.
             model = getattr(pl_module, "model", pl_module)
@@ -71,8 +71,8 @@ class SelectionCallback(pl.Callback, ABC):
 
 
 class ModuleSelectionCallback(SelectionCallback):
-    """Freeze everything but the chosen modules in the chosen layers: ``module=layernorm layers=last:3``."""
+    """Callback that freezes all but the chosen modules in the chosen layers: ``module=layernorm layers=last:3``."""
 
     def choose(self, model: nn.Module) -> Iterable[str]:
-        """Return the names that :func:`ptuning.selection.choose_parameters` finds."""
+        """Return the names of :func:`ptuning.selection.choose_parameters`."""
         return choose_parameters(model, self.module, self.layers, self.patterns).names

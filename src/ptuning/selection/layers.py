@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from ptuning.errors import SelectionError
 
 Layers = str | int | Sequence[int | str]
-"""What a reader may type for ``layers=``."""
+"""A value of ``layers=``."""
 
 _NUMBER = "[0-9]{1,18}"
 _GRAMMAR = "all, one number (11), a list ([0,11]), a range (0-5), first:N or last:N"
@@ -68,7 +68,7 @@ def _parse_one(text: str, layers: Layers, num_layers: int) -> Iterable[int]:
 
 
 def format_typed(layers: Layers) -> str:
-    """Return a layer expression as it would be typed."""
+    """Return a layer expression as typed on the command line."""
     if isinstance(layers, str | int):
         return str(layers)
     return "[" + ",".join(map(str, layers)) + "]"

@@ -1,17 +1,14 @@
-"""The order in which modules, layers, subsets and tasks stand in every table and figure."""
+"""Names of modules, and the order of modules, layers, subsets and tasks in tables and figures."""
 
 import re
 
 from ptuning.tasks.glue import TASKS
 
+ATTENTION = ("query", "key", "value", "query_key_value", "position_query", "position_key", "attention_output")
+"""Elementary modules of the group ``attention``."""
+
 MODULES = (
-    "query",
-    "key",
-    "value",
-    "query_key_value",
-    "position_query",
-    "position_key",
-    "attention_output",
+    *ATTENTION,
     "attention_layernorm",
     "intermediate",
     "output",
@@ -46,22 +43,22 @@ MODULES_OF_BLOCK = (
 GROUPS_OF_BLOCK = ("layernorm", "attention", "ffn", "bias")
 NORMS = ("layernorm", "attention_layernorm", "output_layernorm")
 
-_MODULE = {name: place for place, name in enumerate(MODULES)}
-_TASK = {name: place for place, name in enumerate(TASKS)}
+_MODULE = {name: rank for rank, name in enumerate(MODULES)}
+_TASK = {name: rank for rank, name in enumerate(TASKS)}
 
 
 def module_key(name: str) -> tuple[int, str]:
-    """Return what to sort module names by."""
+    """Return the sort key of a module name: the order of a block, then the alphabet."""
     return _MODULE.get(name, len(_MODULE)), name
 
 
 def task_key(name: str) -> tuple[int, str]:
-    """Return what to sort task names by: GLUE's order, then the alphabet."""
+    """Return the sort key of a task name: GLUE's order, then the alphabet."""
     return _TASK.get(name, len(_TASK)), name
 
 
 def layers_key(layers: str) -> tuple[int, list[int], str]:
-    """Return what to sort layers by: ``all``, then by number.
+    """Return the sort key of layers: ``all``, then by number.
 
     >>> sorted(["10", "9-11", "2", "all"], key=layers_key)
     ['all', '2', '9-11', '10']
@@ -70,7 +67,7 @@ def layers_key(layers: str) -> tuple[int, list[int], str]:
 
 
 def subset_key(subset: str) -> tuple[int, str, float, str]:
-    """Return what to sort subsets by: ``all``, then by kind and number.
+    """Return the sort key of a subset: ``all``, then by kind and number.
 
     >>> sorted(["top:10", "top:9", "all", "bottom:1%"], key=subset_key)
     ['all', 'bottom:1%', 'top:9', 'top:10']

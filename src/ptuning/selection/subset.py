@@ -1,4 +1,4 @@
-"""``subset=``: its grammar, and pure functions from tensors to the places of the weights that it means."""
+"""``subset=``: its grammar, and pure functions from tensors to the indices of the chosen weights."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _NUMBER = r"(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})"
 
 @dataclass(frozen=True)
 class Subset:
-    """Which weights inside the selected tensors move.
+    """The trainable weights inside the selected tensors, as an expression.
 
     Attributes
     ----------
@@ -32,10 +32,10 @@ class Subset:
     amount
         A number of weights, a percentage of them, or for ``outlier`` standard deviations.
     is_share
-        Whether ``amount`` is a percentage.
+        True if ``amount`` is a percentage.
     scope
-        Whether ``amount`` counts in each ``tensor`` or across the whole ``selection``. Outliers and ``all`` have none:
-        theirs is always ``tensor``.
+        ``tensor`` if ``amount`` counts in each tensor, ``selection`` if it counts across all of them. For outliers
+        and ``all`` it is always ``tensor``.
     """
 
     kind: str = "all"
@@ -44,19 +44,19 @@ class Subset:
     scope: str = "tensor"
 
     def __str__(self) -> str:
-        """Return the one canonical spelling, used in folder names and tables: ``top:1%`` for ``top:01.0%``."""
+        """Return the canonical spelling, used in folder names and tables: ``top:1%`` for ``top:01.0%``."""
         if self.kind == "all":
             return "all"
         return f"{self.kind}:{_plain(self.amount)}{'%' if self.is_share else ''}"
 
     @property
     def is_ranked(self) -> bool:
-        """Whether weights are ranked and the first so many taken, so that the scope matters."""
+        """True if weights are ranked and the first ones taken, so that the scope matters."""
         return self.kind in _RANKED
 
 
 def parse_subset(text: str, scope: str = "tensor") -> Subset:
-    """Return what ``subset=text subset_scope=scope`` means.
+    """Return the :class:`Subset` of ``subset=text subset_scope=scope``.
 
     >>> parse_subset("top:1%")
     Subset(kind='top', amount=Decimal('1'), is_share=True, scope='tensor')
@@ -95,7 +95,7 @@ def parse_subset(text: str, scope: str = "tensor") -> Subset:
 
 
 def count_weights(subset: Subset, sizes: Mapping[str, int]) -> dict[str, int] | int:
-    """Return how many weights a ranked subset takes: of each tensor, or in all where the scope is the selection.
+    """Return the number of weights in a ranked subset: per tensor, or in all if the scope is the selection.
 
     Shares are rounded to the nearest whole number, halves up.
 
@@ -142,7 +142,7 @@ def count_weights(subset: Subset, sizes: Mapping[str, int]) -> dict[str, int] | 
 def choose_weights(
     subset: Subset, values: Mapping[str, Tensor], seed: int = 1, scores: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Return which weights of which tensors a subset means.
+    """Return tensor name → indices of the weights in a subset.
 
     Of equal weights the one that comes first is taken, so the answer is the same everywhere.
 
@@ -161,7 +161,7 @@ def choose_weights(
     Returns
     -------
     dict
-        Name → sorted places in the flattened tensor (int64), for tensors of which something moves.
+        Name → sorted indices in the flattened tensor (int64), for tensors with a chosen weight.
 
     Raises
     ------
@@ -177,12 +177,12 @@ def choose_weights(
         found = {name: _largest(rank, counts[name]) for name, rank in ranks.items()}
     else:
         chosen = _largest(torch.cat(list(ranks.values())), counts)
-        found = dict(zip(ranks, _apart(chosen, [len(rank) for rank in ranks.values()]), strict=True))
-    return {name: places for name, places in found.items() if len(places)}
+        found = dict(zip(ranks, _split_indices(chosen, [len(rank) for rank in ranks.values()]), strict=True))
+    return {name: indices for name, indices in found.items() if len(indices)}
 
 
 def outliers(values: Tensor, deviations: float) -> Tensor:
-    """Return the places (sorted, int64) of the values further than so many standard deviations from their mean.
+    """Return the indices (sorted, int64) of the values further than so many standard deviations from their mean.
 
     Mean and (population) standard deviation are taken over the whole tensor, in double precision.
     """
@@ -192,7 +192,7 @@ def outliers(values: Tensor, deviations: float) -> Tensor:
 
 def _outliers(subset: Subset, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {name: outliers(value, float(subset.amount)) for name, value in flat.items()}
-    if not any(len(places) for places in found.values()):
+    if not any(len(indices) for indices in found.values()):
         furthest = max(float(_distance(value).max()) for value in flat.values())
         raise SelectionError(
             f"subset={subset} is no weight: the furthest lies {furthest:.2f} standard deviations from its tensor's "
@@ -200,7 +200,7 @@ def _outliers(subset: Subset, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if furthest > 0
             else f"subset={subset} is no weight: each selected tensor holds one value throughout. Try subset=random:1%."
         )
-    return {name: places for name, places in found.items() if len(places)}
+    return {name: indices for name, indices in found.items() if len(indices)}
 
 
 def _distance(flat: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def _distance(flat: Tensor) -> Tensor:
 
 
 def _rank(kind: str, name: str, flat: Tensor, seed: int, scores: Mapping[str, Tensor]) -> Tensor:
-    """Return what a tensor's weights are ranked by, the largest first."""
+    """Return the rank of a tensor's weights, [weights]; the largest comes first."""
     if kind == "fisher":
         return scores[name].reshape(-1)
     if kind == "random":
@@ -222,7 +222,7 @@ def _rank(kind: str, name: str, flat: Tensor, seed: int, scores: Mapping[str, Te
 
 
 def _largest(ranks: Tensor, count: int) -> Tensor:
-    """Return the sorted places of the ``count`` largest; of equal ones, the first."""
+    """Return the sorted indices of the ``count`` largest; of equal ones, the first."""
     if count == 0:
         return torch.empty(0, dtype=torch.int64)
     least = ranks.kthvalue(len(ranks) - count + 1).values
@@ -231,12 +231,12 @@ def _largest(ranks: Tensor, count: int) -> Tensor:
     return torch.cat([above, equal]).sort().values
 
 
-def _apart(places: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Split sorted places in joined tensors into places in each."""
+def _split_indices(indices: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Return sorted indices into concatenated tensors as indices into each."""
     ends = torch.tensor(sizes).cumsum(0)
-    cuts = torch.searchsorted(places, ends[:-1]).tolist()
+    cuts = torch.searchsorted(indices, ends[:-1]).tolist()
     starts = [0, *ends[:-1].tolist()]
-    return [part - start for part, start in zip(torch.tensor_split(places, cuts), starts, strict=True)]
+    return [part - start for part, start in zip(torch.tensor_split(indices, cuts), starts, strict=True)]
 
 
 def _count(subset: Subset, size: int) -> int:

@@ -18,10 +18,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ptuning.data.custom_options import own_name
+from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
 from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
-from ptuning.tasks.glue import OWN
+from ptuning.tasks.glue import CUSTOM
 
 
 class SweepLauncher(Launcher):
@@ -119,7 +119,7 @@ class SweepLauncher(Launcher):
             task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             shown = [override for override in overrides if not override.startswith("trial=")]
             name = _typed(override for override in shown if override.split("=")[0] in varying)
-            task = own_name(cfg.data) if cfg.task.name == OWN else str(cfg.task.name)
+            task = custom_name(cfg.data) if cfg.task.name == CUSTOM else str(cfg.task.name)
             group = f"{cfg.backbone.path} {task}"
             jobs.append(Job(number, name or _typed(shown), task, group, _plain(task_cfg)))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))

@@ -1,6 +1,6 @@
 """The nine GLUE tasks and AX as one table of data: columns, label names in order, metrics, file names.
 
-A task on a reader's own data is a :class:`Task` too, made from that data (:mod:`ptuning.data.custom`).
+Custom data has a :class:`Task` too, made from its columns and labels (:mod:`ptuning.data.custom`).
 
 Column names, label names and their order are those of ``nyu-mll/glue`` on the Hugging Face Hub, so that a head
 trained here serves there. File and folder names are those of the benchmark's own download (Wang et al. 2019,
@@ -17,14 +17,14 @@ from ptuning.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class Task:
-    """One task: what a row looks like, what a label means, how an answer is scored.
+    """A task: its text columns, label names, metrics and files.
 
     Attributes
     ----------
     name
         The configuration's name, also of the config in ``nyu-mll/glue``.
     text
-        The Hub's names of the one or two text columns; with own data, the reader's.
+        The one or two text columns, by the Hub's names; by the user's for custom data.
     labels
         Label names; a label's position is its class id. Empty for regression.
     metrics
@@ -32,7 +32,7 @@ class Task:
     score_of
         The metrics whose mean is the task's number, for GLUE the benchmark's.
     label
-        The Hub's name of the label column; with own data, the reader's.
+        The label column, by the Hub's name; by the user's for custom data.
     folder
         Folder of the benchmark's own download.
     file_text
@@ -46,7 +46,7 @@ class Task:
     test
         Split name → file stem of every unlabelled set.
     trains
-        Whether there is training data; AX has none and borrows MNLI's head.
+        True if there is training data; AX has none and uses MNLI's head.
     skips_damaged_rows
         The official files of this task hold rows with missing fields, which ``nyu-mll/glue`` leaves out too.
     """
@@ -68,7 +68,7 @@ class Task:
 
     @property
     def is_regression(self) -> bool:
-        """Whether the label is a number rather than a class."""
+        """True if the label is a number rather than a class."""
         return not self.labels
 
     @property
@@ -77,12 +77,12 @@ class Task:
         return max(len(self.labels), 1)
 
     @property
-    def is_own(self) -> bool:
-        """Whether this is a reader's own data rather than a task of GLUE."""
+    def is_custom(self) -> bool:
+        """True for custom data, False for a task of GLUE."""
         return self.name not in TASKS
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record and a delta say of the task, as plain JSON values; see :func:`described_task`."""
+        """Return the task's entries in a record and a delta, as plain JSON values; see :func:`described_task`."""
         return {
             "task": self.name,
             "text": list(self.text),
@@ -100,8 +100,8 @@ _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
 _SENTENCES = ("sentence1", "sentence2")
 
-OWN = "custom"
-"""What ``task=`` calls a reader's own data."""
+CUSTOM = "custom"
+"""Value of ``task=`` for custom data."""
 
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
@@ -216,7 +216,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 
 
 def described_task(description: Mapping[str, Any]) -> Task:
-    """Return the task that a record or a delta was made for: one of GLUE by its name, else what it says itself."""
+    """Return the task of a record or a delta: one of GLUE by its name, else one made of its entries."""
     name = description["task"]
     if name in TASKS:
         return TASKS[name]
@@ -233,5 +233,5 @@ def get_task(name: str) -> Task:
         If there is no such task; the message names the nearest one.
     """
     if name not in TASKS:
-        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}, {OWN}.")
+        raise ConfigError(f"There is no task '{name}'.{nearest(name, TASKS)} Tasks: {', '.join(TASKS)}, {CUSTOM}.")
     return TASKS[name]

@@ -1,4 +1,4 @@
-"""Metrics by name, GLUE's and those for a reader's own data: through torchmetrics, defined everywhere.
+"""Metrics by name, for GLUE and for custom data, computed with torchmetrics and defined for all inputs.
 
 Correlations are in double precision.
 """
@@ -31,9 +31,9 @@ class Metric:
     takes
         ``classes``, ``probabilities`` or ``scores``.
     two_classes
-        Whether it is about the second of two classes, the positive one.
+        True if it scores the second of two classes, the positive one.
     needs_variety
-        What must not be all equal for the metric to have a value: ``answers``, ``labels``, both or neither.
+        Inputs that must not be constant for the metric to be defined: ``answers``, ``labels``, both or neither.
     """
 
     compute: Callable[[Tensor, Tensor, int], Tensor]
@@ -43,7 +43,7 @@ class Metric:
 
 
 def evaluate(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the task's metrics.
+    """Return metric name → value for the logits of one split.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def evaluate(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def score(task: Task, metrics: dict[str, float]) -> float:
-    """Return the task's number, for GLUE the benchmark's: the mean of the metrics that make it up."""
+    """Return the task's score, the mean of the metrics in ``task.score_of``."""
     return sum(metrics[name] for name in task.score_of) / len(task.score_of)
 
 
@@ -92,7 +92,7 @@ def _compute(name: str, logits: Tensor, labels: Tensor) -> float:
 
 
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Correlate two lists of numbers, or two tables of one-hot classes, which gives Matthews' (Gorodkin 2004, eq. 8).
+    """Return the correlation of two lists, or Matthews' of two one-hot tables (Gorodkin 2004, eq. 8).
 
     torchmetrics is not precise enough: it adds 1e-6 to the denominator of Spearman's coefficient (4e-6 off for two
     rows) and computes Matthews' in single precision.
@@ -103,7 +103,7 @@ def _correlation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Rank the values from 1 on; equal ones share the mean of their ranks."""
+    """Return the ranks of values, from 1 on; equal ones share the mean of their ranks."""
     _, which, counts = values.unique(return_inverse=True, return_counts=True)
     ranks: Tensor = counts.cumsum(0) - (counts.double() - 1) / 2
     return ranks[which]

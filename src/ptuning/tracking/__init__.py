@@ -1,1 +1,1 @@
-"""What trackers hear of a run: W&B, TensorBoard, MLflow."""
+"""Trackers of runs: W&B, TensorBoard, MLflow and other loggers of Lightning."""

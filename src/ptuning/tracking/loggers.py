@@ -1,4 +1,4 @@
-"""Lightning's other loggers (TensorBoard, MLflow, CSV, a reader's own): what they hear of a run, and how it ended."""
+"""Lightning's loggers besides W&B's (TensorBoard, MLflow, CSV, custom ones): begun, guarded and finished."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from ptuning.errors import in_one_line
 
 EXTRAS: Mapping[type[Logger], str] = {TensorBoardLogger: "tensorboard", MLFlowLogger: "mlflow"}
-"""Loggers whose package is optional, and the extra of ptuning that brings it."""
+"""Logger with an optional package → the extra of ptuning that brings it."""
 
 MLFLOW_ID = "mlflow_run_id"
 """Key of a record: the MLflow run that a resumed run goes on in."""
@@ -27,7 +27,7 @@ def arguments(
     record: Mapping[str, Any],
     resumed: bool,
 ) -> dict[str, Any]:
-    """Return what a logger is made with, beside its settings.
+    """Return the arguments of a logger besides its settings.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def arguments(
 
 
 def store_lock(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
-    """Return what lets one process at a time open an MLflow store that is a file.
+    """Return a lock for opening an MLflow store that is a file.
 
     The first to open it makes its tables, which fails (MLflow 3.17) when two of a sweep's workers do so at once.
     """
@@ -65,13 +65,13 @@ def store_lock(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
 
 
 def name_of(logger: Logger) -> str:
-    """Return what people call a logger: ``MLflow``, ``W&B``, or its class."""
+    """Return the name of a logger for messages: ``MLflow``, ``W&B``, or its class."""
     names = {"WandbTracker": "W&B", "MLFlowLogger": "MLflow", "TensorBoardLogger": "TensorBoard"}
     return names.get(type(logger).__name__, type(logger).__name__)
 
 
 def outlive(logger: Logger, tell: Callable[[str], None]) -> None:
-    """Let whatever the logger raises from now on cost a sentence, and not the run.
+    """Guard a logger: from now on its first error costs a sentence instead of the run.
 
     After its first failure it hears nothing more, as each call may wait for a server that is gone; it is still asked to
     end.
@@ -90,7 +90,7 @@ def outlive(logger: Logger, tell: Callable[[str], None]) -> None:
 
 
 def outlived(logger: Logger) -> AbstractContextManager[None]:
-    """Within, whatever the logger raises costs a sentence; see :func:`outlive`."""
+    """Return a context in which an error of the logger costs a sentence; see :func:`outlive`."""
     guard: _Guard = getattr(logger, _GUARD)
     return guard.step("")
 
@@ -127,7 +127,7 @@ class _Guard:
 
 
 def begin(logger: Logger, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a logger the configuration, and return what the record has to keep to go on in the same place."""
+    """Return the ids that the record keeps to resume a logger, after giving it the configuration."""
     if isinstance(logger, MLFlowLogger):
         return _begin_mlflow(logger, config)
     logger.log_hyperparams(dict(config))
@@ -143,13 +143,13 @@ def finish(logger: Logger, config: Mapping[str, Any], summary: Mapping[str, Any]
     logger
         Any logger of Lightning's.
     config
-        What :func:`begin` was given.
+        The configuration given to :func:`begin`.
     summary
-        The last word on the run; what is no number is left to ``status``.
+        The summary of the run; only its numbers are logged.
     status
         The record's: ``finished``, ``interrupted``, ``pruned`` or ``failed``.
     step
-        The last optimiser step.
+        The last optimizer step.
     """
     numbers = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
     if isinstance(logger, TensorBoardLogger) and "score" in numbers:
@@ -163,7 +163,7 @@ def finish(logger: Logger, config: Mapping[str, Any], summary: Mapping[str, Any]
 
 
 def _begin_mlflow(logger: MLFlowLogger, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Start an MLflow run, or open the earlier one again: its parameters are written and cannot change."""
+    """Start an MLflow run, or reopen the earlier one, whose parameters are written and cannot change."""
     from mlflow.exceptions import MlflowException
 
     goes_on = logger._run_id is not None

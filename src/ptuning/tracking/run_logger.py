@@ -1,4 +1,4 @@
-"""What a run's logger is, what it is told, and how it ends: W&B, or any of Lightning's; none of them costs the run."""
+"""The logger of a run, W&B's or any of Lightning's: made, begun, finished; its errors never cost the run."""
 
 import os
 import warnings
@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from ptuning.deltas.loading import DESCRIPTION, WEIGHTS
+from ptuning.deltas.format import DESCRIPTION, WEIGHTS
 from ptuning.display.console import console
 from ptuning.errors import ConfigError, UserError, in_one_line
 from ptuning.tracking import loggers
@@ -48,7 +48,7 @@ def make_logger(
     labels
         Task, module and backbone by these words.
     record
-        The run's, with what :func:`identify` gave.
+        The run's, with the ids of :func:`identify`.
     resumed
         Whether the run goes on from a checkpoint.
     """
@@ -101,7 +101,7 @@ def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
 
 
 def logs_to_wandb(settings: Mapping[str, Any] | None) -> bool:
-    """Return whether the ``logger`` group's settings mean W&B."""
+    """Return True if the settings of the ``logger`` group mean W&B."""
     kind = _class(settings or {})
     if kind is None or not issubclass(kind, WandbTracker):
         return False
@@ -109,7 +109,7 @@ def logs_to_wandb(settings: Mapping[str, Any] | None) -> bool:
 
 
 def _class(settings: Mapping[str, Any]) -> type | None:
-    """Return the class of the logger, or ``None`` for none and for one that :func:`make` refuses with a sentence."""
+    """Return the class of the logger, or ``None`` for none and for one that :func:`make` refuses."""
     from hydra.utils import get_class
 
     try:
@@ -126,11 +126,11 @@ def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> Non
     Parameters
     ----------
     logger
-        What :func:`make_logger` made.
+        The result of :func:`make_logger`.
     config
-        What the logger may know of the run.
+        The configuration to log.
     record
-        The run's; it gets what a resumed run needs to go on in the same place.
+        The run's; the ids that a resumed run needs are added to it.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def identify(earlier: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
-    """End the logger with what the record says; a W&B run with its true exit code, and its delta if it finished.
+    """End the logger with the record's numbers; a W&B run with its exit code, and its delta if it finished.
 
     For a W&B run that stayed offline the record gets ``wandb_offline``: why, and ``wandb_sync``: the command that
     uploads it later.
@@ -186,11 +186,11 @@ def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[st
     Parameters
     ----------
     logger
-        What :func:`make_logger` made.
+        The result of :func:`make_logger`.
     folder
         The run folder.
     config
-        What :func:`begin` was given.
+        The configuration given to :func:`begin`.
     record
         The run's, with its status.
     """
@@ -214,7 +214,7 @@ def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[st
 
 
 def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
-    """Tell W&B's sweep of a run that had finished before its agent asked for it: history, summary and delta.
+    """Log a run that had finished before W&B's agent asked for it: history, summary and delta.
 
     Otherwise the sweep would hold an empty run, and a search would learn nothing from it.
     """

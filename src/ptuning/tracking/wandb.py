@@ -12,7 +12,7 @@ from ptuning.errors import in_one_line
 from ptuning.tracking.wandb_settings import agent_run_id, asked_mode, choose_mode, writable_folders
 
 _SECONDS_TO_UPLOAD = 600
-"""After which a server that takes nothing is left alone; the run is on disk then, and can be uploaded later."""
+"""Limit for an upload; the run is on disk then, and can be uploaded later."""
 
 
 class WandbTracker(WandbLogger):
@@ -86,7 +86,7 @@ class WandbTracker(WandbLogger):
         run.config.update({key: value for key, value in config.items() if key not in chosen}, allow_val_change=True)
 
     def abandon(self) -> None:
-        """Leave no half-begun run behind: the service would hold on to its id, and a later run go on in it."""
+        """Drop a half-begun run: the service would keep its id, and a later run would continue it."""
         import wandb
 
         if wandb.run is None or wandb.run is self._experiment:

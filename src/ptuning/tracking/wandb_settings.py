@@ -1,4 +1,4 @@
-"""What W&B is told to do here: its mode, by what was asked and what is there, and folders that can be written."""
+"""W&B's settings on this machine: its mode, by wish, key and network, and folders that can be written."""
 
 import netrc
 import os
@@ -80,14 +80,14 @@ def why_offline() -> str | None:
 
 
 def writable_folders(instead: Path) -> Mapping[str, str]:
-    """Return the variables that keep W&B out of folders that cannot be written: its cache, its staged artifacts.
+    """Return environment variables that replace W&B's unwritable folders: its cache, its staged artifacts.
 
     W&B would lose the artifact of a finished run, and write its log to the screen.
 
     Parameters
     ----------
     instead
-        A folder for both; empty is the answer where W&B's own will do.
+        The folder to use instead. The answer is empty if W&B's own can be written.
     """
     from wandb import env
 

@@ -1,11 +1,11 @@
-"""A W&B workspace for the runs of a project: which charts there are, as ``wandb-workspaces`` describes them."""
+"""A W&B workspace with charts for the runs of a project, made with ``wandb-workspaces``."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptuning.errors import RunError
+from ptuning.errors import RunError, first_line
 from ptuning.system.files import write_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _FIELDS = {"task": "task", "subset": "subset", "layers": "layers", "module": "mo
 
 
 def make_workspace(entity: str, project: str, tasks: Sequence[str], name: str = "ptuning") -> "Workspace":
-    """Return the workspace, nothing sent: scores by module, layers, learning curves, cost.
+    """Return a workspace with scores by module, layers, learning curves and cost; nothing is sent.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def make_workspace(entity: str, project: str, tasks: Sequence[str], name: str = 
 
 
 def describe(workspace: "Workspace") -> dict[str, Any]:
-    """Return what would be sent for a workspace, as plain JSON values; ``charts`` are made first."""
+    """Return the JSON values to send for a workspace; ``charts`` are made first."""
     view = workspace._to_model()
     return {
         "entity": view.entity,
@@ -99,7 +99,7 @@ def write(workspace: "Workspace", path: Path) -> None:
 
 
 def save(workspace: "Workspace") -> str:
-    """Make the heat map's chart and the view at W&B, and return the view's address.
+    """Return the view's address, after making the heat map's chart and the view at W&B.
 
     Raises
     ------
@@ -114,12 +114,12 @@ def save(workspace: "Workspace") -> str:
         _make_chart(api, workspace.entity)
         workspace.save()
     except Exception as error:  # its client raises kinds of its own, private ones too, for a server that refuses
-        raise RunError(f"W&B refused the dashboard ({_reason(error)}). {_WITHOUT}") from error
+        raise RunError(f"W&B refused the dashboard ({first_line(error)}). {_WITHOUT}") from error
     return str(workspace.url)
 
 
 def own_entity() -> str:
-    """Return the entity that W&B writes to by itself, the default of the key's owner.
+    """Return the default entity of the key's owner.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def own_entity() -> str:
     try:
         entity = wandb.Api(timeout=30).default_entity
     except Exception as error:  # as in save
-        raise RunError(f"W&B does not say whose project it is ({_reason(error)}): --entity NAME") from error
+        raise RunError(f"W&B does not say whose project it is ({first_line(error)}): --entity NAME") from error
     if not entity:
         raise RunError("W&B does not say whose project it is: --entity NAME")
     return str(entity)
@@ -150,12 +150,8 @@ def check_reachable() -> None:
 _WITHOUT = "--out FILE writes it as JSON without a network."
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
 def _make_chart(api: Any, entity: str) -> None:
-    """Make the heat map, unless the entity has it from before."""
+    """Make the heat map, unless the entity has it already."""
     try:
         api.create_custom_chart(
             entity=entity,
@@ -189,7 +185,7 @@ def _scores() -> "Section":
                 groupby_rangefunc="stderr",
             ),
             wr.ScatterPlot(
-                title="Score against what moves",
+                title="Score against trainable weights",
                 x=wr.SummaryMetric("trainable_percent"),
                 y=wr.SummaryMetric("score"),
                 log_x=True,

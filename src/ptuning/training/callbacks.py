@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.tokenize import Batch
-from ptuning.deltas.loading import save_delta
+from ptuning.deltas.format import save_delta
 from ptuning.errors import Interrupted
 from ptuning.runs.folder import CHECKPOINT
 from ptuning.system.files import write_whole

@@ -13,7 +13,7 @@ from rich.markup import escape
 import ptuning
 from ptuning.config.schema import Config
 from ptuning.data.datamodule import GlueDataModule
-from ptuning.deltas.loading import describe_backbone
+from ptuning.deltas.format import describe_backbone
 from ptuning.display.console import describe_selection
 from ptuning.display.format import format_percent
 from ptuning.runs.folder import RunFolder
@@ -136,7 +136,7 @@ def plan_rows(plan: Plan, data: GlueDataModule, selection: Selection, record: di
     synthetic = " [yellow]synthetic[/]" if plan.source.place == "synthetic" else ""
     about = {name: escape(value) for name, value in plan.source.about().items()}
     max_length = plan.config.task.max_length
-    if plan.task.is_own and (cut := float((data.split("train").lengths >= max_length).float().mean())):
+    if plan.task.is_custom and (cut := float((data.split("train").lengths >= max_length).float().mean())):
         about["cut"] = f"{format_percent(100 * cut)} % of the training rows, at {max_length} tokens (task.max_length)"
     size = f"{tokens:,} tokens" if (tokens := plan.config.task.batch_tokens) else plan.config.task.batch_size
     epochs, rates = plan.trainer["max_epochs"], plan.optimisation

@@ -10,19 +10,19 @@ from torch import nn
 
 from ptuning.acceleration.precision import AUTO, check_precision
 from ptuning.backbones.load import attention_dropout_key, load_skeleton, usable_positions
-from ptuning.backbones.source import BackboneSource, find_backbone
+from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.config.schema import Config, TrainerConfig
-from ptuning.data.custom import own_source
-from ptuning.data.custom_options import own_data, refuse_own_keys
-from ptuning.data.sources import GLUE, HubSource, LocalSource, Source, SyntheticSource
+from ptuning.data.custom import custom_source
+from ptuning.data.custom_options import custom_data, refuse_custom_keys
+from ptuning.data.sources import GLUE, DataSource, HubSource, LocalSource, SyntheticSource
 from ptuning.data.synthetic import SIZES
 from ptuning.errors import ConfigError
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
-from ptuning.selection.select import count_frozen_blocks, count_layers
+from ptuning.selection.parameters import count_frozen_blocks, count_layers
 from ptuning.selection.subset import Subset, count_weights, parse_subset
-from ptuning.tasks.glue import OWN, Task, get_task
+from ptuning.tasks.glue import CUSTOM, Task, get_task
 from ptuning.training.optim import Optimisation
 from ptuning.training.reader_callbacks import make_callbacks
 
@@ -42,8 +42,8 @@ class Plan:
 
     config: Config
     task: Task
-    source: Source
-    backbone: BackboneSource
+    source: DataSource
+    backbone: BackboneRef
     module: tuple[str, ...]
     layers: str
     subset: Subset
@@ -80,7 +80,7 @@ class Plan:
         Of the precision it says what was typed: what ``auto`` becomes is decided where the job computes.
         """
         config = self.config
-        own = {"score_of": self.task.score_of} if self.task.is_own else {}  # GLUE's tasks have one score each
+        own = {"score_of": self.task.score_of} if self.task.is_custom else {}  # GLUE's tasks have one score each
         return {
             **own,
             "format": 1,
@@ -199,7 +199,7 @@ def _optimisation(config: Config) -> Optimisation:
 
 
 def _check_predict(config: Config, task: Task) -> None:
-    if task.is_own and config.predict == ["test"] and not (config.data.test or config.data.path):
+    if task.is_custom and config.predict == ["test"] and not (config.data.test or config.data.path):
         raise ConfigError("predict=[test] needs a file to predict: data.test=FILE. It needs no labels.")
     allowed = [*task.test, *(["ax"] if task.name == "mnli" else [])]
     for split in config.predict:
@@ -207,23 +207,23 @@ def _check_predict(config: Config, task: Task) -> None:
             raise ConfigError(f"predict=[{split}] is not a split of {task.name}. Allowed: {', '.join(allowed)}.")
 
 
-def _make_source(config: Config) -> Source:
-    if config.task.name == OWN:
-        return own_source(own_data(config.data))
+def _make_source(config: Config) -> DataSource:
+    if config.task.name == CUSTOM:
+        return custom_source(custom_data(config.data))
     task = get_task(config.task.name)
     if not task.trains:
         raise ConfigError(
             f"{task.name} has no training data. Train MNLI and predict {task.name} with its head: "
             f"task=mnli predict=[{task.name}]"
         )
-    refuse_own_keys(task.name, config.data)
+    refuse_custom_keys(task.name, config.data)
     return make_source(config, task)
 
 
-def make_source(config: Config, task: Task) -> Source:
+def make_source(config: Config, task: Task) -> DataSource:
     """Return where the text of a task comes from."""
-    if task.is_own:
-        return own_source(own_data(config.data))
+    if task.is_custom:
+        return custom_source(custom_data(config.data))
     if config.data.source == "synthetic":
         return SyntheticSource(task, {**SIZES, **config.data.sizes}, config.data.seed)
     if config.data.source == "local":

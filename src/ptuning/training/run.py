@@ -22,14 +22,15 @@ from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision, f
 from ptuning.backbones.load import input_names
 from ptuning.config.rules import check, check_batches
 from ptuning.data.datamodule import HOLDOUT, GlueDataModule
-from ptuning.data.sources import Source
+from ptuning.data.sources import DataSource
 from ptuning.deltas.loading import load_run
 from ptuning.display.console import console, follow, quiet, show_plan, show_result
 from ptuning.display.progress_bar import TrainingProgress
 from ptuning.errors import RunError, UserError
 from ptuning.inference.predictor import Predictor
 from ptuning.runs.folder import Record, RunFolder, find_run
-from ptuning.selection.select import Selection, count_frozen_blocks
+from ptuning.selection.parameters import count_frozen_blocks
+from ptuning.selection.select import Selection
 from ptuning.sweeps.job import Sweep
 from ptuning.system.memory import reset_peak_memory
 from ptuning.tasks.glue import get_task
@@ -304,7 +305,7 @@ def _predictions(plan: Plan, folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{plan.source.predictions_of(split)}.parquet"
 
 
-def _make_data(plan: Plan, source: Source, warm: Warm, micro_batches: int = 1) -> GlueDataModule:
+def _make_data(plan: Plan, source: DataSource, warm: Warm, micro_batches: int = 1) -> GlueDataModule:
     config = plan.config
     return GlueDataModule(
         source,

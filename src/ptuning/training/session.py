@@ -1,4 +1,4 @@
-"""What a process keeps between runs: tokenizers, tokenised splits, and the last backbone, put back bit for bit."""
+"""What a process keeps between runs: tokenizers, tokenized splits, and the last backbone, put back bit for bit."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ptuning.acceleration.activation_store import StateStore
 from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
-from ptuning.backbones.source import BackboneSource
+from ptuning.backbones.source import BackboneRef
 from ptuning.data.tokenize import TokenTable
 from ptuning.system.files import cache_folder
 from ptuning.tasks.glue import Task
@@ -46,14 +46,14 @@ class Warm:
         self.states = StateStore(cache_folder() / "prefix")
         """Hidden states behind frozen prefixes."""
 
-    def tokenizer(self, backbone: BackboneSource) -> Any:
+    def tokenizer(self, backbone: BackboneRef) -> Any:
         """Return the tokenizer of a backbone."""
         if backbone.identity not in self._tokenizers:
             self._tokenizers[backbone.identity] = load_tokenizer(backbone)
         return self._tokenizers[backbone.identity]
 
     def splits(self, *key: Any) -> dict[str, TokenTable]:
-        """Return the store of tokenised splits for this data, tokenizer and length; the last four are kept."""
+        """Return the store of tokenized splits for this data, tokenizer and length; the last four are kept."""
         found = self._splits.pop(key, {})
         self._splits[key] = found
         while len(self._splits) > 4:
@@ -65,7 +65,7 @@ class Warm:
         self._model, self._pristine, self._buffers, self._modes = None, {}, {}, {}
 
     def model(
-        self, backbone: BackboneSource, task: Task, seed: int, attention_dropout: float | None = None
+        self, backbone: BackboneRef, task: Task, seed: int, attention_dropout: float | None = None
     ) -> tuple[nn.Module, str]:
         """Return (model, hash of its backbone): pretrained values everywhere, a head drawn from ``seed``."""
         key = (backbone.identity, task.num_outputs, attention_dropout)

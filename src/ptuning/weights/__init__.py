@@ -1,4 +1,4 @@
-"""What weights look like: magnitudes of a pretrained model by module and layer, and what a run changed of them."""
+"""Magnitudes of weights by module and layer: of a pretrained model, and of the changes by a run."""
 
 from ptuning.weights.moved import describe_moves
 from ptuning.weights.pretrained import describe_weights

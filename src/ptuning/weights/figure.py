@@ -1,4 +1,4 @@
-"""The figure of ``ptuning weights``: how magnitudes are distributed in each module, LayerNorms apart."""
+"""The figure of ``ptuning weights``: the distribution of magnitudes per module, LayerNorms apart."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ def draw_magnitudes(model: nn.Module, label: str, path: Path) -> None:
     """Write the distribution of \\|w\\| of every module and kind, all layers together, on a logarithmic axis.
 
     Each row is a histogram over the logarithm of the magnitude, scaled to its own highest bin; a line marks the median,
-    a point the 99.9th percentile. Weights of exactly zero have no place on the axis.
+    a point the 99.9th percentile. Weights of exactly zero are not drawn.
     """
     groups = [group for group in group_weights(model) if group.layer in (ALL, "")]
     sizes = [np.abs(np.concatenate(group.tensors)) for group in groups]

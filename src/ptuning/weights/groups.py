@@ -1,7 +1,9 @@
 """The weights of a backbone in groups: elementary module, layer, and kind of tensor."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import nn
 
-from ptuning.errors import SelectionError
-from ptuning.selection.architectures import architecture_of
+from ptuning.results.summary import write_table
 from ptuning.selection.names import module_key
-from ptuning.selection.select import split_head
+from ptuning.selection.parameters import require_modules
 from ptuning.selection.subset import outliers
 
 KINDS = ("weight", "bias", "LayerNorm weight", "LayerNorm bias")
@@ -60,41 +61,36 @@ def group_weights(model: nn.Module) -> list[Group]:
     SelectionError
         If the model's architecture is not known.
     """
-    architecture = architecture_of(model)
-    _, backbone = split_head(model)
-    kinds = _kinds({name: parameter for name, (_, parameter) in backbone.items()})
+    located = require_modules(model)
+    kinds = _kinds({name: one.parameter for name, one in located.items()})
     found: dict[tuple[str, str, str], dict[str, Floats]] = {}
-    for name, (short, parameter) in backbone.items():
-        located = architecture.locate(short)
-        if located is None:
-            raise SelectionError(f"Parameter '{name}' belongs to no module of the table of architectures.")
-        module, layer = located
+    for name, (_, parameter, module, layer) in located.items():
         values = parameter.detach().float().cpu().numpy().ravel()
-        for place in ("",) if layer is None else (ALL, str(layer)):
-            found.setdefault((module, place, kinds[name]), {})[name] = values
+        for row in ("",) if layer is None else (ALL, str(layer)):
+            found.setdefault((str(module), row, kinds[name]), {})[name] = values
     order = sorted(found, key=lambda key: (module_key(key[0]), KINDS.index(key[2]), key[1] != ALL, key[1].zfill(9)))
     return [Group(*key, tuple(found[key]), tuple(found[key].values())) for key in order]
 
 
 def rows_of(groups: Sequence[Group], describe: Callable[[Group], dict[str, float]]) -> pd.DataFrame:
-    """Return a row per group: ``module``, ``layer``, ``kind``, and what ``describe`` says of it."""
+    """Return a row per group: ``module``, ``layer``, ``kind``, and the columns of ``describe``."""
     return pd.DataFrame([{"module": g.module, "layer": g.layer, "kind": g.kind, **describe(g)} for g in groups])
 
 
 def far_out(values: Floats) -> NDArray[np.bool_]:
-    """Return which values ``subset=outlier:3`` would take from their tensor."""
+    """Return a mask of the values that ``subset=outlier:3`` takes from their tensor, [weights]."""
     far = np.zeros(len(values), dtype=bool)
     far[outliers(torch.from_numpy(values), _DEVIATIONS).numpy()] = True
     return far
 
 
 def is_constant(mean: float, deviation: float) -> bool:
-    """Whether a deviation is nothing but rounding."""
+    """Return True if a deviation is nothing but rounding."""
     return deviation <= 1e-9 * abs(mean)
 
 
 def _kinds(parameters: dict[str, nn.Parameter]) -> dict[str, str]:
-    """Return name → kind. What has one dimension and is called weight scales a LayerNorm; its bias stands beside it."""
+    """Return name → kind. A weight of one dimension is a LayerNorm's; its bias has the same owner."""
     kinds = {}
     for name, parameter in parameters.items():
         owner, _, last = name.rpartition(".")
@@ -109,8 +105,18 @@ def _kinds(parameters: dict[str, nn.Parameter]) -> dict[str, str]:
     return kinds
 
 
+def show_rows(table: Table, rows: pd.DataFrame, csv: Path | None) -> None:
+    """Print a table, and write its rows to ``csv`` if given."""
+    from ptuning.display.console import show_table
+
+    show_table(table)
+    if csv:
+        write_table(rows, csv)
+        sys.stdout.write(f"{csv}\n")
+
+
 def table_of(title: str, headings: Sequence[str], rows: pd.DataFrame, cells: Callable[[Any], Sequence[str]]) -> Table:
-    """Return rows for a screen, modules and kinds set apart: module, kind, layer, count, and what ``cells`` says."""
+    """Return rows as a table for a screen: module, kind, layer, count, and the texts of ``cells``."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("module", "kind", "layer"):
         table.add_column(column)

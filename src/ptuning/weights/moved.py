@@ -1,8 +1,7 @@
-"""``ptuning moved``: which weights a run moved, and how far, by module, layer and kind."""
+"""``ptuning moved``: the changes of a run's weights, by module, layer and kind."""
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ import pandas as pd
 from rich.table import Table
 
 from ptuning.backbones.load import load_model
-from ptuning.backbones.source import find_backbone
-from ptuning.deltas.loading import load, read_delta
+from ptuning.deltas.format import read_delta
+from ptuning.deltas.loading import load_run
 from ptuning.display.format import format_percent
 from ptuning.errors import RunError
-from ptuning.results.summary import TABLE_SUFFIXES, write_table
+from ptuning.results.summary import TABLE_SUFFIXES
 from ptuning.runs.folder import RECORD
 from ptuning.system.files import check_place
-from ptuning.tasks.glue import get_task
-from ptuning.weights.groups import Group, far_out, group_weights, rows_of, table_of
+from ptuning.weights.groups import Group, far_out, group_weights, rows_of, show_rows, table_of
 
 
 def describe_moves(run: str | Path) -> pd.DataFrame:
-    r"""Compare the backbone of a finished run, at its best evaluation, with the pretrained one; the head is left out.
+    r"""Return how the best evaluation of a finished run differs from the pretrained backbone; the head is left out.
 
     Returns
     -------
@@ -42,13 +40,11 @@ def describe_moves(run: str | Path) -> pd.DataFrame:
         If the folder holds no finished run, or its backbone is not what it was.
     """
     folder = Path(run)
-    _, description = read_delta(folder)
+    read_delta(folder)  # of a folder without a delta, that is what there is to say
     _check_finished(folder)
-    model, _ = load(folder)
-    after = {name: parameter.detach().float().numpy().ravel() for name, parameter in model.named_parameters()}
-    backbone = description["backbone"]
-    source = find_backbone(backbone["path"], backbone["revision"], backbone["config"])
-    before = load_model(source, get_task("rte"), seed=0)  # its head is left out
+    loaded = load_run(folder)
+    after = {name: parameter.detach().float().numpy().ravel() for name, parameter in loaded.model.named_parameters()}
+    before = load_model(loaded.backbone, loaded.task, seed=0)  # its head is left out
 
     def describe(group: Group) -> dict[str, float]:
         old = np.concatenate(group.tensors).astype(np.float64)
@@ -85,21 +81,18 @@ def _check_finished(folder: Path) -> None:
 
 
 def show_moves(run: Path, csv: Path | None) -> None:
-    """Print the table of a run, and write it where that was asked for."""
-    from ptuning.display.console import quiet, show_table
+    """Print the table of a run, and write it to ``csv`` if given."""
+    from ptuning.display.console import quiet
 
     if csv:
         check_place(csv, "table", TABLE_SUFFIXES)
     quiet()
     rows = describe_moves(run)
-    show_table(moves_table(rows, run.resolve().name))
-    if csv:
-        write_table(rows, csv)
-        sys.stdout.write(f"{csv}\n")
+    show_rows(moves_table(rows, run.resolve().name), rows, csv)
 
 
 def moves_table(rows: pd.DataFrame, name: str) -> Table:
-    """Return the rows in which something moved, for a screen."""
+    """Return the rows with a changed weight, as a table for a screen."""
     moved = rows[rows["moved_share"] > 0]
     once = moved[moved["layer"].isin(["all", ""])]
     count = int((once["moved_share"] * once["count"]).sum().round())

@@ -12,15 +12,15 @@ from rich.table import Table
 from torch import nn
 
 from ptuning.display.format import format_percent
-from ptuning.results.summary import TABLE_SUFFIXES, write_table
+from ptuning.results.summary import TABLE_SUFFIXES
 from ptuning.system.files import check_place
-from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, table_of
+from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, show_rows, table_of
 
 _QUANTILE = 0.999
 
 
 def describe_weights(model: nn.Module) -> pd.DataFrame:
-    r"""Return what the weights of a backbone look like, a row per module, layer and kind.
+    r"""Return statistics of a backbone's weights, a row per module, layer and kind.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def _describe(group: Group) -> dict[str, float]:
 
 
 def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None) -> None:
-    """Print the table of a backbone, and write it and the figure where that was asked for."""
+    """Print the table of a backbone; write it to ``csv`` and the figure to ``figure`` if given."""
     from ptuning.config.rules import compose
     from ptuning.system.hub import use_cache_if_unreachable
     from ptuning.weights.figure import FIGURE_SUFFIXES, draw_magnitudes
@@ -69,24 +69,21 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
 
     from ptuning.backbones.load import load_model
     from ptuning.backbones.source import find_backbone
-    from ptuning.display.console import quiet, show_table
+    from ptuning.display.console import quiet
     from ptuning.tasks.glue import get_task
 
     quiet()
-    source = find_backbone(backbone.path, backbone.revision, backbone.config)
-    model = load_model(source, get_task("rte"), seed=0)  # its head is left out
+    ref = find_backbone(backbone.path, backbone.revision, backbone.config)
+    model = load_model(ref, get_task("rte"), seed=0)  # its head is left out
     rows = describe_weights(model)
-    show_table(weights_table(rows, source.label))
-    if csv:
-        write_table(rows, csv)
-        sys.stdout.write(f"{csv}\n")
+    show_rows(weights_table(rows, ref.label), rows, csv)
     if figure:
-        draw_magnitudes(model, source.label, figure)
+        draw_magnitudes(model, ref.label, figure)
         sys.stdout.write(f"{figure}\n")
 
 
 def weights_table(rows: pd.DataFrame, label: str) -> Table:
-    """Return the rows for a screen."""
+    """Return the rows as a table for a screen."""
     headings = ("mean |w|", "std", "99.9 % of |w|", "kurtosis", "outliers %")
     return table_of(f"Pretrained weights of {label}", headings, rows, _cells)
 

@@ -1,4 +1,4 @@
-"""The one number that the paper names, counted by the selection on BERT-base's own configuration."""
+"""The number of weights that the paper names, counted by the selection on BERT-base's configuration."""
 
 import torch
 
@@ -6,7 +6,7 @@ from ptuning.selection.select import choose_parameters
 
 
 def count_layernorms_of_one_block() -> tuple[int, int]:
-    """Return the weights of the LayerNorms of one block of BERT-base, and all weights of BERT-base with two labels.
+    """Return (weights in the LayerNorms of one block, all weights) of BERT-base with two labels.
 
     The model is built on the meta device from its class's default configuration, that of ``bert-base-uncased``: shapes
     alone, nothing is downloaded.

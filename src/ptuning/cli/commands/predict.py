@@ -7,7 +7,8 @@ from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from ptuning.data.readers import FORMATS, open_file
+from ptuning.data.readers import open_file
+from ptuning.data.rows import FORMATS
 
 HELP = "answer new texts with a run: CSV, TSV, JSON, Parquet or plain lines in, JSONL out"
 
@@ -36,8 +37,7 @@ def run(chosen: argparse.Namespace) -> None:
         loaded = load_quietly(chosen.run_name, chosen.backbone)
 
         from ptuning.inference.predictor import Predictor
-        from ptuning.inference.reading import read_texts
-        from ptuning.inference.stream import predict_rows
+        from ptuning.inference.stream import predict_rows, read_texts
 
         name = "standard input" if chosen.input == "-" else chosen.input
         columns = [column.strip() for column in chosen.text.split(",") if column.strip()]

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Write the archive, and say what is in it."""
     from ptuning.cli.commands.loading import mind_the_hub
-    from ptuning.inference.glue_entries import choose_entries
+    from ptuning.inference.glue_submission import choose_entries
 
     sample = [task.strip() for task in chosen.sample.split(",") if task.strip()]
     entries = choose_entries(chosen.runs, sample)

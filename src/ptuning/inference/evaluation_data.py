@@ -1,4 +1,4 @@
-"""The rows that a run is scored on: those that it was trained with, if they are the same still, or what is typed."""
+"""The labelled rows to score a run on: those of its training data, if they are unchanged, or what is typed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -7,26 +7,28 @@ from typing import Any
 
 from ptuning.config.rules import compose
 from ptuning.config.schema import Config, DataConfig
-from ptuning.data.custom import ScoredSource, score_metrics
-from ptuning.data.custom_options import OwnData, own_data, refuse_own_keys
-from ptuning.data.sources import Source
+from ptuning.data.custom import EvaluationSource, score_metrics
+from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys
+from ptuning.data.sources import DataSource
 from ptuning.deltas.loading import Loaded
 from ptuning.errors import ConfigError, DataError, UserError
 from ptuning.runs.folder import RunFolder
-from ptuning.tasks.glue import OWN, Task
+from ptuning.tasks.glue import CUSTOM, Task
 from ptuning.training.plan import make_source
 
 _FILE_KEYS = {"train", "dev", "text", "label"}
-"""Keys of ``data`` by which a file of one's own is scored, whatever the run was trained on."""
+"""Keys of ``data`` that name custom data to score, whatever the run was trained on."""
 
 _PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
-"""Keys of ``data`` that say where rows lie."""
+"""Keys of ``data`` that locate rows."""
 
 _OTHERS = "To score other rows, type them: data.dev=FILE."
 
 
-def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None) -> Source:
-    """Return where the labelled rows come from.
+def evaluation_source(
+    loaded: Loaded, task: Task, files: bool, overrides: Sequence[str], split: str | None
+) -> DataSource:
+    """Return the data source of the labelled rows.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[s
     task
         Whose rows are to be scored.
     files
-        Whether they are files of one's own, read with the run's task; see :func:`takes_files`.
+        True for custom data, read with the run's task; see :func:`takes_files`.
     overrides
         The data as typed for ``train.py``, on top of the run's own.
     split
@@ -47,9 +49,9 @@ def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[s
         If nothing was typed and the run's data are not here or have changed; if what was typed does not fit.
     """
     if files:
-        return _files(loaded, overrides, split, _recorded(loaded) if loaded.task.is_own else {})
+        return _files(loaded, overrides, split, _recorded(loaded) if loaded.task.is_custom else {})
     data = find_data(loaded, task, overrides)
-    refuse_own_keys(task.name, data)
+    refuse_custom_keys(task.name, data)
     source = make_source(Config(data=data), task)
     if not overrides and task == loaded.task:
         _check_identity(source, loaded, str(data.dir or data.path or data.source), "data=local data.dir=FOLDER")
@@ -57,18 +59,18 @@ def scored_source(loaded: Loaded, task: Task, files: bool, overrides: Sequence[s
 
 
 def takes_files(own: Task, task: Task, overrides: Sequence[str]) -> bool:
-    """Say whether rows come from files of one's own, read with the run's task, rather than from GLUE."""
-    return task == own and (own.is_own or bool(_typed_keys(overrides) & _FILE_KEYS))
+    """Return True if the rows are custom data, read with the run's task, rather than GLUE's."""
+    return task == own and (own.is_custom or bool(_typed_keys(overrides) & _FILE_KEYS))
 
 
 def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfig:
-    """Return where the text of a task of GLUE comes from: what is typed, else what the run was trained on."""
+    """Return the configuration of a GLUE task's data: as typed, else as the run was trained on."""
     _typed_keys(overrides)
     source, recorded = loaded.description["source"], _recorded(loaded)
     if overrides:
         named = source == "files" or any(word.startswith("data=") for word in overrides)
         return compose([f"task={task.name}", *([] if named else [f"data={source}"]), *overrides]).data
-    if loaded.task.is_own:
+    if loaded.task.is_custom:
         raise ConfigError(f"Say where {task.name} lies: data=local data.dir=FOLDER, or data=hub.")
     if not recorded:
         if source == "local":
@@ -77,29 +79,31 @@ def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfi
     return DataConfig(**recorded)
 
 
-def _files(loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]) -> ScoredSource:
+def _files(
+    loaded: Loaded, overrides: Sequence[str], split: str | None, recorded: Mapping[str, Any]
+) -> EvaluationSource:
     keys = _typed_keys(overrides)
-    data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_own else OWN)
-    chosen = own_data(data, trains=False)
-    source = ScoredSource(_as_typed(loaded.task, chosen, keys), chosen)
+    data, elsewhere = _merged(recorded, overrides, keys, loaded.task.name if loaded.task.is_custom else CUSTOM)
+    chosen = custom_data(data, trains=False)
+    source = EvaluationSource(_as_typed(loaded.task, chosen, keys), chosen)
     scored = "train" if split == "train" or not source.has_dev else "dev"
     if not elsewhere and not keys & {scored, "config", "revision"}:
         if not recorded:
             raise ConfigError(f"Neither the run nor what was typed says which rows to score. {_OTHERS}")
-        trained_on = own_data(DataConfig(**recorded))
+        trained_on = custom_data(DataConfig(**recorded))
         places = [place for place in (trained_on.train, trained_on.dev) if place]
         if not trained_on.path and (gone := [place for place in places if not Path(place).expanduser().exists()]):
             raise DataError(f"The data that the run was trained on are not here: there is no {gone[0]}. {_OTHERS}")
         shown = trained_on.path or " with ".join(places)
-        _check_identity(ScoredSource(loaded.task, trained_on), loaded, shown, "data.dev=FILE")
+        _check_identity(EvaluationSource(loaded.task, trained_on), loaded, shown, "data.dev=FILE")
     return source
 
 
 def _merged(
     recorded: Mapping[str, Any], overrides: Sequence[str], keys: set[str], name: str
 ) -> tuple[DataConfig, bool]:
-    """Return (what is typed on top of what is recorded, whether what is typed lies elsewhere altogether)."""
-    typed = compose([f"task={OWN}", *overrides]).data
+    """Return (the typed keys on top of the recorded ones, True if they name entirely different data)."""
+    typed = compose([f"task={CUSTOM}", *overrides]).data
     elsewhere = "path" in keys
     if recorded.get("path") and not elsewhere:  # a split of that dataset, unless it is a file
         files = [getattr(typed, key) for key in ("train", "dev") if key in keys]
@@ -111,8 +115,8 @@ def _merged(
     return DataConfig(**{**values, "source": typed.source, "name": name}), elsewhere
 
 
-def _as_typed(task: Task, chosen: OwnData, keys: set[str]) -> Task:
-    """Return the run's task with the columns and metrics that were typed."""
+def _as_typed(task: Task, chosen: CustomData, keys: set[str]) -> Task:
+    """Return the run's task with the typed columns and metrics."""
     if len(chosen.text) not in (0, len(task.text)):
         raise ConfigError(f"data.text names {len(chosen.text)} columns, but the run reads {len(task.text)}.")
     if chosen.kind and (chosen.kind == "regression") != task.is_regression:
@@ -125,16 +129,16 @@ def _as_typed(task: Task, chosen: OwnData, keys: set[str]) -> Task:
         metrics=tuple(dict.fromkeys((*score_of, *task.metrics))),
         score_of=score_of,
     )
-    return replace(made, label=chosen.label if "label" in keys or task.is_own else task.label)
+    return replace(made, label=chosen.label if "label" in keys or task.is_custom else task.label)
 
 
 def answers(task: Task) -> str:
-    """Return what a task's head answers with: its label names, or a number."""
+    """Return the possible answers of a task's head for a sentence: its label names, or ``a number``."""
     return ", ".join(task.labels) or "a number"
 
 
-def _check_identity(source: Source, loaded: Loaded, shown: str, mend: str) -> None:
-    """Refuse rows that go by the name of those that the run was trained on and are others."""
+def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -> None:
+    """Raise :class:`DataError` if the run's data are not what they were in training."""
     record = RunFolder(loaded.folder, "", "").record() or {}
     trained_on = record.get("recipe", {}).get("data")
     if trained_on is None:  # a delta alone, or a record of before there was a recipe in it
@@ -151,7 +155,7 @@ def _check_identity(source: Source, loaded: Loaded, shown: str, mend: str) -> No
 
 
 def _recorded(loaded: Loaded) -> dict[str, Any]:
-    """Return the keys of ``data`` that the run was trained with; nothing for a delta alone."""
+    """Return the keys of ``data`` that the run was trained with; none for a delta alone."""
     record = RunFolder(loaded.folder, "", "").record() or {}
     known = {field.name for field in fields(DataConfig)}
     return {name: value for name, value in (record.get("config", {}).get("data") or {}).items() if name in known}

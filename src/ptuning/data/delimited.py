@@ -1,0 +1,98 @@
+"""Rows of CSV, of TSV with and without quotes, and of the benchmark's own TSV. Knows no torch."""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from ptuning.data.rows import Dialect, Head, Row, refuse_twins
+from ptuning.errors import DataError
+
+_QUOTED = re.compile(r'(?:^|(?<=[,;\t])) *"(?:[^"]|"")*"')
+_LONGEST_FIELD = 2**31 - 1
+
+
+def csv_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
+    """Return (all lines, the delimiter of the first): a comma, a semicolon or a tab, as spreadsheets write."""
+    before = []
+    for line in lines:
+        before.append(line)
+        if line.strip():
+            break
+    names = _QUOTED.sub("", before[-1]) if before else ""
+    return chain(before, lines), max((",", ";", "\t"), key=names.count)
+
+
+def tsv_rules(lines: Iterable[str]) -> dict[str, Any]:
+    """Return the rules of :mod:`csv` for a TSV file: with quotes, or with quotes as ordinary characters.
+
+    GLUE's own files and many others have no quoting: a quote there is an ordinary character, and a reader that takes
+    it for more merges rows. pandas and spreadsheets quote. A file counts as quoted where each field that begins with a
+    quote also ends with one, and doubles those inside; and where its lines have not equally many tabs.
+    """
+    csv.field_size_limit(_LONGEST_FIELD)
+    width, quoted = 0, True
+    for line in lines:
+        if not line.strip():
+            continue
+        fields = line.count("\t") + 1
+        width = width or fields
+        if fields != width:
+            return {"delimiter": "\t", "skipinitialspace": True}
+        if quoted and '"' in line:
+            try:
+                quoted = len(next(csv.reader([line], delimiter="\t", strict=True))) == width
+            except csv.Error:
+                quoted = False
+    return {"delimiter": "\t", "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
+
+
+def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the rows below a header, quoted as in RFC 4180 or by ``rules``; blank lines are skipped."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader = csv.reader(lines, strict=True, **rules)
+    head: Head | None = None
+    clean = str if dialect.verbatim else str.strip
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{name}: the row that begins on line {line} is not quoted rightly ({error}). "
+                "A field with quotes in it goes between double quotes, and those inside are doubled."
+            ) from None
+        if cells is None:
+            return
+        if not "".join(cells).strip():
+            continue
+        if head is None:
+            head = _head(line, cells, name)
+            continue
+        if len(cells) != len(head.names):
+            raise DataError(
+                f"{name}, line {line} has {len(cells)} fields, but the first line names {len(head.names)}. "
+                "A field that holds the separator or a line end goes between double quotes."
+            )
+        pairs = zip(head.names, cells, strict=True)
+        yield Row(line, {column: clean(cell) for column, cell in pairs if column}, head)
+
+
+def benchmark_rows(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
+    """Yield a row per line of a GLUE file; a first line without any of ``dialect.names`` is a row."""
+    head: Head | None = None
+    for number, line in enumerate(lines, start=1):
+        cells = line.removesuffix("\n").split("\t")
+        if head is None:
+            if not dialect.names or set(dialect.names) & set(map(str.strip, cells)):
+                head = _head(number, cells, name)
+                continue
+            head = Head(number, dialect.names)
+        yield Row(number, dict(zip(head.names, cells, strict=False)), head)
+
+
+def _head(line: int, cells: Sequence[str], name: str) -> Head:
+    names = tuple(cell.strip() for cell in cells)
+    refuse_twins(names, f"{name} has two columns '{{}}': its first line must name each column once.")
+    return Head(line, names)
