@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
-from conftest import TINY, Train
 from ptuning.cli.entry import explain
 from ptuning.config.rules import compose, config_folder
 from ptuning.errors import ConfigError
-from test_tracking import read_back
+from support.running import ROOT, TINY, Train
+from support.wandb_files import read_back
 
-ROOT = Path(__file__).parents[1]
 SWEEPS = sorted((config_folder() / "wandb").glob("*.yaml"))
 
 

@@ -24,8 +24,7 @@ from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenise
 from ptuning.errors import DataError
 from ptuning.tasks.glue import TASKS
-
-GLUE = Path(__file__).parents[2] / "shared" / "glue"
+from support.running import GLUE
 
 # One file of the benchmark's download: its lines, and the texts and labels that are to come out.
 File = tuple[str, list[tuple[str, ...]], list[int] | list[float] | None]

@@ -24,7 +24,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import ptuning
-from conftest import TINY, run_in
 from ptuning.backbones.load import load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
@@ -37,8 +36,8 @@ from ptuning.selection.select import select
 from ptuning.selection.subset import parse_subset
 from ptuning.tasks.glue import TASKS
 from ptuning.training.plan import choose_precision
+from support.running import ROOT, TINY, run_in
 
-ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 PAGES |= {"benchmarks/README.md": ROOT / "benchmarks/README.md", "manual": ROOT / "conf/hydra/help/manual.yaml"}
 RUN = "runs/minilm/{}/layernorm/all/seed=1-…"

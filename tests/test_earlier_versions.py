@@ -8,11 +8,11 @@ import torch
 from pyarrow import parquet
 
 import ptuning
-from conftest import ROOT, run_in
 from ptuning.deltas.loading import load_run, read_delta
 from ptuning.inference.predictor import Predictor
 from ptuning.inference.scored import scored_source
 from ptuning.results import read_results
+from support.running import ROOT, run_in
 
 WRITTEN = ROOT / "tests" / "fixtures" / "written_by_0.1.0"
 COMMON = ("backbone=tiny", "logger=none", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
