@@ -20,7 +20,6 @@ from ptuning.backbones.load import (
     usable_positions,
 )
 from ptuning.backbones.source import find_backbone
-from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain
 from ptuning.config.rules import compose
@@ -36,6 +35,7 @@ from ptuning.training.session import Warm
 from support.callbacks import ctrl_c_at, hooks, stopped
 from support.families import ANY_FAMILY, QUICK, RTE, SIZES, VARIANTS, families, source, tiny, typed, variants
 from support.running import run_in
+from support.tokenizers import fresh_tokenizer
 
 MNLI = TASKS["mnli"]
 
@@ -354,7 +354,7 @@ def test_a_run_moves_its_module_alone_goes_on_exactly_and_leaves_a_delta_that_gi
 @pytest.fixture
 def gpt2(tmp_path: Path) -> Path:
     """A folder with a decoder that the table does not know, and its tokenizer, which has no padding token."""
-    tokenizer = synthetic_tokenizer.__wrapped__()
+    tokenizer = fresh_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "[SEP]"})
     tokenizer.pad_token = None
     config = GPT2Config(

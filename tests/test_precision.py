@@ -13,6 +13,7 @@ import ptuning
 import ptuning.acceleration.precision
 import ptuning.training.run
 from ptuning.acceleration.precision import PINNED, choose_precision
+from ptuning.backbones.load import input_names
 from ptuning.config.rules import compose
 from ptuning.data.sources import SyntheticSource
 from ptuning.data.table import Table
@@ -82,7 +83,7 @@ def test_record_evaluate_predict_load_and_export_give_the_same_logits(
     exported: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
     tokens = tokenise(table, tokenizer, loaded.max_length, None)
     batch = tokens[range(len(tokens))]
-    inputs = {name: batch[name] for name in predictor._inputs}
+    inputs = {name: batch[name] for name in input_names(model)}
     with torch.no_grad():
         for one in (model, exported):
             torch.testing.assert_close(one(**inputs).logits.float(), logits, atol=1e-5, rtol=0)
