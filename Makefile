@@ -1,5 +1,5 @@
-# make demo: set up what the main job needs and run it; make test: set up the rest and run the tests; make docs: the site of
-# the pages in docs/. A second run installs nothing.
+# make demo: set up what the main job needs and run it; make test: set up the rest and run the tests, the 20 slowest last;
+# make lint: style and types; make docs: the site of the pages in docs/, checked. A second run installs nothing.
 .PHONY: demo test slow lint docs clean
 PYTHON ?= python3
 READY = .venv/.ready
@@ -18,7 +18,8 @@ lint: $(READY)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 docs: $(READY)
-	@.venv/bin/python tools/configuration_page.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+	@.venv/bin/python tools/configuration_page.py $(PAGE) && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@.venv/bin/python tools/check_site.py
 	@echo "Built: open site/index.html"
 
 EVERYTHING = demo,dev,docs,slurm,ray,optuna,peft,dashboard,tensorboard,sentencepiece

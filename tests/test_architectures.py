@@ -1,7 +1,5 @@
 """Every family of encoders under one suite: whose each parameter is, what moves, what a run leaves, how it goes on."""
 
-import os
-import signal
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +10,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 import ptuning
-from conftest import run_in
 from ptuning.backbones.load import (
     backbone_hash,
     input_names,
@@ -22,62 +19,26 @@ from ptuning.backbones.load import (
     load_tokenizer,
     usable_positions,
 )
-from ptuning.backbones.source import BackboneRef, find_backbone
-from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
+from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain
 from ptuning.config.rules import compose
 from ptuning.deltas.format import read_delta
-from ptuning.errors import BackboneError, ConfigError, Interrupted, SelectionError
+from ptuning.errors import BackboneError, ConfigError, SelectionError
 from ptuning.selection.architectures import ARCHITECTURES, GROUPS, architecture_of
 from ptuning.selection.parameters import count_modules, list_modules
 from ptuning.selection.select import select
-from ptuning.tasks.glue import TASKS, Task
+from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
 from ptuning.training.plan import make_plan
 from ptuning.training.session import Warm
+from support.callbacks import ctrl_c_at, hooks, stopped
+from support.families import ANY_FAMILY, QUICK, RTE, SIZES, VARIANTS, families, source, tiny, typed, variants
+from support.running import run_in
+from support.tokenizers import fresh_tokenizer
 
-RTE, MNLI = TASKS["rte"], TASKS["mnli"]
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
-VARIANTS = {
-    # One model per family, and what some of its members have besides.
-    **{family: {"model_type": family} for family in ARCHITECTURES},
-    "deberta-v2 with a convolution": {"model_type": "deberta-v2", "conv_kernel_size": 3, "position_buckets": 8},
-    "deberta-v2 with its own position projections": {"model_type": "deberta-v2", "share_att_key": False},
-    "deberta-v2 with absolute positions": {
-        "model_type": "deberta-v2",
-        "relative_attention": False,
-        "norm_rel_ebd": "none",
-        "position_biased_input": True,
-        "type_vocab_size": 2,
-        "embedding_size": 16,
-    },
-    "modernbert with biases": {
-        "model_type": "modernbert",
-        "norm_bias": True,
-        "mlp_bias": True,
-        "attention_bias": True,
-        "classifier_bias": True,
-    },
-    "albert with two groups": {"model_type": "albert", "num_hidden_groups": 3, "inner_group_num": 2},
-    "electra as wide as its embeddings": {"model_type": "electra", "embedding_size": 32},
-}
-TINY = ("backbone=tiny", "data=synthetic", "logger=none", "trainer.accelerator=cpu", "task.max_length=60")
-QUICK = (
-    "data.sizes.train=24",
-    "data.sizes.validation=16",
-    "task.batch_size=8",
-    "trainer.max_epochs=1",
-    "optim.lr=0.01",
-    "trainer.enable_progress_bar=false",
-)
+MNLI = TASKS["mnli"]
 
 
 @pytest.fixture(autouse=True)
@@ -89,28 +50,8 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def source(variant: str) -> BackboneRef:
-    return find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
-
-
-def tiny(variant: str, task: Task = RTE, seed: int = 1) -> nn.Module:
-    return load_model(source(variant), task, seed)
-
-
 def names(model: nn.Module, module: str, layers: object = "all") -> set[str]:
     return set(select(model, module, layers).names)
-
-
-def typed(variant: str) -> list[str]:
-    """A variant as overrides."""
-    return [
-        *(f"backbone.config.{key}={value}" for key, value in SIZES.items()),
-        *(f"++backbone.config.{key}={value}" for key, value in VARIANTS[variant].items()),
-    ]
-
-
-variants = pytest.mark.parametrize("variant", VARIANTS)
-families = pytest.mark.parametrize("family", ARCHITECTURES)
 
 
 # Whose each parameter is
@@ -309,10 +250,10 @@ def test_padding_changes_no_answer(family: str) -> None:
 
 
 def test_the_plan_refuses_rows_longer_than_the_positions_that_can_be_used() -> None:
-    overrides = [*TINY, *typed("roberta"), "task.max_length=63"]
+    overrides = [*ANY_FAMILY, *typed("roberta"), "task.max_length=63"]
     with pytest.raises(ConfigError, match="at most 62 tokens"):
         make_plan(compose(overrides))
-    make_plan(compose([*TINY, *typed("bert"), "task.max_length=64"]))
+    make_plan(compose([*ANY_FAMILY, *typed("bert"), "task.max_length=64"]))
 
 
 # What is drawn, what is kept
@@ -380,9 +321,9 @@ def test_head_and_module_have_their_own_rates_and_vectors_no_decay(family: str) 
 
 @families
 def test_a_run_moves_its_module_alone_goes_on_exactly_and_leaves_a_delta_that_gives_the_model_back(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, tmp_path: Path
 ) -> None:
-    overrides = [*TINY, *QUICK, *typed(family), "module=[layernorm,attention_output]", "task=rte"]
+    overrides = [*ANY_FAMILY, *QUICK, *typed(family), "module=[layernorm,attention_output]", "task=rte"]
     overrides += [] if family == "albert" else ["layers=last:2"]
     whole = run_in(tmp_path / "whole", *overrides, "predict=[test]", "data.sizes.test=8")
     values, description = read_delta(whole.path)
@@ -401,16 +342,9 @@ def test_a_run_moves_its_module_alone_goes_on_exactly_and_leaves_a_delta_that_gi
     assert any(not torch.equal(values[name], dict(before.named_parameters())[name]) for name in selection.names)
     assert after(**tokenizer(["a"], ["b"], return_tensors="pt")).logits.shape == (1, 2)
 
-    real, steps = GlueClassifier.training_step, []
-
-    def stop_once(self: GlueClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        steps.append(batch_idx)
-        if len(steps) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch, batch_idx)
-
-    monkeypatch.setattr(GlueClassifier, "training_step", stop_once)
-    with pytest.raises(Interrupted):
+    steps: list[int] = []
+    overrides += [ctrl_c_at(1), hooks(on_train_batch_start=lambda trainer, model, batch, step: steps.append(step))]
+    with stopped():
         run_in(tmp_path / "stopped", *overrides)
     resumed = run_in(tmp_path / "stopped", *overrides)
     assert steps == [0, 1, 2]
@@ -421,7 +355,7 @@ def test_a_run_moves_its_module_alone_goes_on_exactly_and_leaves_a_delta_that_gi
 @pytest.fixture
 def gpt2(tmp_path: Path) -> Path:
     """A folder with a decoder that the table does not know, and its tokenizer, which has no padding token."""
-    tokenizer = synthetic_tokenizer.__wrapped__()
+    tokenizer = fresh_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "[SEP]"})
     tokenizer.pad_token = None
     config = GPT2Config(
@@ -452,7 +386,7 @@ def test_an_unknown_architecture_says_how_to_add_it_and_trains_by_patterns_meanw
     custom = [f"backbone={gpt2}", "module=custom", "module.patterns=[ln_]", "task.max_length=60"]
     assert "say layers=all" in sentence(*custom, "layers=0")
     assert "at most 64 tokens" in sentence(*custom, "task.max_length=65")
-    run = run_in(tmp_path / "runs", *custom, *TINY[1:], *QUICK, "task=rte")
+    run = run_in(tmp_path / "runs", *custom, *ANY_FAMILY[1:], *QUICK, "task=rte")
     model, tokenizer = ptuning.load(run.path)
     assert set(read_delta(run.path)[0]) == {"score.weight", *(n for n, _ in model.named_parameters() if "ln_" in n)}
     pair = (["it met ."], ["it did not meet at all , and that was that ."])
@@ -554,7 +488,9 @@ def test_a_configuration_that_cannot_be_is_one_sentence(overrides: list[str], to
 
 def test_a_bert_is_the_same_run_whether_its_family_is_typed_or_not() -> None:
     plain = find_backbone("random:tiny", config=SIZES)
-    assert plain.identity == source("bert").identity == make_plan(compose([*TINY, *typed("bert")])).backbone.identity
+    assert (
+        plain.identity == source("bert").identity == make_plan(compose([*ANY_FAMILY, *typed("bert")])).backbone.identity
+    )
     assert plain.identity != source("roberta").identity
     assert source("roberta").identity != source("xlm-roberta").identity
     with pytest.raises(BackboneError, match="Did you mean 'electra'"):

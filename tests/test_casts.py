@@ -8,15 +8,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import ptuning.training.module
-from conftest import Train
 from ptuning.acceleration.frozen_casts import FrozenCasts
 from ptuning.backbones.source import find_backbone
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
 from ptuning.training.session import Warm
-from test_architectures import tiny
-from test_frozen import batch
+from support.families import batch, tiny
+from support.running import Train
 
 
 def answers(model: Any) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import ptuning
-from conftest import Train, TypeIt, run_in
 from ptuning.backbones.load import load_config, load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.backbones.synthetic_tokenizer import FAIRSEQ
@@ -23,6 +22,8 @@ from ptuning.errors import BackboneError
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.selection.parameters import split_head
 from ptuning.tasks.glue import TASKS
+from support.commands import TypeIt
+from support.running import Train, run_in
 
 RTE, MNLI = TASKS["rte"], TASKS["mnli"]
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import TINY, run_in
 from ptuning.cli.main import main
 from ptuning.results import Count, collect, read_results, summarise, write_report
 from ptuning.results.claims import Claim, check_claims, claims_markdown
@@ -17,7 +16,8 @@ from ptuning.results.statistics import BOOTSTRAP, T_SEEDS, holm, paired_t
 from ptuning.selection.names import MODULES_OF_BLOCK
 from ptuning.training.callbacks import write_predictions
 from ptuning.training.module import Predictions
-from test_results import NOW, record, seeds
+from support.records import NOW, record, seeds
+from support.running import TINY, run_in
 
 BLOCK = MODULES_OF_BLOCK[:-1]
 FULL = (0.860, 0.858, 0.862, 0.861, 0.859)

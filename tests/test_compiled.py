@@ -8,7 +8,6 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
-from conftest import Train
 from ptuning.acceleration.compile import CompiledForward
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
@@ -19,6 +18,7 @@ from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
 from ptuning.training.plan import compiles, make_plan
+from support.running import Train
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 ROWS = 4

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import wandb
 
-from conftest import Train
 from ptuning.cli.main import main
 from ptuning.results.summary import COLUMNS
-from test_tracking import read_back
+from support.running import Train
+from support.wandb_files import read_back
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1")
 pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")

@@ -24,8 +24,8 @@ from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenize
 from ptuning.errors import DataError
 from ptuning.tasks.glue import TASKS
-
-GLUE = Path(__file__).parents[2] / "shared" / "glue"
+from support.running import GLUE
+from support.tokenizers import fresh_tokenizer
 
 # One file of the benchmark's download: its lines, and the texts and labels that are to come out.
 File = tuple[str, list[tuple[str, ...]], list[int] | list[float] | None]
@@ -635,11 +635,6 @@ class Counting:
         return self.tokenizer(*args, **kwargs)
 
 
-def fresh() -> Any:
-    """A synthetic tokenizer that has not tokenized yet."""
-    return synthetic_tokenizer.__wrapped__()
-
-
 SINGLE = Table((["Anna found the lamp .", "in Rome", "Paul moved the iron desk in winter ."],), [0, 1, 0], "here")
 PAIR = replace(SINGLE, texts=(SINGLE.texts[0], ["Emma", "a lamp is not a desk , is it ?", "Rome"]))
 
@@ -701,7 +696,7 @@ def test_scores_stay_numbers_and_classes_stay_integers() -> None:
 
 
 def test_text_met_before_is_taken_from_the_cache(tmp_path: Path) -> None:
-    tokenizer = Counting(fresh())
+    tokenizer = Counting(fresh_tokenizer())
     first = tokenize(PAIR, tokenizer, 16, tmp_path)
     second = tokenize(replace(PAIR, labels=[1, 1, 1], origin="there"), tokenizer, 16, tmp_path)
 
@@ -714,8 +709,8 @@ def test_text_met_before_is_taken_from_the_cache(tmp_path: Path) -> None:
 
 
 def test_a_second_process_finds_every_split_of_the_first(tmp_path: Path) -> None:
-    tokenize(SINGLE, fresh(), 128, tmp_path)  # another run, with another length, came before
-    one, other = Counting(fresh()), Counting(fresh())
+    tokenize(SINGLE, fresh_tokenizer(), 128, tmp_path)  # another run, with another length, came before
+    one, other = Counting(fresh_tokenizer()), Counting(fresh_tokenizer())
     for tokenizer in (one, other):
         for table in (SINGLE, PAIR):
             tokenize(table, tokenizer, 16, tmp_path)
@@ -725,13 +720,13 @@ def test_a_second_process_finds_every_split_of_the_first(tmp_path: Path) -> None
 
 
 def uncased() -> Any:
-    tokenizer = fresh()
+    tokenizer = fresh_tokenizer()
     tokenizer.backend_tokenizer.normalizer = None
     return tokenizer
 
 
 def cut_on_the_left() -> Any:
-    tokenizer = fresh()
+    tokenizer = fresh_tokenizer()
     tokenizer.truncation_side = "left"
     return tokenizer
 
@@ -739,10 +734,10 @@ def cut_on_the_left() -> Any:
 @pytest.mark.parametrize(
     ("table", "tokenizer", "max_length"),
     [
-        (replace(PAIR, texts=(PAIR.texts[0], [*PAIR.texts[1][:2], "rome"])), fresh, 8),
-        (replace(PAIR, texts=(PAIR.texts[1], PAIR.texts[0])), fresh, 8),
-        (SINGLE, fresh, 8),
-        (PAIR, fresh, 9),
+        (replace(PAIR, texts=(PAIR.texts[0], [*PAIR.texts[1][:2], "rome"])), fresh_tokenizer, 8),
+        (replace(PAIR, texts=(PAIR.texts[1], PAIR.texts[0])), fresh_tokenizer, 8),
+        (SINGLE, fresh_tokenizer, 8),
+        (PAIR, fresh_tokenizer, 9),
         (PAIR, uncased, 8),
         (PAIR, cut_on_the_left, 8),
     ],
@@ -751,7 +746,7 @@ def cut_on_the_left() -> Any:
 def test_anything_that_changes_the_tokens_never_meets_a_stale_entry(
     tmp_path: Path, table: Table, tokenizer: Callable[[], Any], max_length: int
 ) -> None:
-    tokenize(PAIR, fresh(), 8, tmp_path)
+    tokenize(PAIR, fresh_tokenizer(), 8, tmp_path)
     counting = Counting(tokenizer())
 
     cached = tokenize(table, counting, max_length, tmp_path)
@@ -762,7 +757,7 @@ def test_anything_that_changes_the_tokens_never_meets_a_stale_entry(
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten", "a folder"])
 def test_a_damaged_cache_file_is_made_again(tmp_path: Path, damage: str) -> None:
-    expected = tokenize(PAIR, fresh(), 16, tmp_path)
+    expected = tokenize(PAIR, fresh_tokenizer(), 16, tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     content = file.read_bytes()
     if damage == "a folder":
@@ -771,7 +766,7 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path, damage: str) -> None
     else:
         file.write_bytes({"cut": content[:-3], "emptied": b"", "overwritten": b"x" * len(content)}[damage])
 
-    assert torch.equal(tokenize(PAIR, fresh(), 16, tmp_path).input_ids, expected.input_ids)
+    assert torch.equal(tokenize(PAIR, fresh_tokenizer(), 16, tmp_path).input_ids, expected.input_ids)
     if damage != "a folder":  # which cannot be replaced: tokenized anew each time
         assert torch.equal(load_file(file)["input_ids"], expected.input_ids)
     assert not list(tmp_path.glob(".*"))  # nothing half-written stays behind
@@ -779,11 +774,11 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path, damage: str) -> None
 
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    tokenizer = Counting(fresh())
+    tokenizer = Counting(fresh_tokenizer())
     for _ in range(2):
         tokens = tokenize(PAIR, tokenizer, 16, tmp_path / "file" / "cache")
 
-        assert torch.equal(tokens.input_ids, tokenize(PAIR, fresh(), 16, None).input_ids)
+        assert torch.equal(tokens.input_ids, tokenize(PAIR, fresh_tokenizer(), 16, None).input_ids)
     assert tokenizer.calls == 2
 
 

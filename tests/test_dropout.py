@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from conftest import TINY, Train
 from ptuning.acceleration import dropout
 from ptuning.acceleration.attention import batched_attention
 from ptuning.acceleration.dropout import LaneDropout, draw_mask, drop
-from ptuning.backbones.load import input_names, load_model
+from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.config.rules import compose
 from ptuning.errors import BackboneError, ConfigError
@@ -22,17 +21,14 @@ from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
 from ptuning.training.plan import make_plan
-from test_architectures import SIZES, VARIANTS, tiny
+from support.chance import within
+from support.families import SIZES, VARIANTS, rows, tiny
+from support.running import TINY, Train
 
 RTE = TASKS["rte"]
 MANY = 1 << 20
 ATTENTION_RATE = 0.25
 Draw = Callable[[Tensor, float], Tensor]
-
-
-def within(seen: float, expected: float, deviation: float) -> bool:
-    """Whether a sum of random numbers lies where all but one in two million would."""
-    return abs(seen - expected) < 5 * deviation
 
 
 def mask_of_drop(like: Tensor, p: float) -> Tensor:
@@ -144,15 +140,6 @@ def test_outside_of_training_and_at_the_ends_it_is_torchs_own() -> None:
 
 
 # Attention
-
-
-def rows(model: Any) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    mask = (torch.arange(9) < torch.tensor([9, 5, 7, 1])[:, None]).long()
-    ids = torch.where(mask.bool(), torch.randint(6, 60, (4, 9)), model.config.pad_token_id)
-    types = (torch.arange(9) > 3).long() * mask
-    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-    return {name: inputs[name] for name in input_names(model)}
 
 
 @pytest.mark.usefixtures("native_or_torch")

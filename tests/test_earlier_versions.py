@@ -8,12 +8,12 @@ import torch
 from pyarrow import parquet
 
 import ptuning
-from conftest import ROOT, run_in
 from ptuning.deltas.format import read_delta
 from ptuning.deltas.loading import load_run
 from ptuning.inference.evaluation_data import evaluation_source
 from ptuning.inference.predictor import Predictor
 from ptuning.results import read_results
+from support.running import ROOT, run_in
 
 WRITTEN = ROOT / "tests" / "fixtures" / "written_by_0.1.0"
 COMMON = ("backbone=tiny", "logger=none", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu")

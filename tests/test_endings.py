@@ -17,7 +17,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from conftest import ROOT, TINY, TypeIt
 from ptuning.backbones.source import find_backbone
 from ptuning.config.rules import config_folder
 from ptuning.errors import ConfigError
@@ -27,6 +26,8 @@ from ptuning.system.os_errors import explain_os_error
 from ptuning.tasks.glue import get_task
 from ptuning.training.run import execute
 from ptuning.training.session import Warm, as_it_was
+from support.commands import TypeIt
+from support.running import ROOT, TINY
 
 
 def shell(folder: Path, command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from conftest import TINY, TypeIt, run_in
-from test_sweeps import ROOT, records, results, start, sweep
+from support.commands import TypeIt
+from support.running import ROOT, TINY, run_in
+from support.sweeps import records, results, start, sweep
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("submitit") is None,

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from conftest import Run, Train
 from ptuning.deltas.format import read_delta
 from ptuning.errors import RunError
 from ptuning.inference.glue_submission import choose_entries
+from support.running import Run, Train
 
 SMALL = ("module=frozen", "data.eval_batch_size=8", "data.sizes.train=32")
 

@@ -13,8 +13,7 @@ from ptuning.selection.architectures import ARCHITECTURES, architecture_of
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from test_architectures import SIZES, VARIANTS
-from test_dropout import rows
+from support.families import SIZES, VARIANTS, rows
 
 RTE = TASKS["rte"]
 

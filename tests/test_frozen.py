@@ -7,23 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Train
 from ptuning.selection.architectures import ARCHITECTURES, architecture_of
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from test_architectures import tiny
+from support.families import batch, tiny
+from support.running import Train
 
 RTE = TASKS["rte"]
-
-
-def batch(model: Any) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    mask = (torch.arange(9) < torch.tensor([9, 5, 7, 1])[:, None]).long()
-    ids = torch.where(mask.bool(), torch.randint(6, 60, (4, 9)), model.config.pad_token_id)
-    types = (torch.arange(9) > 3).long() * mask
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": torch.tensor([0, 1, 1, 0])}
 
 
 def nodes(root: Any) -> Iterator[Any]:

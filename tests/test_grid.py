@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from conftest import TINY, Run, TypeIt, run_in
 from ptuning.backbones.resolvers import block_modules
 from ptuning.display.format import format_seconds
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.sweeps.durations import Costs
 from ptuning.sweeps.job import Job
 from ptuning.sweeps.launch import order
+from support.commands import TypeIt
+from support.running import TINY, Run, run_in
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conftest import needs_compiler
 from ptuning.acceleration.dropout import masks_from
 from ptuning.acceleration.varlen_attention import attend
-from test_dropout import within
+from support.chance import within
+from support.running import needs_compiler
 
 TENTH = 6554 / 65536
 

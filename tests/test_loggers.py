@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from conftest import Run, Train
 from ptuning.errors import ConfigError
-from ptuning.training.module import GlueClassifier
+from support.callbacks import FAILS, ctrl_c_at, stopped
+from support.running import Run, Train
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
@@ -21,10 +21,6 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def fail(self: GlueClassifier, batch: object, batch_idx: int) -> None:
-    raise ZeroDivisionError("the reason")
 
 
 def test_tensorboard_holds_metrics_hyperparameters_and_the_score(train: Train) -> None:
@@ -82,9 +78,7 @@ def runs_of(client: Any) -> list[Any]:
     return list(client.search_runs([client.get_experiment_by_name("ptuning").experiment_id]))
 
 
-def test_mlflow_holds_names_tags_parameters_metrics_and_how_a_run_ended(
-    client: Any, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_holds_names_tags_parameters_metrics_and_how_a_run_ended(client: Any, train: Train) -> None:
     run = train("logger=mlflow", "trainer.log_every_n_steps=1", "+logger.tags={owner: me}")
     (found,) = runs_of(client)
     assert found.info.run_name == "rte/layernorm/all/seed=1"
@@ -98,32 +92,19 @@ def test_mlflow_holds_names_tags_parameters_metrics_and_how_a_run_ended(
     scores = [m.value for m in client.get_metric_history(found.info.run_id, "val/score")]
     assert scores == pytest.approx([entry["score"] for entry in run.record["history"]])
 
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", fail)
-        with pytest.raises(ZeroDivisionError):
-            train("logger=mlflow", "seed=2")
+    with pytest.raises(ZeroDivisionError):
+        train("logger=mlflow", "seed=2", FAILS)
     by_name = {run.info.run_name: run for run in runs_of(client)}
     assert by_name["rte/layernorm/all/seed=2"].info.status == "FAILED"
 
 
-def test_a_resumed_run_goes_on_in_its_mlflow_run(client: Any, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ptuning.errors import Interrupted
-    from ptuning.system.signals import stop
-
-    step = GlueClassifier.training_step
-
-    def stop_early(self: GlueClassifier, batch: Any, batch_idx: int) -> Any:
-        monkeypatch.setattr(stop, "asked", True)
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", stop_early)
-        with pytest.raises(Interrupted):
-            train("logger=mlflow", "trainer.log_every_n_steps=1")
+def test_a_resumed_run_goes_on_in_its_mlflow_run(client: Any, train: Train) -> None:
+    command = ("logger=mlflow", "trainer.log_every_n_steps=1", ctrl_c_at(1))
+    with stopped():
+        train(*command)
     (found,) = runs_of(client)
     assert found.info.status == "KILLED"
-    monkeypatch.setattr(stop, "asked", False)
-    run = train("logger=mlflow", "trainer.log_every_n_steps=1")
+    run = train(*command)
     (found,) = runs_of(client)
     assert found.info.status == "FINISHED"
     steps = [m.step for m in client.get_metric_history(found.info.run_id, "train/loss")]

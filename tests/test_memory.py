@@ -7,11 +7,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from conftest import TINY, run_in
 from ptuning.deltas.format import read_delta
 from ptuning.errors import Interrupted
 from ptuning.system.signals import stop
 from ptuning.training.out_of_memory import is_out_of_memory
+from support.running import TINY, run_in
 
 SCARCE = "+callbacks.memory={_target_: test_memory.ScarceMemory, rows: %d}"
 NO_DROPOUT = ("+backbone.config.hidden_dropout_prob=0", "+backbone.config.attention_probs_dropout_prob=0")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import needs_compiler
 from ptuning.acceleration import native
+from support.running import needs_compiler
 
 
 @needs_compiler

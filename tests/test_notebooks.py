@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, TINY, needs_minilm, run_in
+from support.running import ROOT, TINY, needs_minilm, run_in
 
 nbformat = pytest.importorskip("nbformat", reason="the extra `dev` is not installed")
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

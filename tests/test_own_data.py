@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 import ptuning
-from conftest import Run, TypeIt, run_in
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain_errors
 from ptuning.config.rules import compose
@@ -34,17 +33,17 @@ from ptuning.data.custom_options import CUSTOM_KEYS, custom_data
 from ptuning.data.holdout import hold_out
 from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenize
-from ptuning.errors import DataError, Interrupted, UserError
+from ptuning.errors import DataError, UserError
 from ptuning.results import collect
 from ptuning.runs.folder import find_run
 from ptuning.tasks.glue import TASKS, Task
 from ptuning.tasks.metrics import METRICS, evaluate
-from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import make_plan
 from ptuning.training.run import locate
+from support.callbacks import ctrl_c_at, stopped
+from support.commands import TypeIt
+from support.running import GLUE, ROOT, Run, run_in
 
-ROOT = Path(__file__).parents[1]
-GLUE = ROOT.parent / "shared/glue"
 TINY = ("task=custom", "backbone=tiny", "logger=none", "trainer.accelerator=cpu", "task.batch_size=16")
 PAIR = "data.text=[premise,hypothesis]"
 WORDS = tuple("dog cat bird man woman child runs sings sleeps eats red green old young happy slowly never".split())  # noqa: SIM905
@@ -402,23 +401,14 @@ def test_rows_that_are_cut_are_told(here: Path, capsys: pytest.CaptureFixture[st
     assert "100.0 % of the training rows, at 32 tokens" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_stopped_run_on_own_data_goes_on_to_the_same_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_on_own_data_goes_on_to_the_same_end(here: Path) -> None:
     write(here / "a.csv", made_up(90))
     keys = ("data.train=a.csv", PAIR, "module=bias", "checkpoint_seconds=0")
     whole = own_run(here / "whole", *keys)
-    step = GlueClassifier.training_step
-
-    def stop(self: GlueClassifier, batch: Any, batch_idx: int) -> Any:
-        from ptuning.system.signals import stop
-
-        stop.asked = self.current_epoch == 1
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", stop)
-        with pytest.raises(Interrupted):
-            own_run(here / "stopped", *keys)
-    resumed = own_run(here / "stopped", *keys)
+    steps = whole.record["history"][0]["step"]
+    with stopped():
+        own_run(here / "stopped", *keys, ctrl_c_at(steps))
+    resumed = own_run(here / "stopped", *keys, ctrl_c_at(steps))
     for entry, expected in zip(resumed.record["history"], whole.record["history"], strict=True):
         assert entry == pytest.approx(expected)
     weights = [torch.load(run.path / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, resumed)]

@@ -17,7 +17,7 @@ from ptuning.data.sources import SyntheticSource
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from test_architectures import SIZES, VARIANTS
+from support.families import SIZES, VARIANTS
 
 
 @pytest.fixture(autouse=True)

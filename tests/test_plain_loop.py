@@ -8,34 +8,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conftest import Train
 from ptuning.deltas.format import read_delta
-from ptuning.training.module import GlueClassifier
+from support.callbacks import hooks
+from support.running import Train
 
 STEPS, WARMUP = 12, 0.25
 NO_DROPOUT = ("+backbone.config.hidden_dropout_prob=0.0", "+backbone.config.attention_probs_dropout_prob=0.0")
 
 
 @pytest.mark.parametrize(("task", "module"), [("rte", "query"), ("stsb", "layernorm"), ("mrpc", "full")])
-def test_training_is_what_a_plain_loop_computes(
-    train: Train, monkeypatch: pytest.MonkeyPatch, task: str, module: str
-) -> None:
+def test_training_is_what_a_plain_loop_computes(train: Train, task: str, module: str) -> None:
     seen: list[dict[str, Tensor]] = []
     losses: list[float] = []
     models: list[Any] = []
-    training_step = GlueClassifier.training_step
 
-    def watch(self: GlueClassifier, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def before(trainer: Any, classifier: Any, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         if not models:
-            models.append(_copy(self.model))
+            models.append(_copy(classifier.model))
         seen.append({name: value.clone() for name, value in batch.items()})
-        loss = training_step(self, dict(batch), batch_idx)
-        losses.append(float(loss.detach()))
-        return loss
 
-    monkeypatch.setattr(GlueClassifier, "training_step", watch)
+    def after(trainer: Any, classifier: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        losses.append(float(outputs["loss"]))
+
     typed = ("optim.lr=0.003", f"optim.warmup={WARMUP}", "trainer.max_epochs=1", "trainer.gradient_clip_val=0.5")
-    run = train(*NO_DROPOUT, f"task={task}", f"module={module}", "data.sizes.train=192", *typed)
+    watched = hooks(on_train_batch_start=before, on_train_batch_end=after)
+    run = train(*NO_DROPOUT, f"task={task}", f"module={module}", "data.sizes.train=192", *typed, watched)
     assert len(losses) == STEPS
     values, _ = read_delta(run.path)
     plain = models[0].train()

@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification
 import ptuning
 import ptuning.acceleration.precision
 import ptuning.training.run
-from conftest import Run, Train, TypeIt, run_in, stopped_at
 from ptuning.acceleration.precision import PINNED, choose_precision
+from ptuning.backbones.load import input_names
 from ptuning.config.rules import compose
 from ptuning.data.sources import SyntheticSource
 from ptuning.data.table import Table
@@ -28,7 +28,10 @@ from ptuning.inference.stream import predict_rows
 from ptuning.runs.folder import find_run
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.training.plan import make_plan
-from test_architectures import QUICK, TINY, typed
+from support.callbacks import ctrl_c_at, stopped
+from support.commands import TypeIt
+from support.families import ANY_FAMILY, QUICK, typed
+from support.running import Run, Train, run_in
 
 DOORS = [
     *((family, "bf16-mixed") for family in ARCHITECTURES),
@@ -54,7 +57,7 @@ def test_record_evaluate_predict_load_and_export_give_the_same_logits(
     family: str, precision: str, tmp_path: Path
 ) -> None:
     run = run_in(
-        tmp_path, *TINY, *QUICK, *typed(family), "task=stsb", "module=layernorm", f"trainer.precision={precision}"
+        tmp_path, *ANY_FAMILY, *QUICK, *typed(family), "task=stsb", "module=layernorm", f"trainer.precision={precision}"
     )
     logits, table = stored(run), dev_set(run)
     assert run.record["precision"] == precision
@@ -81,7 +84,7 @@ def test_record_evaluate_predict_load_and_export_give_the_same_logits(
     exported: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
     tokens = tokenize(table, tokenizer, loaded.max_length, None)
     batch = tokens[range(len(tokens))]
-    inputs = {name: batch[name] for name in predictor._inputs}
+    inputs = {name: batch[name] for name in input_names(model)}
     with torch.no_grad():
         for one in (model, exported):
             torch.testing.assert_close(one(**inputs).logits.float(), logits, atol=1e-5, rtol=0)
@@ -110,7 +113,7 @@ def test_behind_a_cached_prefix_evaluation_is_fp32_too(train: Train) -> None:
 
 
 def folder(runs_dir: Path, *overrides: str) -> Path:
-    plan = make_plan(compose([*TINY, f"runs_dir={runs_dir}", *overrides]))
+    plan = make_plan(compose([*ANY_FAMILY, f"runs_dir={runs_dir}", *overrides]))
     return find_run(runs_dir, plan.backbone.label, plan.recipe(), plan.earlier_recipes())[0].path
 
 
@@ -132,11 +135,12 @@ def test_an_interrupted_run_goes_on_in_the_precision_of_its_record(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PINNED, "bf16-mixed")
-    whole = run_in(tmp_path / "whole", *TINY, *QUICK, "task=rte", "module=layernorm", "data.sizes.train=32")
-    with stopped_at(1):
-        run_in(tmp_path / "cut", *TINY, *QUICK, "task=rte", "module=layernorm", "data.sizes.train=32")
+    command = (*ANY_FAMILY, *QUICK, "task=rte", "module=layernorm", "data.sizes.train=32")
+    whole = run_in(tmp_path / "whole", *command)
+    with stopped():
+        run_in(tmp_path / "cut", *command, ctrl_c_at(1))
     monkeypatch.setenv(PINNED, "32-true")
-    cut = run_in(tmp_path / "cut", *TINY, *QUICK, "task=rte", "module=layernorm", "data.sizes.train=32")
+    cut = run_in(tmp_path / "cut", *command, ctrl_c_at(1))
     assert cut.record["precision"] == "bf16-mixed"
     assert cut.record["history"] == whole.record["history"]
 
@@ -146,7 +150,7 @@ def test_folders_of_earlier_versions_are_found_the_first_is_taken_and_others_are
     became: str, tmp_path: Path, type_it: TypeIt
 ) -> None:
     runs = tmp_path / "runs"
-    common = (*TINY, *QUICK, "task=rte", "module=frozen", f"runs_dir={runs}")
+    common = (*ANY_FAMILY, *QUICK, "task=rte", "module=frozen", f"runs_dir={runs}")
     typed_out = folder(runs, *QUICK, "task=rte", "module=frozen", f"trainer.precision={became}")
     auto = folder(runs, *QUICK, "task=rte", "module=frozen")
     assert typed_out != auto
@@ -179,7 +183,7 @@ def test_folders_of_earlier_versions_are_found_the_first_is_taken_and_others_are
 def test_what_this_machine_lacks_is_planned_for_others_and_refused_where_it_would_compute(
     overrides: tuple[str, ...], mend: str, tmp_path: Path, type_it: TypeIt
 ) -> None:
-    tiny = [word for word in TINY if not word.startswith("trainer.accelerator")]
+    tiny = [word for word in ANY_FAMILY if not word.startswith("trainer.accelerator")]
     common = (*tiny, *QUICK, "task=rte", "module=frozen", f"runs_dir={tmp_path}", *overrides)
     if "16-true" not in mend and overrides != ("trainer.precision=16-true",):
         planned = type_it(*common, "dry_run=true")

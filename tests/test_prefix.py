@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ptuning
-from conftest import TINY, Train, run_in
 from ptuning.acceleration.activation_cache import PrefixCache
 from ptuning.acceleration.activation_store import DTYPES, HiddenStates, StateStore, Wanted
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
@@ -33,7 +32,8 @@ from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
 from ptuning.training.plan import make_plan
-from test_architectures import VARIANTS, tiny
+from support.families import VARIANTS, tiny
+from support.running import TINY, Train, run_in
 
 RTE = TASKS["rte"]
 MB = 1_000_000

@@ -22,7 +22,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import TINY, Run, TypeIt, run_in
 from ptuning.cli import main as cli
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import Columns, read_columns
@@ -36,6 +35,8 @@ from ptuning.inference.evaluation import evaluate
 from ptuning.inference.predictor import Predictor
 from ptuning.inference.stream import read_texts
 from ptuning.tasks.glue import TASKS, Task
+from support.commands import TypeIt
+from support.running import TINY, Run, run_in
 
 MINE = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))
 SINGLE = replace(MINE, text=("text",))

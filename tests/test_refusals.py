@@ -8,9 +8,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from conftest import TINY, Train, TypeIt
 from ptuning.errors import ConfigError
 from ptuning.training.refusals import explain_refusals
+from support.commands import TypeIt
+from support.running import TINY, Train
 
 SMALL = ("module=frozen", "data.sizes.train=32", "trainer.max_epochs=1")
 EARLY = "_target_: lightning.pytorch.callbacks.EarlyStopping, monitor"

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -13,85 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import TINY, Train, run_in
 from ptuning import UserError
 from ptuning.cli.main import main
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report, write_table
 from ptuning.results.figures import spread
 from ptuning.results.report import one_line
 from ptuning.results.text_table import hide_folders
-
-NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-
-
-def record(runs: Path, **given: Any) -> Path:
-    """Write a record as a run leaves it, and return its folder."""
-    about: dict[str, Any] = {
-        "task": "rte",
-        "source": "local",
-        "module": "layernorm",
-        "layers": "all",
-        "subset": "all",
-        "seed": 1,
-        "backbone": "minilm",
-        "status": "finished",
-        "score": 0.7,
-        "lr": 1e-3,
-        "data": "sha256:one",
-        "trainable_parameters": 9216,
-        "ended": "2026-01-01T10:00:00+00:00",
-        "reason": "",
-        "epochs": 2,
-        "precision": "32-true",
-        "trainer": {},
-    } | given
-    lr, data, score, epochs, trainer = (about.pop(name) for name in ("lr", "data", "score", "epochs", "trainer"))
-    optimisation = {"lr": lr, "weight_decay": 0.01, "warmup": 0.06, "schedule": "linear"}
-    about |= {
-        "key": "0123abcd",
-        "begun": "2026-01-01T09:00:00+00:00",
-        "optimisation": optimisation,
-        "max_epochs": epochs,
-        "batch_size": 32,
-        "recipe": {
-            "format": 1,
-            **{name: about[name] for name in ("task", "module", "layers", "subset", "seed")},
-            "data": data,
-            "backbone": f"sha256:{about['backbone']}",
-            "max_length": 128,
-            **({"select_on": about["select_on"]} if about.get("select_on", "dev") != "dev" else {}),
-            "optimisation": optimisation,
-            "trainer": {"max_epochs": epochs, "precision": about["precision"], **trainer},
-        },
-        "train_examples": 3667,
-        "versions": {"ptuning": "0.1.0", "torch": "2.13.0"},
-        "head_parameters": 770,
-        "total_parameters": 1_000_000,
-        "trainable_percent": about["trainable_parameters"] / 10_000,
-    }
-    if about["status"] == "finished":
-        history = [
-            {"epoch": float(e), "step": e * 10, "train_loss": 1 / e, "score": score * e / epochs, "accuracy": score}
-            for e in range(1, epochs + 1)
-        ]
-        about |= {"score": score, "history": history, "best": history[-1], "last": history[-1]}
-        about |= {"seconds": {"train": 3.0, "total": 4.0}, "train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
-    place = f"{about['backbone']}/{about['task']}/{about['module']}/{about['layers']}"
-    name = (
-        f"seed={about['seed']}-{lr:g}-{epochs}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
-    )
-    name += f"-{about['subset']}-{about.get('select_on', 'dev')}-{about['precision']}"
-    name += "".join(f"-{key}={value}" for key, value in trainer.items())
-    folder = runs / place / name
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps(about, indent=2))
-    return folder
-
-
-def seeds(runs: Path, *scores: float, **given: Any) -> None:
-    """Write one record per score, with seeds from 1."""
-    for seed, score in enumerate(scores, start=1):
-        record(runs, seed=seed, score=score, **given)
+from support.records import NOW, record, seeds
+from support.running import TINY, Train, run_in
 
 
 def only(summary: pd.DataFrame, **wanted: str) -> pd.Series:

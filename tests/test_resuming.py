@@ -8,9 +8,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from conftest import TINY, Run, run_in, stopped_at
 from ptuning.deltas.format import read_delta
 from ptuning.training.timings import Timings
+from support.callbacks import ctrl_c_at, stopped
+from support.running import TINY, Run, run_in
 
 SMALL = (*TINY, "module=frozen", "data.sizes.train=64")
 ALWAYS = "checkpoint_seconds=0"
@@ -93,12 +94,12 @@ def test_evaluations_fall_where_they_would_have_fallen(
     command = (*SMALL, "module=bias", *extra)
     whole = run_in(tmp_path / "whole", *command)
     assert [entry["epoch"] for entry in whole.record["history"]] == epochs
-    for step in (5, 9):
-        with stopped_at(step):
-            run_in(tmp_path / str(step), *command)
-        resumed = run_in(tmp_path / str(step), *command)
-        assert [entry["epoch"] for entry in resumed.record["history"]] == epochs, step
-        assert same(whole, resumed), step
+    for _ in range(2):
+        with stopped():
+            run_in(tmp_path / "stopped", *command, ctrl_c_at(5, 9))
+    resumed = run_in(tmp_path / "stopped", *command, ctrl_c_at(5, 9))
+    assert [entry["epoch"] for entry in resumed.record["history"]] == epochs
+    assert same(whole, resumed)
 
 
 def test_a_checkpoint_waits_for_its_time_at_the_end_of_an_epoch_too(
@@ -120,8 +121,8 @@ def test_a_checkpoint_waits_for_its_time_at_the_end_of_an_epoch_too(
 
 
 def test_seconds_and_memory_of_a_resumed_run_are_those_of_all_its_processes(tmp_path: Path) -> None:
-    command = (*SMALL, "module=bias")
-    with stopped_at(5):
+    command = (*SMALL, "module=bias", ctrl_c_at(5))
+    with stopped():
         run_in(tmp_path, *command)
     (file,) = tmp_path.rglob("record.json")
     first = json.loads(file.read_text())

@@ -7,13 +7,13 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 import ptuning
-from conftest import TINY, Run, Train, needs_minilm, run_in, stopped_at
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
@@ -23,9 +23,9 @@ from ptuning.errors import ConfigError, RunError
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
-from ptuning.training.module import GlueClassifier
+from support.callbacks import FAILS, ctrl_c_at, hooks, stopped
+from support.running import ROOT, TINY, Run, Train, needs_minilm, run_in
 
-ROOT = Path(__file__).parents[1]
 TRAINED = [name for name, task in TASKS.items() if task.trains]
 MODULES = [*BERT.elementary, *GROUPS, *CROSS_CUTTING]
 
@@ -41,8 +41,15 @@ def pretrained(run: Run) -> torch.nn.Module:
     return load_model(source, TASKS[run.record["task"]], run.record["seed"])
 
 
-@pytest.mark.parametrize("task", TRAINED)
-@pytest.mark.parametrize("module", MODULES)
+# Each module on one task, and each task with two; `make slow` has all pairs.
+PAIRS = [
+    pytest.param(module, task, marks=() if m % len(TRAINED) == t else pytest.mark.slow)
+    for m, module in enumerate(MODULES)
+    for t, task in enumerate(TRAINED)
+]
+
+
+@pytest.mark.parametrize(("module", "task"), PAIRS)
 def test_every_module_trains_on_every_task_and_the_rest_stays_bit_for_bit(train: Train, module: str, task: str) -> None:
     run = train(f"module={module}", f"task={task}", "trainer.max_epochs=1", "data.sizes.train=32", "optim.lr=0.01")
 
@@ -66,20 +73,17 @@ def _metric_names(task: str) -> set[str]:
     return {f"{metric}{suffix}" for metric in TASKS[task].metrics for suffix in suffixes}
 
 
-def test_while_training_nothing_frozen_has_a_gradient_or_a_place_in_the_optimiser(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_training_nothing_frozen_has_a_gradient_or_a_place_in_the_optimiser(train: Train) -> None:
     seen: list[tuple[set[str], set[str]]] = []
 
-    def look(self: GlueClassifier, optimizer: torch.optim.Optimizer) -> None:
+    def look(trainer: Any, classifier: Any, optimizer: torch.optim.Optimizer) -> None:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        named = dict(self.model.named_parameters())
+        named = dict(classifier.model.named_parameters())
         seen.append(
             ({n for n, p in named.items() if p.grad is not None}, {n for n, p in named.items() if id(p) in held})
         )
 
-    monkeypatch.setattr(GlueClassifier, "on_before_optimizer_step", look, raising=False)
-    run = train("module=layernorm", "layers=1")
+    run = train("module=layernorm", "layers=1", hooks(on_before_optimizer_step=look))
 
     moving = {*run.record["selection"], "classifier.weight", "classifier.bias"}
     assert seen
@@ -140,17 +144,25 @@ def test_the_same_command_twice_runs_once_and_force_runs_again(
     assert all(torch.equal(value, delta_of(again)[name]) for name, value in values.items())
 
 
-@pytest.mark.parametrize("extra", [(), ("trainer.accumulate_grad_batches=2",), ("trainer.val_check_interval=3",)])
-@pytest.mark.parametrize("step", [1, 4, 5, 6, 9])
+@pytest.mark.parametrize(
+    ("steps", "extra"),
+    [
+        ((1, 4, 5, 6, 9), ()),
+        ((1, 4, 6, 9), ("trainer.accumulate_grad_batches=2",)),
+        ((1, 4, 5, 6, 9), ("trainer.val_check_interval=3",)),
+    ],
+)
 def test_a_run_stopped_anywhere_ends_with_the_weights_of_an_undisturbed_one(
-    tmp_path: Path, step: int, extra: tuple[str, ...]
+    tmp_path: Path, steps: tuple[int, ...], extra: tuple[str, ...]
 ) -> None:
     command = (*TINY, "module=[query,bias]", "optim.lr=0.01", *extra)
     whole = run_in(tmp_path / "whole", *command)
-    with stopped_at(step):
-        run_in(tmp_path / "stopped", *command)
-    (record,) = (tmp_path / "stopped").rglob("record.json")
-    assert json.loads(record.read_text())["status"] == "interrupted"
+    command = (*command, ctrl_c_at(*steps))
+    for _ in steps:
+        with stopped():
+            run_in(tmp_path / "stopped", *command)
+        (record,) = (tmp_path / "stopped").rglob("record.json")
+        assert json.loads(record.read_text())["status"] == "interrupted"
     resumed = run_in(tmp_path / "stopped", *command)
 
     assert resumed.record["status"] == "finished"
@@ -224,18 +236,13 @@ def test_two_processes_never_share_a_run_folder(train: Train) -> None:
         train("force=true")
 
 
-def test_a_failure_is_recorded_with_its_reason(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(self: GlueClassifier, batch: object, batch_idx: int) -> None:
-        raise ZeroDivisionError("the reason")
-
-    monkeypatch.setattr(GlueClassifier, "training_step", fail)
+def test_a_failure_is_recorded_with_its_reason(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        train()
+        train(FAILS)
     (path,) = tmp_path.rglob("record.json")
     record = json.loads(path.read_text())
     assert record["status"] == "failed"
     assert "ZeroDivisionError: the reason" in record["reason"]
-    monkeypatch.undo()
 
 
 def test_a_delta_refuses_another_backbone_and_a_torn_pair(train: Train) -> None:

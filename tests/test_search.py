@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from conftest import TINY, TypeIt
-from test_sweeps import start, sweep, typed
+from support.commands import TypeIt
+from support.running import TINY
+from support.sweeps import start, sweep, typed
 
 pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
 

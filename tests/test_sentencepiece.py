@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from conftest import run_in
 from ptuning.backbones.load import load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.errors import BackboneError
+from support.running import run_in
 
 LINES = ["The cat sat on the mat.", "A dog ran through the park!", "Who is there?", "It snows on Friday."]
 

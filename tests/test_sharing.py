@@ -18,7 +18,6 @@ import torch
 from huggingface_hub import ModelCard
 
 import ptuning
-from conftest import TINY, Run, run_in
 from ptuning.backbones.load import backbone_hash, input_names, load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
@@ -29,8 +28,8 @@ from ptuning.deltas.loading import load_run
 from ptuning.errors import BackboneError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
+from support.running import ROOT, TINY, Run, run_in
 
-ROOT = Path(__file__).parents[1]
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 64,

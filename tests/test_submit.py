@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import Run, run_in
 from ptuning.cli import main as cli
 from ptuning.tasks.glue import TASKS
 from ptuning.training.callbacks import write_predictions
 from ptuning.training.module import Predictions
+from support.running import GLUE, Run, run_in
 
-GLUE = Path(__file__).parents[2] / "shared" / "glue"
 needs_glue = pytest.mark.skipif(not GLUE.is_dir(), reason=f"no GLUE files in {GLUE}")
 
 NLI = {"entailment", "neutral", "contradiction"}

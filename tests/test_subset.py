@@ -6,6 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ptuning
-from conftest import TINY, Run, Train, run_in, stopped_at
 from ptuning.backbones.load import load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.cli.entry import explain
@@ -33,11 +33,12 @@ from ptuning.selection.select import select
 from ptuning.selection.subset import Subset, choose_weights, outliers, parse_subset
 from ptuning.tasks.glue import TASKS
 from ptuning.training.fisher import EXAMPLES, fisher_information, sample_rows
-from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import Plan, make_plan
 from ptuning.training.run import execute
 from ptuning.training.session import Warm
 from ptuning.training.sparse_parameters import MovingParts
+from support.callbacks import ctrl_c_at, hooks, stopped
+from support.running import TINY, Run, Train, run_in
 
 # What the words mean
 
@@ -350,16 +351,15 @@ def pretrained(run: Run) -> nn.Module:
     ],
 )
 def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
-    train: Train, monkeypatch: pytest.MonkeyPatch, subset: str, scope: str, extra: list[str]
+    train: Train, subset: str, scope: str, extra: list[str]
 ) -> None:
     optimizers: list[torch.optim.Optimizer] = []
 
-    def look(self: GlueClassifier, optimizer: torch.optim.Optimizer) -> None:
+    def look(trainer: Any, classifier: Any, optimizer: torch.optim.Optimizer) -> None:
         optimizers.append(optimizer)
 
-    monkeypatch.setattr(GlueClassifier, "on_before_optimizer_step", look, raising=False)
     steep = ["optim.lr=0.05", "optim.weight_decay=0.5"]
-    run = train(f"subset={subset}", f"subset_scope={scope}", *steep, *extra)
+    run = train(f"subset={subset}", f"subset_scope={scope}", *steep, *extra, hooks(on_before_optimizer_step=look))
 
     before, record = dict(pretrained(run).named_parameters()), run.record
     values, description = read_delta(run.path)
@@ -407,7 +407,8 @@ def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weigh
 ) -> None:
     command = (*TINY, "module=attention", "subset=fisher:2%", "optim.lr=0.01", *extra)
     whole = run_in(tmp_path / "whole", *command)
-    with stopped_at(step):
+    command = (*command, ctrl_c_at(step))
+    with stopped():
         run_in(tmp_path / "stopped", *command)
     with monkeypatch.context() as patch:
         patch.setattr("ptuning.training.trainable.fisher_information", None)  # not asked again

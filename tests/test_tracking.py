@@ -1,68 +1,18 @@
 """W&B: what an offline run wrote is read back from its own file."""
 
-import json
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from wandb.proto import wandb_internal_pb2
 
-from conftest import TINY, Train, TypeIt
 from ptuning.config.rules import compose
 from ptuning.errors import ConfigError
 from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings
-from ptuning.training.module import GlueClassifier
-
-ROOT = Path(__file__).parents[1]
-
-
-def scan(content: bytes) -> Iterator[bytes]:
-    """The records of a W&B file: 7 bytes of header, then LevelDB's log format in blocks of 32 KiB."""
-    place, whole = 7, b""
-    while place + 7 <= len(content):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, place)
-        whole += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # a full record, or the last part of one
-            yield whole
-            whole = b""
-
-
-def read_back(folder: Path) -> dict[str, Any]:
-    """Everything a W&B run logged, from its offline file."""
-    (file,) = folder.rglob("*.wandb")
-    found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "artifacts": [], "exit": None}
-    for data in scan(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            run = record.run
-            found |= {"name": run.display_name, "group": run.run_group, "tags": list(run.tags), "project": run.project}
-            found |= {"job_type": run.job_type, "id": run.run_id, "sweep": run.sweep_id}
-            found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
-        elif kind == "config":
-            found["config"] |= {item.key: json.loads(item.value_json) for item in record.config.update}
-        elif kind == "history":
-            found["history"].append(
-                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            )
-        elif kind == "summary":
-            found["summary"] |= {
-                item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
-            }
-        elif kind == "artifact":
-            found["artifacts"].append((record.artifact.type, [e.path for e in record.artifact.manifest.contents]))
-        elif kind == "exit":
-            found["exit"] = record.exit.exit_code
-    return found
+from support.callbacks import FAILS
+from support.commands import TypeIt
+from support.running import TINY, Train
+from support.wandb_files import read_back
 
 
 def test_an_offline_run_holds_names_configuration_metrics_and_the_delta(
@@ -90,14 +40,9 @@ def test_an_offline_run_holds_names_configuration_metrics_and_the_delta(
     assert Path(run.record["wandb_sync"].split()[-1]).is_dir() or "runs" in run.record["wandb_sync"]
 
 
-def test_a_failed_run_is_finished_as_failed(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(self: GlueClassifier, batch: object, batch_idx: int) -> None:
-        raise ZeroDivisionError("the reason")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlueClassifier, "training_step", fail)
-        with pytest.raises(ZeroDivisionError):
-            train("logger=wandb")
+def test_a_failed_run_is_finished_as_failed(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        train("logger=wandb", FAILS)
     found = read_back(tmp_path)
     assert found["exit"] == 1
     assert found["summary"]["status"] == "failed"

@@ -16,7 +16,7 @@ from ptuning.selection.architectures import ARCHITECTURES, architecture_of
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from test_architectures import SIZES
+from support.families import SIZES
 
 RTE = TASKS["rte"]
 LENGTHS = (9, 5, 7, 1)

@@ -11,7 +11,6 @@ import torch
 from scipy import stats
 
 import ptuning
-from conftest import TINY, Run, run_in
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.cli.main import main
@@ -21,6 +20,7 @@ from ptuning.tasks.glue import TASKS
 from ptuning.weights import describe_moves, describe_weights
 from ptuning.weights.groups import far_out
 from ptuning.weights.reference import count_layernorms_of_one_block
+from support.running import TINY, Run, run_in
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 

@@ -1,5 +1,6 @@
 """Writes docs/configuration.md: every group, choice and value, read from the schema and the files of ``conf/``."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ PAGE = ROOT / "docs/configuration.md"
 CONF = config_folder()  # its module makes the schema known to Hydra
 
 _OPENING = """\
-<!-- tools/configuration_page.py writes this from src/ptuning/schema.py and conf/. Change those, then `make docs`. -->
+<!-- tools/configuration_page.py writes this from ptuning/config/schema.py and conf/. Change them, then `make docs`. -->
 
 # Configuration
 
@@ -33,8 +34,11 @@ _SCHEMA = griffe.load("ptuning.config.schema", search_paths=[ROOT / "src"])
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page())
+    """Write the page; with ``--check``, only say whether it is what it would be."""
+    if sys.argv[1:] != ["--check"]:
+        PAGE.write_text(page())
+    elif PAGE.read_text() != page():
+        sys.exit("docs/configuration.md is not what the schema and conf/ say: type `make docs`.")
 
 
 def page() -> str:
@@ -123,7 +127,7 @@ def _meaning(name: str) -> str:
     """Return the docstring of a class or a field of the schema."""
     docstring = _SCHEMA[name].docstring
     if docstring is None:
-        raise SystemExit(f"{name} in src/ptuning/schema.py has no meaning: write a docstring below it.")
+        raise SystemExit(f"{name} in src/ptuning/config/schema.py has no meaning: write a docstring below it.")
     return " ".join(docstring.value.split()).replace("``", "`")
 
 
