@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_dir
 
 import ptuning.training.run
 from ptuning.acceleration import dropout, native
-from ptuning.config.rules import config_folder
+from ptuning.config.compose import config_folder
 from ptuning.errors import Interrupted
 from ptuning.training.module import GlueClassifier
 

@@ -12,8 +12,8 @@ import pytest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from conftest import TINY, Train
-from ptuning.cli.entry import explain
-from ptuning.config.rules import compose, config_folder
+from ptuning.config.compose import compose, config_folder
+from ptuning.config.explain import explain
 from ptuning.errors import ConfigError
 from test_tracking import read_back
 
@@ -55,7 +55,7 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
         assert "-m" not in words
         config = compose(words[3:])
         assert config.logger["_target_"] == "ptuning.tracking.run_logger.WandbTracker"
-        assert list(config.module.parts) == [chosen["module"]]
+        assert list(config.module.chosen) == [chosen["module"]]
         assert config.task.name == chosen["task"]
         assert config.optim.lr == chosen.get("optim.lr")
 

@@ -25,8 +25,8 @@ from ptuning.backbones.load import (
 from ptuning.backbones.source import BackboneSource, find_backbone
 from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
 from ptuning.cli import main as cli
-from ptuning.cli.entry import explain
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
+from ptuning.config.explain import explain
 from ptuning.deltas.loading import read_delta
 from ptuning.errors import BackboneError, ConfigError, Interrupted, SelectionError
 from ptuning.selection.architectures import ARCHITECTURES, GROUPS, architecture_of

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import TINY, Run, TypeIt, run_in
-from ptuning.backbones.resolvers import block_modules
+from ptuning.backbones.resolvers import all_modules, block_modules
 from ptuning.display.format import format_seconds
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.sweeps.durations import Costs
@@ -88,8 +88,7 @@ def test_the_grid_over_modules_follows_the_backbone(
     for ours, theirs in differs.items():
         assert ours in expected
         expected = expected.replace(ours, theirs)
-    grid = OmegaConf.create({"backbone": backbone, "all": "${all_modules:${backbone}}"})
-    assert grid["all"] == expected
+    assert all_modules(backbone) == expected
     in_blocks = block_modules(backbone).split(",")
     assert in_blocks[0] == "layernorm"
     assert set(in_blocks) == set(expected.split(",")) & (set(ARCHITECTURES[family].in_block) | {"layernorm", "bias"})

@@ -11,7 +11,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from conftest import TINY, Train, TypeIt
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.errors import ConfigError
 from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings

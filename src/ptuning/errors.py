@@ -57,6 +57,11 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an error's message without its full stop, or its name if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def in_one_line(error: BaseException) -> str:
     """Return an exception's name and words for a sentence: ``"ConnectionError: the server is gone"``."""
     words = " ".join(str(error).split()).split(" [type=")[0]  # behind which pydantic speaks to programmers

@@ -1,4 +1,4 @@
-"""Resolvers that follow the backbone: its single layers, its modules, the positions of a random one; no weights."""
+"""OmegaConf resolvers that follow the backbone: its single layers, its modules, the positions of a random one."""
 
 from typing import TYPE_CHECKING
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.config.schema import Config, DataConfig
 from ptuning.data.custom import ScoredSource, score_metrics
 from ptuning.data.custom_options import OwnData, own_data, refuse_own_keys

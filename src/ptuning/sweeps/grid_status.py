@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ptuning.config.rules import restore
+from ptuning.config.compose import restore
 from ptuning.display.format import format_seconds
 from ptuning.errors import ConfigError, SelectionError, UserError
 from ptuning.sweeps.durations import Costs

@@ -60,8 +60,8 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
     """
     global _warm
-    from ptuning.cli.entry import explain
-    from ptuning.config.rules import restore
+    from ptuning.config.explain import explain
+    from ptuning.config.compose import restore
     from ptuning.display.console import console
     from ptuning.errors import BusyError, Interrupted, Pruned
     from ptuning.system.signals import stop

@@ -56,7 +56,7 @@ def _describe(group: Group) -> dict[str, float]:
 
 def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None) -> None:
     """Print the table of a backbone, and write it and the figure where that was asked for."""
-    from ptuning.config.rules import compose
+    from ptuning.config.compose import compose
     from ptuning.system.hub import use_cache_if_unreachable
     from ptuning.weights.figure import FIGURE_SUFFIXES, draw_magnitudes
 
