@@ -16,8 +16,7 @@ from filelock import FileLock
 from conftest import TINY, TypeIt, run_in
 from ptuning.deltas.loading import read_delta
 from ptuning.errors import ConfigError
-from ptuning.sweeps.launch import make_slots, visible_gpus
-from ptuning.sweeps.pool import Slot
+from ptuning.sweeps.engines.workers import Slot, make_slots, visible_gpus
 
 ROOT = Path(__file__).parents[1]
 GRID = ("module=query,bias", "layers=all,0", "seed=1,2")
