@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
-from ptuning.cli.entry import explain
-from ptuning.config.rules import compose, config_folder
+from ptuning.config.compose import compose, config_folder
+from ptuning.config.explain import explain
 from ptuning.errors import ConfigError
 from support.commands import TypeIt
 from support.running import ROOT, TINY, Train
@@ -52,8 +52,8 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
         assert words[:3] == ["/usr/bin/env", sys.executable, "train.py"]
         assert "-m" not in words
         config = compose(words[3:])
-        assert config.logger["_target_"].endswith(".WandbTracker")
-        assert list(config.module.parts) == [chosen["module"]]
+        assert config.logger["_target_"] == "ptuning.tracking.wandb.WandbTracker"
+        assert list(config.module.chosen) == [chosen["module"]]
         assert config.task.name == chosen["task"]
         assert config.optim.lr == chosen.get("optim.lr")
 

@@ -21,8 +21,8 @@ from ptuning.backbones.load import (
 )
 from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
-from ptuning.cli.entry import explain
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
+from ptuning.config.explain import explain
 from ptuning.deltas.format import read_delta
 from ptuning.errors import BackboneError, ConfigError, SelectionError
 from ptuning.selection.architectures import ARCHITECTURES, GROUPS, architecture_of

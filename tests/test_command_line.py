@@ -10,7 +10,7 @@ import pytest
 
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain_errors
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
 
 TRAIN = Path(__file__).parents[1] / "train.py"

@@ -11,7 +11,7 @@ from torch._inductor import config as inductor
 from ptuning.acceleration.compile import CompiledForward
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS

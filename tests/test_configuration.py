@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ptuning.cli.entry import explain
-from ptuning.config.rules import check_batches, compose, config_folder
+from ptuning.config.compose import compose, config_folder
+from ptuning.config.explain import explain
+from ptuning.config.rules import check_batches
 from ptuning.config.schema import Config, TrainerConfig
 from ptuning.errors import ConfigError, UserError
 from ptuning.runs.folder import RunFolder, find_run
@@ -77,7 +78,7 @@ def test_documented_commands_compose(overrides: list[str]) -> None:
     for override in overrides:
         key, value = override.split("=", 1)
         if key == "module":
-            assert list(config.module.parts) == value.strip("[]").split(",")
+            assert list(config.module.chosen) == value.strip("[]").split(",")
         elif key == "task":
             assert config.task.name == value
         elif key == "layers":
@@ -110,9 +111,9 @@ def test_every_module_has_a_file_and_every_file_is_a_module() -> None:
     files = choices("module")
     assert set(files) == MODULES
     for name, content in files.items():
-        assert list(content["parts"]) == [name]
-        assert 0 < content["parts"][name]["learning_rate"] < 0.1
-        assert 1 <= content["parts"][name]["max_epochs"] <= 50
+        assert list(content["chosen"]) == [name]
+        assert 0 < content["chosen"][name]["learning_rate"] < 0.1
+        assert 1 <= content["chosen"][name]["max_epochs"] <= 50
 
 
 def test_every_task_has_a_file_and_every_file_is_a_task() -> None:
@@ -171,8 +172,8 @@ def test_trainer_settings_are_lightnings_arguments_by_name_with_the_defaults_tha
         ("trainr.max_epochs=3", "no key 'trainr.max_epochs'. Did you mean 'trainer'"),
         ("+trainr.max_epochs=3", "no key 'trainr'. Did you mean 'trainer'"),
         ("modul=query", "Did you mean 'module'"),
-        ("module.parts.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
-        ("+module.parts.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
+        ("module.chosen.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
+        ("+module.chosen.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
         ("+data.sizes.trian=3", "Did you mean 'train'"),
         ("data.sizes.trian=3", "no key 'data.sizes.trian'"),
         ("+backbone.config.hiden_size=32", "Did you mean 'hidden_size'"),
@@ -228,8 +229,8 @@ def test_a_misspelt_key_or_choice_names_the_nearest(override: str, told: str) ->
         *(f"optim.warmup={value}" for value in ("1", "-0.1")),
         *(f"optim.betas={value}" for value in ("[1,2]", "[0.9]", "0.9")),
         "optim.eps=0",
-        *(f"module.parts.layernorm.learning_rate={value}" for value in ("0", "-1", "nan")),
-        "module.parts.layernorm.max_epochs=0",
+        *(f"module.chosen.layernorm.learning_rate={value}" for value in ("0", "-1", "nan")),
+        "module.chosen.layernorm.max_epochs=0",
         *(f"seed={value}" for value in ("-1", "1.5", "4294967296", "x")),
         *(f"task.{name}={value}" for name in ("max_epochs", "batch_size", "max_length") for value in ("0", "x")),
         "task.max_length=129",
@@ -279,7 +280,7 @@ def test_shares_and_intervals_have_to_fit_the_number_of_batches(
     ("overrides", "told"),
     [
         (["module=[]"], "module=frozen"),
-        (["~module.parts.layernorm"], "module=frozen"),
+        (["~module.chosen.layernorm"], "module=frozen"),
         (["module=query,value"], "add -m to sweep over them, or put a list in brackets"),
         (["layers=0,1"], "add -m to sweep"),
         (["module=custom"], "module.patterns="),
@@ -334,7 +335,7 @@ def test_mistakes_are_user_errors_for_callers_in_python() -> None:
     st.sampled_from(sorted(name for name, task in TASKS.items() if task.trains)),
 )
 def test_a_union_takes_the_smallest_rate_and_the_most_epochs_up_to_the_tasks(modules: list[str], task: str) -> None:
-    parts = [choices("module")[name]["parts"][name] for name in modules]
+    parts = [choices("module")[name]["chosen"][name] for name in modules]
     made = plan(f"module=[{','.join(modules)}]", f"task={task}")
     assert made.optimisation.lr == min(part["learning_rate"] for part in parts)
     assert made.optimisation.head_lr == max(part["head_learning_rate"] for part in parts)
@@ -348,7 +349,7 @@ def test_rate_and_epochs_that_were_typed_win() -> None:
     assert plan("module=full", "optim.lr=0.02", "optim.head_lr=0.3").optimisation.head_lr == 0.3
     assert (
         plan("module=query", "optim.head_lr=0.3").optimisation.lr
-        == choices("module")["query"]["parts"]["query"]["learning_rate"]
+        == choices("module")["query"]["chosen"]["query"]["learning_rate"]
     )
     assert (made.optimisation.lr, made.trainer["max_epochs"]) == (0.02, 40)
 

@@ -23,7 +23,8 @@ from ptuning.acceleration.precision import choose_precision
 from ptuning.backbones.load import load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
-from ptuning.config.rules import check, compose
+from ptuning.config.compose import compose
+from ptuning.config.rules import check
 from ptuning.deltas.export import export
 from ptuning.deltas.loading import load_run
 from ptuning.errors import ConfigError

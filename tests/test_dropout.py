@@ -15,7 +15,7 @@ from ptuning.acceleration.attention import batched_attention
 from ptuning.acceleration.dropout import LaneDropout, draw_mask, drop
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.errors import BackboneError, ConfigError
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier

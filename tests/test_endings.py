@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from ptuning.backbones.source import find_backbone
-from ptuning.config.rules import config_folder
+from ptuning.config.compose import config_folder
 from ptuning.errors import ConfigError
 from ptuning.runs.folder import find_run
 from ptuning.system.memory import peak_memory_mb, reset_peak_memory

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ptuning.backbones.resolvers import block_modules
+from ptuning.backbones.resolvers import all_modules, block_modules
 from ptuning.display.format import format_seconds
 from ptuning.selection.architectures import ARCHITECTURES
-from ptuning.sweeps.durations import Costs
+from ptuning.sweeps.durations import Durations
 from ptuning.sweeps.job import Job
-from ptuning.sweeps.launch import order
+from ptuning.sweeps.scheduler import order
 from support.commands import TypeIt
 from support.running import TINY, Run, run_in
 
@@ -89,8 +89,7 @@ def test_the_grid_over_modules_follows_the_backbone(
     for ours, theirs in differs.items():
         assert ours in expected
         expected = expected.replace(ours, theirs)
-    grid = OmegaConf.create({"backbone": backbone, "all": "${all_modules:${backbone}}"})
-    assert grid["all"] == expected
+    assert all_modules(backbone) == expected
     in_blocks = block_modules(backbone).split(",")
     assert in_blocks[0] == "layernorm"
     assert set(in_blocks) == set(expected.split(",")) & (set(ARCHITECTURES[family].in_block) | {"layernorm", "bias"})
@@ -102,21 +101,21 @@ def recipe(**given: Any) -> dict[str, Any]:
     return {**common, "trainer": trainer, **given}
 
 
-def test_costs_come_from_the_runs_that_are_most_alike_and_grow_with_epochs() -> None:
-    costs = Costs()
-    assert costs.estimate(recipe()) is None
-    costs.add(recipe(layers="0"), 20.0)
-    assert costs.estimate(recipe()) == 20.0  # the module's other layers
-    assert costs.estimate(recipe(module="key", epochs=4)) == 40.0  # the same work otherwise
-    costs.add(recipe(seed=2), 30.0)
-    costs.add(recipe(seed=3), 50.0)
-    assert costs.estimate(recipe(seed=9)) == 40.0
-    assert costs.estimate(recipe(layers="0")) == 20.0
-    assert costs.estimate(recipe(data="another")) is None
-    assert costs.estimate(recipe(batch_size=8)) is None
+def test_durations_come_from_the_runs_that_are_most_alike_and_grow_with_epochs() -> None:
+    durations = Durations()
+    assert durations.estimate(recipe()) is None
+    durations.add(recipe(layers="0"), 20.0)
+    assert durations.estimate(recipe()) == 20.0  # the module's other layers
+    assert durations.estimate(recipe(module="key", epochs=4)) == 40.0  # the same work otherwise
+    durations.add(recipe(seed=2), 30.0)
+    durations.add(recipe(seed=3), 50.0)
+    assert durations.estimate(recipe(seed=9)) == 40.0
+    assert durations.estimate(recipe(layers="0")) == 20.0
+    assert durations.estimate(recipe(data="another")) is None
+    assert durations.estimate(recipe(batch_size=8)) is None
 
 
-def test_costs_are_read_from_finished_records_and_broken_ones_are_passed_over(tmp_path: Path) -> None:
+def test_durations_are_read_from_finished_records_and_broken_ones_are_passed_over(tmp_path: Path) -> None:
     for name, content in {
         "a": json.dumps({"status": "finished", "recipe": recipe(), "seconds": {"total": 8.0}}),
         "b": json.dumps({"status": "failed", "recipe": recipe(), "seconds": {"total": 800.0}}),
@@ -126,9 +125,9 @@ def test_costs_are_read_from_finished_records_and_broken_ones_are_passed_over(tm
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(content)
-    costs = Costs()
-    assert costs.read(tmp_path) == 1
-    assert costs.estimate(recipe()) == 8.0
+    durations = Durations()
+    assert durations.read(tmp_path) == 1
+    assert durations.estimate(recipe()) == 8.0
 
 
 def test_neighbours_share_task_and_backbone() -> None:

@@ -25,7 +25,7 @@ from sklearn import metrics as sk
 import ptuning
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain_errors
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import read_columns
 from ptuning.data.custom import CustomSource, custom_source
@@ -539,7 +539,7 @@ def locate_in(here: Path, *overrides: str) -> None:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    from ptuning.config.rules import config_folder
+    from ptuning.config.compose import config_folder
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = hydra_compose("config", ["backbone=tiny", *overrides])

@@ -14,7 +14,7 @@ import ptuning.acceleration.precision
 import ptuning.training.run
 from ptuning.acceleration.precision import PINNED, choose_precision
 from ptuning.backbones.load import input_names
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.data.sources import SyntheticSource
 from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenize

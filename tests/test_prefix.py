@@ -19,7 +19,7 @@ from ptuning.acceleration.activation_cache import PrefixCache
 from ptuning.acceleration.activation_store import DTYPES, HiddenStates, StateStore, Wanted
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
 from ptuning.backbones.load import backbone_hash, input_names
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.deltas.format import read_delta

@@ -22,7 +22,7 @@ from transformers import (
 
 import ptuning
 from ptuning import ModuleSelectionCallback, SelectionCallback
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.errors import ConfigError, SelectionError
 from ptuning.selection.architectures import CROSS_CUTTING, GROUPS, architecture_of
 from ptuning.selection.parameters import count_modules

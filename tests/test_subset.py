@@ -19,8 +19,8 @@ from torch import Tensor, nn
 import ptuning
 from ptuning.backbones.load import load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
-from ptuning.cli.entry import explain
-from ptuning.config.rules import compose, config_folder
+from ptuning.config.compose import compose, config_folder
+from ptuning.config.explain import explain
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.deltas.format import read_delta

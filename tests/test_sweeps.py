@@ -12,8 +12,7 @@ import pytest
 from filelock import FileLock
 
 from ptuning.errors import ConfigError
-from ptuning.sweeps.launch import make_slots, visible_gpus
-from ptuning.sweeps.pool import Slot
+from ptuning.sweeps.engines.workers import Slot, make_slots, visible_gpus
 from support.commands import TypeIt
 from support.running import TINY, run_in
 from support.sweeps import children, records, results, start, sweep, typed

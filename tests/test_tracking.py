@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.errors import ConfigError
 from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings

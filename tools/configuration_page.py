@@ -11,15 +11,15 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ptuning.config.rules import config_folder
+from ptuning.config.compose import config_folder
 from ptuning.config.schema import Config
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
-CONF = config_folder()  # its module makes the schema known to Hydra
+CONF = config_folder()  # of the clone
 
 _OPENING = """\
-<!-- tools/configuration_page.py writes this from ptuning/config/schema.py and conf/. Change them, then `make docs`. -->
+<!-- tools/configuration_page.py writes this from src/ptuning/config/ and conf/. Change those, then `make docs`. -->
 
 # Configuration
 
@@ -99,7 +99,7 @@ def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, A
     """Yield the values that a file sets; those of a module's part by their last name."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, "" if place == "parts." else f"{place}{key}.")
+            yield from _leaves(value, "" if place == "chosen." else f"{place}{key}.")
         elif key != "defaults" and value is not None and value != []:
             yield f"{place}{key}", value
 
@@ -108,7 +108,7 @@ def _values(place: str, schema: type, defaults: Mapping[str, Any]) -> Iterator[t
     """Yield the rows of a schema's values: key, type, default, meaning."""
     for key, kind in get_type_hints(schema).items():
         inside = (get_args(kind) or (None,))[-1]
-        if is_dataclass(inside) and isinstance(inside, type):  # a value per name: `module.parts.NAME.learning_rate`
+        if is_dataclass(inside) and isinstance(inside, type):  # a value per name: `module.chosen.NAME.learning_rate`
             yield from _values(f"{place}{key}.NAME.", inside, {})
         else:
             name = f"{schema.__name__}.{key}"

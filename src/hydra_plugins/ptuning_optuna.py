@@ -5,7 +5,6 @@ hydra-optuna-sweeper asks for Optuna 2, hands no trial to its jobs, so that none
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import warnings
 from collections import Counter
@@ -23,7 +22,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ptuning.errors import BusyError, ConfigError, Interrupted, Pruned, SweepError
+from ptuning.errors import BusyError, ConfigError, Interrupted, Pruned, SweepError, first_line
+from ptuning.sweeps.engines import require
 from ptuning.system.files import write_whole
 
 _STOPPED = "stopped"
@@ -79,10 +79,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search until the number of trials is reached, and say which was best."""
-        if importlib.util.find_spec("optuna") is None:
-            from ptuning.sweeps.engine import missing_extra
-
-            raise ConfigError(missing_extra("hydra/sweeper=optuna", "optuna", ["optuna"]))
+        require("hydra/sweeper=optuna", "optuna", ["optuna"])
         typed = [f"{key}={value}" for key, value in self.params.items()] + list(arguments)
         overrides = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(typed)}
         fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
@@ -164,7 +161,7 @@ class OptunaSweeper(Sweeper):
         try:
             study.sampler, study.pruner = instantiate(settings), instantiate(self.pruner)
         except Exception as error:
-            cause = " ".join(str(error.__cause__ or error).splitlines()[:1])
+            cause = first_line(error.__cause__ or error)
             raise ConfigError(f"hydra.sweeper.sampler or hydra.sweeper.pruner cannot be made: {cause}") from error
         study.set_user_attr("pruner", self.pruner)
         for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
@@ -174,7 +171,7 @@ class OptunaSweeper(Sweeper):
         return study
 
     def _run(self, study: Any, trials: Sequence[Any], fixed: Sequence[str], journal: Path) -> None:
-        """Run a batch of trials and tell the study what became of them."""
+        """Run a batch of trials and tell the study their scores."""
         from optuna.trial import TrialState
 
         from ptuning.training.pruning import name_trial

@@ -1,11 +1,11 @@
-"""The one family of errors that a reader of ptuning can mend: what is wrong, where, and what to type instead."""
+"""The family of errors that the user can mend: each says what is wrong, where, and what to type instead."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Something the reader typed, or something around them, stops the run; the message says how to mend it.
+    """Base class of errors that the user can mend; the message says how.
 
     The command line prints the message alone, without a traceback, and exits with code 2.
     """
@@ -52,12 +52,12 @@ class Pruned(Exception):
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """Say which of ``allowed`` was probably meant: ``" Did you mean 'layernorm'?"``, or nothing."""
+    """Return ``" Did you mean 'layernorm'?"`` for the nearest of ``allowed``, or nothing if none is near."""
     matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """Return the first line of an error's message for a sentence, or its name if it has no message."""
     if isinstance(error, PermissionError):
         return f"{error.filename or 'it'} may not be read"

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import ptuning.training.run
-from ptuning.config.rules import config_folder
+from ptuning.config.compose import config_folder
 
 ROOT = Path(__file__).parents[2]
 GLUE = ROOT.parent / "shared" / "glue"

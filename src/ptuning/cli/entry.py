@@ -4,7 +4,6 @@
 """
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +11,12 @@ from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-import ptuning.config.rules
-from ptuning.errors import Interrupted, SweepError, UserError, nearest
+from ptuning.config.compose import config_folder
+from ptuning.config.explain import explain
+from ptuning.errors import Interrupted, SweepError
 from ptuning.system.hub import use_cache_if_unreachable
 from ptuning.system.imports import large_imports
-from ptuning.system.os_errors import explain_os_error
 from ptuning.system.streams import lost_output, renew_streams
-
-_EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
-"""Configurations that come with optional packages, and the extra of ptuning that brings them."""
 
 _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
@@ -61,7 +57,7 @@ def show_manual(arguments: Sequence[str]) -> bool:
     """
     if not {"--help", "-h"} & set(arguments) or any(word.startswith("hydra/help=") for word in arguments):
         return False
-    manual = OmegaConf.load(ptuning.config.rules.config_folder() / "hydra" / "help" / "manual.yaml")
+    manual = OmegaConf.load(config_folder() / "hydra" / "help" / "manual.yaml")
     sys.stdout.write(f"{manual.template}\n")
     return True
 
@@ -94,61 +90,6 @@ def run_job(cfg: DictConfig) -> float | None:
             sys.stderr.write(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n")
             raise
         _leave(sentence, _code(error))
-
-
-def explain(error: BaseException) -> str | None:
-    """Return the sentence for an error that the reader can mend, or ``None`` for one of ours."""
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for link in chain:
-        if isinstance(link, UserError | Interrupted):
-            return str(link)
-        if sentence := explain_os_error(link):
-            return sentence
-    if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
-        return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, given = (error.missing_cfg_file or "").rpartition("/")
-        choices = [option for option in error.options if option != "schema"]
-        other = ""
-        if group == "backbone":
-            other = " A folder or a Hub id does too, but no such folder is here, and the Hub has none or is silent."
-        return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}.{other}"
-    if isinstance(error, OverrideParseException):
-        key, _, value = str(error.override).partition("=")
-        return (
-            f"'{error.override}' cannot be read as KEY=VALUE: {str(error).splitlines()[0]}. "
-            f"Quotes may be missing: '{key}=\"{value}\"'"
-        )
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_override(error)
-    if isinstance(error, ValueError) and "Config group override must be" in str(error):  # Hydra's, for task=null
-        return "A group takes the name of one of its choices, not null or a number: module=layernorm, logger=none."
-    return None
-
-
-def _explain_override(error: BaseException) -> str:
-    text = str(error)
-    detail = str(error.__cause__).splitlines()[0] if error.__cause__ else ""
-    if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1].split("@")[0]
-        return f"There is no key '{key}'.{ptuning.config.rules.suggest_key(key)}"
-    if match := re.search(r"Error merging override (\S+)", text):
-        return f"{match[1]} does not fit: {detail or text.splitlines()[0]}. `python train.py --help` says what fits."
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."
-    if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
-        return f"'{match[1]}' exists already: type it without the +."
-    if text.startswith("In 'wandb/"):
-        return "conf/wandb holds sweeps for W&B's own agents: wandb sweep conf/wandb/modules.yaml"
-    first = text.splitlines()[0]
-    return f"{first}{f' ({detail})' if detail and detail not in first else ''}"
 
 
 def _code(error: BaseException) -> int:

@@ -1,1 +1,1 @@
-"""Every value and its meaning, and the rules that a type cannot say. Knows no torch."""
+"""The configuration: its schema and rules, composing it, and sentences for its errors. Knows no torch."""

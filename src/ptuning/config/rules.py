@@ -1,44 +1,17 @@
-"""Composing a configuration, and the checks that run before anything loads."""
+"""The rules that a type cannot say, checked before anything loads."""
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ptuning.backbones import resolvers as grids
+from ptuning.config.explain import suggest_key
 from ptuning.config.schema import Config, TrainerConfig
-from ptuning.errors import ConfigError, nearest
-
-
-def config_folder() -> Path:
-    """Return the folder with the YAML files: inside an installed package, or ``conf/`` of a clone."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
-
-
-@cache
-def _schema() -> DictConfig:
-    return cast(DictConfig, OmegaConf.structured(Config))
-
-
-def restore(values: Mapping[str, Any]) -> DictConfig:
-    """Return a configuration from the plain containers that a job of a sweep carries."""
-    return cast(DictConfig, OmegaConf.merge(_schema(), values))
-
-
-def compose(overrides: Sequence[str] = ()) -> Config:
-    """Compose ``conf/config.yaml`` with overrides as typed for ``train.py``, and check it."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return check(hydra_compose("config", list(overrides)))
+from ptuning.errors import ConfigError, first_line, nearest
 
 
 def check(cfg: DictConfig) -> Config:
@@ -53,8 +26,8 @@ def check(cfg: DictConfig) -> Config:
     try:
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
-    if not config.module.parts:
+        raise ConfigError(first_line(error)) from None
+    if not config.module.chosen:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
     if config.data.source == "local" and not config.data.dir:
         raise ConfigError("data=local needs the folder with GLUE's files: data.dir=FOLDER.")
@@ -195,9 +168,9 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "frozen_prefix_disk_mb": (lambda value: value >= 1, "at least 1 MB"),
     "checkpoint_seconds": (lambda value: value >= 0, "at least 0 seconds"),
     "job_timeout": (lambda value: value > 0, "above 0 seconds, or null"),
-    "module.parts.*.learning_rate": _RATE,
-    "module.parts.*.head_learning_rate": _RATE,
-    "module.parts.*.max_epochs": _COUNT,
+    "module.chosen.*.learning_rate": _RATE,
+    "module.chosen.*.head_learning_rate": _RATE,
+    "module.chosen.*.max_epochs": _COUNT,
     "task.max_epochs": _COUNT,
     "task.batch_size": _COUNT,
     "task.max_length": (_whole_from(8), "at least 8 tokens"),
@@ -235,27 +208,6 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """Key → whether a value fits, and what to say if it does not. What Lightning would refuse, it would refuse later."""
 
 
-def suggest_key(key: str) -> str:
-    """Return a sentence naming the keys at the place of a misspelt ``key``, the nearest first."""
-    node: Any = Config
-    *parents, last = key.split(".")
-    for depth, parent in enumerate(parents, start=1):
-        if not is_dataclass(node):
-            node = (get_args(node) or (None,))[-1]  # inside a dict, whose names are the reader's own
-            continue
-        types = {f.name: f.type for f in fields(node)}
-        if parent not in types:
-            return suggest_key(".".join(parents[:depth])) if parent != "hydra" else ""
-        node = types[parent]
-    if not is_dataclass(node):
-        return ""
-    names = [f.name for f in fields(node)]
-    prefix = "".join(f"{parent}." for parent in parents)
-    if last in names:
-        return ""
-    return f"{nearest(last, names)} There is: {', '.join(prefix + name for name in names)}."
-
-
 def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
     """Refuse keys that were added to the schema with Hydra's ``+``."""
     known = {f.name: f.type for f in fields(schema)}
@@ -273,6 +225,3 @@ def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{key}={value} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
-
-
-grids.register()

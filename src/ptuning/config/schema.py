@@ -7,8 +7,8 @@ from omegaconf import MISSING
 
 
 @dataclass
-class Part:
-    """One module's measured defaults."""
+class ModuleDefaults:
+    """A module's measured defaults."""
 
     learning_rate: float = MISSING
     """Peak learning rate of the module's weights."""
@@ -20,9 +20,9 @@ class Part:
 
 @dataclass
 class ModuleConfig:
-    """What may move: one part per chosen module, and patterns for ``module=custom``."""
+    """The modules that train: defaults of each, and patterns for ``module=custom``."""
 
-    parts: dict[str, Part] = field(default_factory=dict)
+    chosen: dict[str, ModuleDefaults] = field(default_factory=dict)
     """The chosen modules by name; written by ``module=NAME`` and ``module=[NAME,NAME]``."""
     patterns: list[str] = field(default_factory=list)
     """Regular expressions over parameter names; only with ``module=custom``."""
@@ -91,7 +91,7 @@ class DataConfig:
     sizes: dict[str, int] = field(default_factory=dict)
     """Rows by split (``train``, ``validation``, ``test``), for ``data=synthetic``."""
     seed: int = 0
-    """Seed of synthetic rows, and of which rows of own data are held out."""
+    """Seed of synthetic rows, and of which rows of custom data are held out."""
     eval_batch_size: int = 64
     """Rows per batch where nothing trains."""
     group_by_length: bool = False
@@ -184,7 +184,7 @@ class Config:
     """Everything a run is made of."""
 
     module: ModuleConfig = field(default_factory=ModuleConfig)
-    """What may move."""
+    """The modules that train."""
     layers: Any = "all"
     """In which blocks, from 0: ``all``, ``11``, ``[0,11]``, ``0-5``, ``first:3`` or ``last:3``."""
     subset: str = "all"
@@ -210,13 +210,13 @@ class Config:
     attention_dropout: float | None = None
     """Rate of dropout on attention weights; null is the pretrained model's own."""
     frozen_prefix: str = "live"
-    """How what lies below all that moves is run: ``live``, or ``cache``: once per row, without dropout."""
+    """How the frozen prefix, below all that trains, is run: ``live``, or ``cache``: once per row, without dropout."""
     frozen_prefix_dtype: str = "fp32"
-    """Type of cached states: ``fp32``, ``fp16`` or ``bf16``."""
+    """Type of cached activations: ``fp32``, ``fp16`` or ``bf16``."""
     frozen_prefix_memory_mb: int = 2000
-    """Cached states up to this size are read into memory, larger ones mapped from the file (MB)."""
+    """Cached activations up to this size are read into memory, larger ones mapped from the file (MB)."""
     frozen_prefix_disk_mb: int = 20000
-    """Room for cached states on disk; the least recently used go first (MB)."""
+    """Room for cached activations on disk; the least recently used go first (MB)."""
     predict: list[str] = field(default_factory=list)
     """Splits to predict after training: ``[test]``, ``[test_matched,test_mismatched,ax]``."""
     runs_dir: str = "runs"

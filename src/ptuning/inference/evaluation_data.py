@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ptuning.config.rules import compose
+from ptuning.config.compose import compose
 from ptuning.config.schema import Config, DataConfig
 from ptuning.data.custom import EvaluationSource, score_metrics
 from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys

@@ -1,1 +1,1 @@
-"""Many runs: worker processes that stay warm, what is done, what is left, and a failure that stays one job's own."""
+"""Sweeps: many runs through one scheduler and its engines, with resume, where a failure stays one job's own."""

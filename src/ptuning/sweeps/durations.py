@@ -1,4 +1,4 @@
-"""How long a run may take, learnt from records and from jobs that finished: seconds per epoch of runs like it."""
+"""Estimates of how long a run takes, from the seconds per epoch of runs like it."""
 
 import json
 from collections import defaultdict
@@ -12,7 +12,7 @@ _WORK = ("backbone", "data", "task", "max_length", "batch_size", "batch_tokens",
 """Parts of a recipe that, with the trainer's arguments, decide how much one epoch costs a given selection."""
 
 
-class Costs:
+class Durations:
     """Seconds per epoch by how much runs are alike: same module and layers, else same module, else same work."""
 
     def __init__(self) -> None:

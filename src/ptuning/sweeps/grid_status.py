@@ -1,4 +1,4 @@
-"""What is known of a sweep's jobs before any of them runs: which are done, which cannot run, what the rest may cost."""
+"""The status of a grid before any job runs: which are done, which cannot run, how long the rest may take."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ptuning.config.rules import restore
+from ptuning.config.compose import restore
 from ptuning.display.format import format_seconds
-from ptuning.errors import ConfigError, SelectionError, UserError
-from ptuning.sweeps.durations import Costs
+from ptuning.errors import ConfigError, SelectionError, UserError, first_line
+from ptuning.sweeps.durations import Durations
 from ptuning.sweeps.job import FAILED, SKIPPED, Job, Outcome
 from ptuning.system.hub import use_cache_if_unreachable
 
@@ -21,8 +21,8 @@ _LISTED = 60
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What is known of the jobs, by their numbers.
+class GridStatus:
+    """What is known of the jobs of a grid, by their numbers.
 
     Attributes
     ----------
@@ -31,25 +31,25 @@ class Outlook:
     begun
         Jobs that go on from a checkpoint.
     recipes
-        What decides each job's cost; absent where only the job itself can tell.
-    costs
-        Learns how long jobs take.
+        What decides how long each job takes; absent where only the job itself can tell.
+    durations
+        Estimates, which learn from jobs that finish.
     """
 
     settled: Mapping[int, Outcome]
     begun: frozenset[int]
     recipes: Mapping[int, Mapping[str, Any]]
-    costs: Costs
+    durations: Durations
 
     def seconds(self, job: Job) -> float | None:
         """Return how long a job may take, or ``None`` if nothing like it was seen yet."""
         recipe = self.recipes.get(job.number)
-        return self.costs.estimate(recipe) if recipe is not None else None
+        return self.durations.estimate(recipe) if recipe is not None else None
 
     def learn(self, job: Job, seconds: float) -> None:
         """Note how long a job took."""
         if job.number in self.recipes:
-            self.costs.add(self.recipes[job.number], seconds)
+            self.durations.add(self.recipes[job.number], seconds)
 
 
 def ask_for_hub(jobs: Sequence[Job]) -> None:
@@ -60,19 +60,19 @@ def ask_for_hub(jobs: Sequence[Job]) -> None:
         use_cache_if_unreachable(str(backbone), str(source), dataset)
 
 
-def survey(jobs: Sequence[Job]) -> Outlook:
-    """Look at the run folder of every job, without loading data or weights. Ask for the Hub first."""
+def survey(jobs: Sequence[Job]) -> GridStatus:
+    """Return the status of every job by its run folder, without loading data or weights. Ask for the Hub first."""
     from ptuning.training.run import locate  # what it imports reads HF_HUB_OFFLINE once
 
     settled: dict[int, Outcome] = {}
     begun: set[int] = set()
     recipes: dict[int, Mapping[str, Any]] = {}
-    costs, read = Costs(), set()
+    durations, read = Durations(), set()
     for job in jobs:
         try:
             found = locate(restore(job.config))
         except (ConfigError, SelectionError) as error:
-            settled[job.number] = Outcome(FAILED, reason=str(error).strip().splitlines()[0], error=error)
+            settled[job.number] = Outcome(FAILED, reason=first_line(error), error=error)
             continue
         except UserError:  # data or weights that are not to be had here may be there where the job runs
             continue
@@ -84,27 +84,27 @@ def survey(jobs: Sequence[Job]) -> Outlook:
             begun.add(job.number)
         if (shelf := found.folder.path.parents[2]) not in read:
             read.add(shelf)
-            costs.read(shelf)
-    return Outlook(settled, frozenset(begun), recipes, costs)
+            durations.read(shelf)
+    return GridStatus(settled, frozenset(begun), recipes, durations)
 
 
-def show_grid(console: Console, jobs: Sequence[Job], outlook: Outlook, slots: int) -> None:
-    """Print the grid: how many jobs, how many are done, what the rest may cost by the records so far."""
-    counts = Counter(outcome.status for outcome in outlook.settled.values())
-    left = [job for job in jobs if job.number not in outlook.settled]
+def show_grid(console: Console, jobs: Sequence[Job], status: GridStatus, slots: int) -> None:
+    """Print the grid: how many jobs, how many are done, how long the rest may take by the records so far."""
+    counts = Counter(outcome.status for outcome in status.settled.values())
+    left = [job for job in jobs if job.number not in status.settled]
     parts = [f"{counts[SKIPPED]} done", f"{len(left)} to run"]
-    if outlook.begun:
-        parts.append(f"{len(outlook.begun)} of them from a checkpoint")
+    if status.begun:
+        parts.append(f"{len(status.begun)} of them from a checkpoint")
     if counts[FAILED]:
         parts.append(f"{counts[FAILED]} cannot run")
     console.print(f"[bold]{len(jobs)} job{'s' if len(jobs) != 1 else ''}[/]: {', '.join(parts)}")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for job in jobs[:_LISTED]:
-        table.add_row(job.name or "(this run)", *_fate(job, outlook))
+        table.add_row(job.name or "(this run)", *_fate(job, status))
     console.print(table)
     if len(jobs) > _LISTED:
         console.print(f"… and {len(jobs) - _LISTED} more")
-    known = [seconds for job in left if (seconds := outlook.seconds(job)) is not None]
+    known = [seconds for job in left if (seconds := status.seconds(job)) is not None]
     if known:
         unknown = f", and {len(left) - len(known)} jobs of unknown length" if len(known) < len(left) else ""
         together = f" on {slots} workers" if slots > 1 else ""
@@ -113,20 +113,20 @@ def show_grid(console: Console, jobs: Sequence[Job], outlook: Outlook, slots: in
         console.print("No record of a like run says yet how long that takes.")
 
 
-def _fate(job: Job, outlook: Outlook) -> tuple[str, str]:
-    settled, seconds = outlook.settled.get(job.number), outlook.seconds(job)
+def _fate(job: Job, status: GridStatus) -> tuple[str, str]:
+    settled, seconds = status.settled.get(job.number), status.seconds(job)
     if settled is not None:
         return (
             ("done", f"score {100 * (settled.score or 0):.1f}") if settled.status == SKIPPED else ("-", settled.reason)
         )
     return (
-        "goes on" if job.number in outlook.begun else "to run",
+        "goes on" if job.number in status.begun else "to run",
         f"about {format_seconds(seconds)}" if seconds is not None else "",
     )
 
 
 def show_run(cfg: DictConfig) -> None:
-    """Print what is known of a single run: whether it is done, what it may cost.
+    """Print what is known of a single run: whether it is done, how long it may take.
 
     Raises
     ------
@@ -136,9 +136,9 @@ def show_run(cfg: DictConfig) -> None:
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     job = Job(0, "", str(cfg.task.name), "", config)
     ask_for_hub([job])
-    outlook = survey([job])
-    if (outcome := outlook.settled.get(0)) and outcome.error:
+    status = survey([job])
+    if (outcome := status.settled.get(0)) and outcome.error:
         raise outcome.error
     from ptuning.display.console import console
 
-    show_grid(console, [job], outlook, slots=1)
+    show_grid(console, [job], status, slots=1)

@@ -1,6 +1,8 @@
-"""A sweep's jobs, and what became of each."""
+"""The values of a sweep: its jobs, and the outcome of each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 DONE, SKIPPED, PRUNED, FAILED = "done", "skipped", "pruned", "failed"
@@ -25,7 +27,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
+    """The outcome of one job.
 
     Attributes
     ----------
@@ -59,7 +61,7 @@ class Job:
     Attributes
     ----------
     number
-        Its place in the grid.
+        Its number in the grid.
     name
         Its overrides as typed, those that differ between jobs: ``module=query seed=2``.
     task, group
@@ -73,3 +75,31 @@ class Job:
     task: str
     group: str
     config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """All that travels to the process that runs a job.
+
+    Attributes
+    ----------
+    config
+        The job's composed configuration, as plain containers.
+    sweep
+        What the jobs of the sweep share.
+    announcement
+        A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
+    directory
+        Where the sweep was started; relative paths mean the same there.
+    environment
+        Variables that name shared caches.
+    timeout
+        Seconds that the job may take, or ``None``.
+    """
+
+    config: dict[str, Any]
+    sweep: Sweep
+    announcement: Path
+    directory: Path
+    environment: Mapping[str, str]
+    timeout: float | None

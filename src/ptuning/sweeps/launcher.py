@@ -1,11 +1,11 @@
-"""What every launcher of ptuning does: compose the grid, leave out what is done, have the rest run, say how it went."""
+"""The base of ptuning's launchers: compose the grid, leave out what is done, run the rest, say how it went."""
 
 import copy
 import re
 import time
 from abc import abstractmethod
 from collections.abc import Container, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +20,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
+from ptuning.sweeps.engines import Engine
 from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
 from ptuning.tasks.glue import CUSTOM
 
 
 class SweepLauncher(Launcher):
-    """A Hydra launcher with one method to write: :meth:`perform`, which runs jobs somewhere."""
+    """A Hydra launcher over an engine; its parameters are those of the configuration ``hydra/launcher``."""
+
+    def __init__(self, **parameters: Any) -> None:
+        self.parameters: dict[str, Any] = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in parameters.items()
+        }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
@@ -36,37 +43,24 @@ class SweepLauncher(Launcher):
         self.searching = not str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
     @abstractmethod
-    def perform(self, jobs: Sequence[Job], sweep: Sweep, outlook: Any) -> Mapping[int, Outcome]:
-        """Run jobs and return job number → outcome; a job that is left out counts as interrupted.
+    def make_engine(self) -> Engine:
+        """Return the engine that runs the jobs; imports it too, for Hydra imports every launcher at every start."""
 
-        Parameters
-        ----------
-        jobs
-            The whole grid. Those in ``outlook.settled`` need nothing any more.
-        sweep
-            What the jobs share.
-        outlook
-            What is known of them (:class:`ptuning.sweeps.grid_status.Outlook`).
-        """
-
-    def getting_ready(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
-        """Begin what can be begun before it is known which of the jobs are left to do."""
-        return nullcontext()
-
-    def close(self) -> None:
-        """Let go of what is kept between the batches of a search."""
-
-    @property
-    def scratch(self) -> Path:
-        """The sweep's own folder."""
-        return Path(self.config.hydra.sweep.dir)
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, made at its first use."""
+        return self.make_engine()
 
     def slots(self) -> int:
-        """Return how many jobs run at once, for the estimate of a dry run."""
-        return 1
+        """Return how many jobs run at once."""
+        return len(self.engine.slots())
+
+    def close(self) -> None:
+        """End what is kept between the batches of a search."""
+        self.engine.close()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run one batch of jobs and return what became of each, in the order given."""
+        """Run one batch of jobs and return the outcome of each, in the order given."""
         from ptuning.display.console import console
         from ptuning.sweeps.grid_status import ask_for_hub, show_grid, survey
         from ptuning.sweeps.progress import show_end
@@ -79,19 +73,27 @@ class SweepLauncher(Launcher):
             for returned in returns:
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
-        sweep = Sweep(self.scratch.name, tuple(map(str, self.config.hydra.overrides.task)))
-        with self.getting_ready(jobs):
-            outlook = survey(jobs)
-            outcomes = dict(outlook.settled)
+        folder = Path(self.config.hydra.sweep.dir)
+        sweep = Sweep(folder.name, tuple(map(str, self.config.hydra.overrides.task)))
+        self.engine.get_ready(None if self.searching else len(jobs))
+        try:
+            status = survey(jobs)
+            outcomes = dict(status.settled)
             if len(outcomes) < len(jobs):
-                outcomes |= self.perform(jobs, sweep, outlook)
+                from ptuning.sweeps.scheduler import run_jobs
+
+                timeout = self.parameters.get("job_timeout", self.config.job_timeout)
+                outcomes |= run_jobs(self.engine, jobs, sweep, status, folder, timeout)
+        finally:
+            if not self.searching:
+                self.close()
         for job in jobs:
             outcomes.setdefault(job.number, Outcome(INTERRUPTED))
         found = {outcome.status for outcome in outcomes.values()}
         if not self.searching or found & {FAILED, INTERRUPTED}:
             show_end(console, jobs, outcomes, time.monotonic() - began)
         if not self.searching:
-            self._summarise(jobs, outcomes, sweep)
+            self._summarise(jobs, outcomes, sweep, folder)
         for job, returned in zip(jobs, returns, strict=True):
             outcome = outcomes[job.number]
             finished = outcome.status in (DONE, SKIPPED)
@@ -125,12 +127,12 @@ class SweepLauncher(Launcher):
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
 
-    def _summarise(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep) -> None:
+    def _summarise(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep, folder: Path) -> None:
         """Leave a summary run in W&B, if the jobs were logged there and any of them ran."""
         from ptuning.sweeps.wandb_summary import log_summary
 
         if any(outcome.status == DONE for outcome in outcomes.values()):
-            log_summary(jobs, outcomes, sweep, self.scratch)
+            log_summary(jobs, outcomes, sweep, folder)
 
 
 class _ComposedOnce:
@@ -180,7 +182,7 @@ def _error(outcome: Outcome) -> BaseException:
 
 
 def _is_value(override: Override, groups: Container[str]) -> bool:
-    """Whether an override sets a plain value, which Hydra does last, and not a group, a new key or Hydra itself."""
+    """True if an override sets a plain value, which Hydra does last, and not a group, a new key or Hydra itself."""
     changes = override.type == OverrideType.CHANGE and not override.is_hydra_override()
     return changes and override.package is None and override.key_or_group not in groups
 

@@ -1,4 +1,4 @@
-"""One screen for a sweep: what is done, what each worker is on, how long it will take; plain lines in a log."""
+"""The display of a sweep: jobs done, the job of each worker, the time left; plain lines in a log."""
 
 import time
 from collections import Counter
@@ -9,27 +9,27 @@ from rich.live import Live
 from rich.table import Table
 
 from ptuning.display.format import format_seconds
-from ptuning.sweeps.grid_status import Outlook
+from ptuning.sweeps.grid_status import GridStatus
 from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Job, Outcome
 
 
-class Screen:
-    """Follows a sweep on a terminal, or line by line in a log file.
+class SweepProgress:
+    """Display of a sweep: a table that is redrawn on a terminal, one line per job in a log file.
 
     Parameters
     ----------
     jobs
         The grid.
     slots
-        A name for each worker: ``cpu``, ``GPU 0``.
-    outlook
+        A name for each job that can run at once: ``cpu``, ``GPU 0``.
+    status
         What is known of the jobs; it learns from those that finish.
     """
 
-    def __init__(self, console: Console, jobs: Sequence[Job], slots: Sequence[str], outlook: Outlook) -> None:
+    def __init__(self, console: Console, jobs: Sequence[Job], slots: Sequence[str], status: GridStatus) -> None:
         self.console = console
         self.slots = slots
-        self.outlook = outlook
+        self.status = status
         self.total = len(jobs)
         self.on: dict[int, tuple[Job, float]] = {}
         self.counts: Counter[str] = Counter()
@@ -37,13 +37,13 @@ class Screen:
         self.worked: list[float] = []
         self._open = {job.number: job for job in jobs}
         for job in jobs:
-            if job.number in outlook.settled:
-                self._count(job, outlook.settled[job.number])
+            if job.number in status.settled:
+                self._count(job, status.settled[job.number])
         self._left = self._seconds_left()
         self.began = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> "Screen":
+    def __enter__(self) -> "SweepProgress":
         if self._live:
             self._live.start()
         return self
@@ -52,29 +52,34 @@ class Screen:
         if self._live:
             self._live.stop()
 
-    def start(self, slot: int, job: Job) -> None:
-        """Note that a worker begins a job."""
-        self.on[slot] = (job, time.monotonic())
+    def start(self, job: Job, slot: int | None) -> None:
+        """Show a job in its slot, or in a free one if that is not known; once shown it stays there."""
+        if any(shown.number == job.number for shown, _ in self.on.values()):
+            return
+        if slot is None:
+            slot = next((free for free in range(len(self.slots)) if free not in self.on), None)
+        if slot is not None:
+            self.on[slot] = (job, time.monotonic())
 
-    def end(self, slot: int, job: Job, outcome: Outcome) -> None:
-        """Note what became of a job; in a log, print one line for it. Skipped jobs are only counted."""
-        self.on.pop(slot, None)
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Show the outcome of a job; in a log, print one line for it. Skipped jobs are only counted."""
+        self.on = {slot: (shown, since) for slot, (shown, since) in self.on.items() if shown.number != job.number}
         if outcome.status == BUSY:
             return
         self._count(job, outcome)
         if outcome.status == DONE:
             self.worked.append(outcome.seconds)
-            self.outlook.learn(job, outcome.seconds)
+            self.status.learn(job, outcome.seconds)
         self._left = self._seconds_left()
         if not self._live and outcome.status != SKIPPED:
             said = f"score {100 * outcome.score:.1f}" if outcome.score is not None else outcome.reason
-            place = f"[{sum(self.counts.values())}/{self.total}]"
-            self.console.print(f"{place} {outcome.status} {job.name}  {said}  ({outcome.seconds:.1f} s)", markup=False)
+            count = f"[{sum(self.counts.values())}/{self.total}]"
+            self.console.print(f"{count} {outcome.status} {job.name}  {said}  ({outcome.seconds:.1f} s)", markup=False)
 
-    def tick(self) -> None:
+    def draw(self) -> None:
         """Draw the present state."""
         if self._live:
-            self._live.update(self._draw())
+            self._live.update(self._table())
 
     def _count(self, job: Job, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
@@ -84,14 +89,14 @@ class Screen:
 
     def _seconds_left(self) -> float | None:
         """Return an estimate from records and from the jobs that finished so far, or ``None`` without either."""
-        known = [self.outlook.seconds(job) for job in self._open.values()]
+        known = [self.status.seconds(job) for job in self._open.values()]
         told = [seconds for seconds in known if seconds is not None] or self.worked
         if not told:
             return None
         typical = sum(told) / len(told)
         return sum(typical if seconds is None else seconds for seconds in known) / len(self.slots)
 
-    def _draw(self) -> Group:
+    def _table(self) -> Group:
         done = sum(self.counts.values())
         minutes = (time.monotonic() - self.began) / 60
         parts = [f"[bold]{done}/{self.total}[/]", f"{self.counts[SKIPPED]} skipped", f"{self.counts[FAILED]} failed"]
@@ -108,7 +113,7 @@ class Screen:
 
 
 def show_end(console: Console, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], seconds: float) -> None:
-    """Print the sweep's last words: counts, each failure with its cause, and how to go on."""
+    """Print the end of a sweep: counts, each failure with its cause, and how to go on."""
     counts = Counter(outcome.status for outcome in outcomes.values())
     shown = ", ".join(f"{counts[kind]} {kind}" for kind in (DONE, SKIPPED, PRUNED, FAILED, INTERRUPTED) if counts[kind])
     console.print(f"[bold]{shown or 'nothing to do'}[/]  in {format_seconds(seconds)}")

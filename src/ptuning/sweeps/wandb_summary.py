@@ -1,4 +1,4 @@
-"""After a sweep: one W&B run of type ``sweep`` with its tables, figures and report."""
+"""The summary of a sweep in W&B: one run of type ``sweep`` with tables, figures and report."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,16 +1,19 @@
-"""What happens inside a worker process: it sees one device, stays warm, and never outlives its sweep."""
+"""A job's side of a sweep: in a warm worker of this machine, or in a process of another engine's."""
 
 import contextlib
+import faulthandler
 import json
 import os
 import pickle
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ptuning.runs.folder import RECORD
-from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, Outcome, Sweep
+from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, JobSpec, Outcome
 from ptuning.system.files import write_json
 from ptuning.system.imports import large_imports
 from ptuning.system.streams import renew_streams
@@ -47,23 +50,54 @@ def warm_up() -> None:
         import ptuning.training.session  # noqa: F401
 
 
-def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
-    """Run one job and say what became of it; whatever it raises becomes an outcome.
+def perform_elsewhere(spec: JobSpec) -> Outcome:
+    """Run one job in a process that knows nothing of the sweep, maybe on another machine, and return its outcome."""
+    os.environ.update(spec.environment)
+    try:
+        os.chdir(spec.directory)
+    except OSError:
+        return Outcome(
+            FAILED, reason=f"{spec.directory} is not on {socket.gethostname()}: start in a folder that all nodes share"
+        )
+    from ptuning.system.hub import use_cache_if_unreachable
+    from ptuning.system.signals import stop
 
-    Parameters
-    ----------
-    config
-        The job's composed configuration.
-    sweep
-        What the jobs of the sweep share.
-    announcement
-        A file into which the job writes its run folder before it trains, so that the sweep knows it if it is killed.
-    """
+    stop.listen(patient=True)
+    data = spec.config["data"]
+    use_cache_if_unreachable(str(spec.config["backbone"]["path"]), str(data["source"]), data["path"])
+    with _time_limit(spec):
+        return perform(spec)
+
+
+@contextlib.contextmanager
+def _time_limit(spec: JobSpec) -> Iterator[None]:
+    """End this process when the job takes too long, whatever it hangs in; its stack is left beside the announcement."""
+    if spec.timeout is None:
+        yield
+        return
+    spec.announcement.parent.mkdir(parents=True, exist_ok=True)
+    file = trace_of(spec.announcement)
+    with file.open("w") as trace:
+        faulthandler.dump_traceback_later(spec.timeout, exit=True, file=trace)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    file.unlink()
+
+
+def trace_of(announcement: Path) -> Path:
+    """Return the file that holds the stack of a job that took too long."""
+    return announcement.with_suffix(".hung")
+
+
+def perform(spec: JobSpec) -> Outcome:
+    """Run one job and return its outcome, whatever it raises."""
     global _warm
-    from ptuning.cli.entry import explain
-    from ptuning.config.rules import restore
+    from ptuning.config.compose import restore
+    from ptuning.config.explain import explain
     from ptuning.display.console import console
-    from ptuning.errors import BusyError, Interrupted, Pruned
+    from ptuning.errors import BusyError, Interrupted, Pruned, first_line
     from ptuning.system.signals import stop
     from ptuning.training.run import execute
     from ptuning.training.session import Warm
@@ -75,7 +109,7 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
     try:
         if stop.asked:
             return Outcome(INTERRUPTED)
-        done = execute(restore(config), _warm, sweep, lambda folder: _announce(Path(announcement), folder))
+        done = execute(restore(spec.config), _warm, spec.sweep, lambda folder: _announce(spec.announcement, folder))
     except BusyError:
         return Outcome(BUSY)
     except Interrupted:
@@ -84,10 +118,8 @@ def perform(config: dict[str, Any], sweep: Sweep, announcement: str) -> Outcome:
         return Outcome(PRUNED, seconds=time.monotonic() - began, reason=str(error), error=error)
     except Exception as error:  # noqa: BLE001 - a job's failure is its own: it becomes its outcome
         _warm = None
-        sentence = explain(error) or f"{type(error).__name__}: {error}"
-        return Outcome(
-            FAILED, seconds=time.monotonic() - began, reason=sentence.strip().splitlines()[0], error=_sendable(error)
-        )
+        reason = first_line(explain(error) or f"{type(error).__name__}: {error}")
+        return Outcome(FAILED, seconds=time.monotonic() - began, reason=reason, error=_sendable(error))
     status = SKIPPED if done.earlier else DONE
     seconds = time.monotonic() - began
     said = "" if done.earlier else str(done.record.get("logger_failed", ""))

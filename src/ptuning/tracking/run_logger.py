@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from ptuning.deltas.format import DESCRIPTION, WEIGHTS
 from ptuning.display.console import console
-from ptuning.errors import ConfigError, UserError, in_one_line
+from ptuning.errors import ConfigError, UserError, first_line, in_one_line
 from ptuning.tracking import loggers
 from ptuning.tracking.wandb import WandbTracker
 from ptuning.tracking.wandb_settings import agent_run_id, asked_mode
@@ -97,7 +97,7 @@ def make(settings: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"{target.rsplit('.', 1)[-1]} needs a package that is not installed: pip install 'ptuning[{missing}]'"
             ) from error
-        raise ConfigError(f"logger._target_={target} cannot be made: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"logger._target_={target} cannot be made: {first_line(error)}") from error
 
 
 def logs_to_wandb(settings: Mapping[str, Any] | None) -> bool:

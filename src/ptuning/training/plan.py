@@ -113,7 +113,7 @@ def make_plan(config: Config) -> Plan:
     task = source.task
     _check_predict(config, task)
     backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
-    module = tuple(sorted(config.module.parts))  # a union has no order, so neither has its run folder
+    module = tuple(sorted(config.module.chosen))  # a union has no order, so neither has its run folder
     skeleton = load_skeleton(backbone)
     positions = usable_positions(skeleton)
     if positions is not None and config.task.max_length > positions:
@@ -125,7 +125,7 @@ def make_plan(config: Config) -> Plan:
     if config.layers != "all":
         num_layers = count_layers(skeleton)
         layers = format_layers(parse_layers(config.layers, num_layers), num_layers)
-    parts = list(config.module.parts.values())
+    parts = list(config.module.chosen.values())
     max_epochs = config.trainer.max_epochs
     if max_epochs is None:
         max_epochs = min(config.task.max_epochs, max(part.max_epochs for part in parts))
@@ -183,7 +183,7 @@ def _optimisation(config: Config) -> Optimisation:
 
     A typed ``optim.lr`` is the head's rate too, as in ordinary fine-tuning, unless ``optim.head_lr`` is typed as well.
     """
-    optim, parts = config.optim, list(config.module.parts.values())
+    optim, parts = config.optim, list(config.module.chosen.values())
     head_lr = optim.head_lr
     if head_lr is None:
         head_lr = max(part.head_learning_rate for part in parts) if optim.lr is None else optim.lr

@@ -56,7 +56,7 @@ def _describe(group: Group) -> dict[str, float]:
 
 def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None) -> None:
     """Print the table of a backbone; write it to ``csv`` and the figure to ``figure`` if given."""
-    from ptuning.config.rules import compose
+    from ptuning.config.compose import compose
     from ptuning.system.hub import use_cache_if_unreachable
     from ptuning.weights.figure import FIGURE_SUFFIXES, draw_magnitudes
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Print the table, or the names."""
-    from ptuning.config.rules import compose
+    from ptuning.config.compose import compose
     from ptuning.system.hub import use_cache_if_unreachable
 
     backbone = compose(chosen.overrides).backbone
