@@ -13,11 +13,10 @@ s tokens (padding not counted), hidden size h and feed-forward size f:
     scores and weighted sum   2 · 2 s² h        feed-forward        2 · 2 s h f
     pooler                    2 h²              head                2 h · outputs
 
-Of the last block everything counts for one token per row, the one that the head reads. Keys and values of the others
-are not needed (:mod:`ptuning.acceleration.absorbed`): scores and weighted sum are 2 · 2 s a h there, with a heads,
-and what the projections are absorbed into costs one token's key and value. Scores and weighted sum have two moving
-factors each, so their backward pass costs twice their forward pass. Dropout, LayerNorms, embeddings, the optimiser
-and what is computed again do not count.
+Of the last block everything but keys and values counts for one token per row, the one that the head reads: scores and
+weighted sum are 2 · 2 s h there. (ptuning computes the queries of the others too.) Scores and weighted sum have two
+factors with gradients each, so their backward pass costs twice their forward pass. Dropout, LayerNorms, embeddings, the
+optimiser and what is computed again do not count.
 """
 
 import time
@@ -46,8 +45,8 @@ def training_flops(config: Any, lengths: Sequence[int], module: str, layers: Seq
         last = layer == config.num_hidden_layers - 1
         norms = full or (module == "layernorm" and layer in layers)
         read = rows if last else tokens
-        total += 8 * read * hidden**2 * (1 + moves_below + full)
-        total += 4 * (tokens * config.num_attention_heads if last else squares) * hidden * (1 + 2 * moves_below)
+        total += 4 * (read + tokens) * hidden**2 * (1 + moves_below + full)
+        total += 4 * (tokens if last else squares) * hidden * (1 + 2 * moves_below)
         moves_below = moves_below or norms  # the first LayerNorm lies below the feed-forward half
         total += 4 * read * hidden * config.intermediate_size * (1 + moves_below + full)
     total += 2 * rows * hidden**2 * (1 + moves_below + full)

@@ -4,14 +4,15 @@ python benchmarks/steps.py GLUE_FOLDER [--task TASK] [--layers LAYERS] [--thread
 """
 
 import argparse
+import os
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import torch
+from torch.nn import functional
 
+from ptuning.acceleration import Acceleration, accelerate
+from ptuning.acceleration.native import SWITCH
 from ptuning.backbones.load import load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
@@ -19,24 +20,20 @@ from ptuning.data.sources import LocalSource
 from ptuning.display.console import quiet
 from ptuning.selection.select import select
 from ptuning.tasks.glue import get_task
-from ptuning.training.module import GlueClassifier
-from ptuning.training.optim import Optimisation
 
 BATCHES, ROUNDS = 2, 3
-DROPOUT, ATTENTION, TOKENS = "use_lane_dropout", "use_batched_attention", "skip_unread_tokens"
-PADDING = "skip_padding"  # which batched attention is needed for
 KEPT = {
     # What stays torch's and transformers' own, the rate of dropout in attention, and whether C computes it.
-    "torch's dropout": ((DROPOUT, ATTENTION, TOKENS), None, False),
-    "lanes": ((ATTENTION, TOKENS), None, False),
-    "lanes, batched attention": ((TOKENS, PADDING), None, False),
-    "lanes, batched attention, unread tokens skipped": ((PADDING,), None, False),
-    "lanes, batched attention, unread tokens and padding skipped": ((), None, False),
+    "torch's dropout": (("dropout", "attention", "cls_only"), None, False),
+    "16-bit masks": (("attention", "cls_only"), None, False),
+    "16-bit masks, batched attention": (("cls_only",), None, False),
+    "16-bit masks, batched attention, [CLS] only": (("packing",), None, False),
+    "16-bit masks, batched attention, [CLS] only, packed": ((), None, False),
     "all of it, in C": ((), None, True),
-    "torch's dropout, none in attention": ((DROPOUT, ATTENTION, TOKENS), 0.0, False),
-    "lanes, none in attention": ((TOKENS, PADDING), 0.0, False),
-    "lanes, none in attention, unread tokens skipped": ((PADDING,), 0.0, False),
-    "lanes, none in attention, unread tokens and padding skipped": ((), 0.0, False),
+    "torch's dropout, none in attention": (("dropout", "attention", "cls_only"), 0.0, False),
+    "16-bit masks, none in attention": (("cls_only",), 0.0, False),
+    "16-bit masks, none in attention, [CLS] only": (("packing",), 0.0, False),
+    "16-bit masks, none in attention, [CLS] only, packed": ((), 0.0, False),
     "all of it, none in attention, in C": ((), 0.0, True),
 }
 
@@ -55,24 +52,19 @@ def main() -> None:
     data = GlueDataModule(LocalSource(task, chosen.glue), load_tokenizer(backbone))
     data.setup("fit")
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(BATCHES), strict=False)]
-    classifiers: dict[str, Any] = {}
+    accelerations: dict[str, Acceleration] = {}
     for name, (kept, rate, _) in KEPT.items():
         model = load_model(backbone, task, 1, rate)
         select(model, "layernorm", chosen.layers)
-        with ExitStack() as stack:
-            for function in kept:
-                stack.enter_context(patch(f"ptuning.training.module.{function}", lambda model: None))
-            classifiers[name] = GlueClassifier(model, task, Optimisation(lr=1e-3, head_lr=1e-3))
+        accelerations[name] = accelerate(model.train(), "cpu", without=kept)
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in KEPT}
     for number in range(ROUNDS + 1):
-        for name, classifier in classifiers.items():
-            with ExitStack() as stack:
-                if not KEPT[name][2]:
-                    stack.enter_context(patch("ptuning.acceleration.native.library", lambda: None))
-                began = time.process_time(), time.perf_counter()
-                for batch in batches:
-                    classifier.loss(classifier(batch), batch["labels"]).backward()
-                taken = time.process_time() - began[0], time.perf_counter() - began[1]
+        for name, acceleration in accelerations.items():
+            os.environ[SWITCH] = str(int(KEPT[name][2]))
+            began = time.process_time(), time.perf_counter()
+            for batch in batches:
+                acceleration.training_loss(functional.cross_entropy, batch).backward()
+            taken = time.process_time() - began[0], time.perf_counter() - began[1]
             if number:  # the first round warms up
                 rates[name].append((32 * BATCHES / taken[0], 32 * BATCHES / taken[1]))
     for name, found in rates.items():

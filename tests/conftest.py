@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ |= {"PTUNING_PRECISION": "32-true", "OMP_NUM_THREADS": "1"}
 
 import pytest
+import torch
 
 from ptuning.acceleration import dropout, native
 from support.commands import Typed, TypeIt
@@ -35,15 +36,15 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def nothing_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let dropout in training drop nothing and scale nothing."""
-    monkeypatch.setattr(dropout, "dropped_lanes", lambda p: 0)
+    monkeypatch.setattr(dropout, "dropped_of_65536", lambda p: 0)
 
 
 @pytest.fixture(params=["in C", "by torch"])
 def native_or_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let attention and dropout in training be computed in C, and then by torch as where there is no compiler."""
     if request.param == "by torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
+        monkeypatch.setenv(native.SWITCH, "0")
+    elif not native.takes(torch.empty(1)):
         pytest.skip("there is no compiler here")
 
 

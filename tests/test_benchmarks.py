@@ -12,10 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from ptuning.acceleration import native
-from ptuning.acceleration.attention import use_batched_attention
-from ptuning.acceleration.cls_only import skip_unread_tokens
+from ptuning.acceleration import accelerate, native
 from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
+from support.learning import learnt
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS, EPOCHS = {"train": 40, "dev": 20}, 2
@@ -95,22 +94,24 @@ def test_every_peer_trains_what_it_is_told_and_reports_its_figures(
     ("module", "layers"),
     [("layernorm", (0, 1)), ("layernorm", (1,)), ("layernorm", (0,)), ("head", ()), ("full", (0, 1))],
 )
-def test_needed_operations_are_those_that_torch_counts(
+def test_needed_operations_are_those_that_torch_counts_less_the_last_blocks_other_queries(
     module: str, layers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "library", lambda: None)  # as torch counts its own alone
+    monkeypatch.setenv(native.SWITCH, "0")  # as torch counts its own alone
     from flops import training_flops
     from rte import freeze
 
     model, config, rows, tokens = BertForSequenceClassification(_config()), _config(), 3, 11
     freeze(model, module, layers[0] if len(layers) == 1 else None)
     model.set_attn_implementation("sdpa")
-    use_batched_attention(model)
-    skip_unread_tokens(model)
-    batch = {"input_ids": torch.randint(5, 50, (rows, tokens)), "labels": torch.zeros(rows, dtype=torch.long)}
+    ids = torch.randint(5, 50, (rows, tokens))
+    batch = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0, "labels": ids[:, 0] * 0}
+    acceleration = accelerate(model, "cpu")
     with FlopCounterMode(display=False) as counter:
-        model(**batch).loss.backward()
-    assert training_flops(config, [tokens] * rows, module, layers) == counter.get_total_flops()
+        learnt(acceleration, batch)
+    full, below, others = module == "full", module == "full" or 0 in layers, rows * (tokens - 1)
+    unneeded = 2 * others * HIDDEN**2 * (1 + below + full) + 4 * others * tokens * HIDDEN * (1 + 2 * below)
+    assert training_flops(config, [tokens] * rows, module, layers) + unneeded == counter.get_total_flops()
 
 
 def test_padding_does_not_count_as_needed() -> None:

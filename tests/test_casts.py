@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-import ptuning.training.module
+from ptuning.acceleration import accelerate
 from ptuning.acceleration.frozen_casts import FrozenCasts
 from ptuning.backbones.source import find_backbone
 from ptuning.selection.architectures import ARCHITECTURES
@@ -15,6 +15,7 @@ from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
 from ptuning.training.session import Warm
 from support.families import batch, tiny
+from support.learning import learnt
 from support.running import Train
 
 
@@ -51,24 +52,34 @@ def test_answers_and_gradients_are_the_same_bits_and_pretrained_values_come_back
     assert all(value.dtype == before[name].dtype for name, value in model.state_dict().items())
 
 
-def test_a_run_in_bf16_ends_with_the_same_weights_as_without_the_casts(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[FrozenCasts] = []
+def test_training_in_bf16_has_the_same_bits_as_without_the_casts() -> None:
+    model = tiny("bert").train()
+    select(model, "layernorm")
+    acceleration, found = accelerate(model), []
+    kinds = [parameter.dtype for parameter in model.parameters()]
+    for ready in (False, True):
+        if ready:
+            acceleration.begin_fit("bf16-mixed")
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+            found.append(learnt(acceleration, batch(model)))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[1][name], value) for name, value in found[0].items())
+    cast = [parameter.dtype for parameter in model.parameters()]
+    assert torch.bfloat16 in cast
+    for change, expected in (
+        (acceleration.begin_evaluation, kinds),
+        (acceleration.end_evaluation, cast),
+        (acceleration.end_fit, kinds),
+        (acceleration.end_evaluation, kinds),
+    ):
+        change()
+        assert [parameter.dtype for parameter in model.parameters()] == expected
 
-    class Watched(FrozenCasts):
-        def __init__(self, model: nn.Module, low: torch.dtype) -> None:
-            super().__init__(model, low)
-            made.append(self)
 
-    monkeypatch.setattr(ptuning.training.module, "FrozenCasts", Watched)
-    cast = train("module=layernorm", "trainer.precision=bf16-mixed")
-    assert len(made) == 1
-    monkeypatch.setattr(ptuning.training.module, "FrozenCasts", lambda model, low: None)
-    plain = train("module=layernorm", "trainer.precision=bf16-mixed", "force=true")
-    assert plain.path == cast.path
-    assert plain.record["history"] == cast.record["history"]
-    assert train("module=layernorm", "trainer.precision=32").path != cast.path  # fp32 is another run
+def test_fp32_is_another_run(train: Train) -> None:
+    low = train("module=layernorm", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    assert train("module=layernorm", "trainer.precision=32", "trainer.max_epochs=1").path != low.path
 
 
 def test_gradients_are_clipped_under_bf16_too(train: Train) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
+from ptuning.acceleration import Acceleration, accelerate
 from ptuning.acceleration.compile import CompiledForward
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
@@ -15,22 +16,21 @@ from ptuning.config.compose import compose
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
-from ptuning.training.module import GlueClassifier
-from ptuning.training.optim import Optimisation
 from ptuning.training.plan import compiles, make_plan
+from support.learning import learnt
 from support.running import Train
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 ROWS = 4
 
 
-def made(family: str, dropout: float) -> GlueClassifier:
-    """Return a classifier whose LayerNorms move; after padding RoBERTa's positions depend on the padding id."""
+def made(family: str, dropout: float) -> Acceleration:
+    """Return that of a model with trainable LayerNorms; after padding RoBERTa's positions depend on the padding id."""
     config = {**SIZES, "model_type": family, "max_position_embeddings": 66, "hidden_dropout_prob": dropout}
     source = find_backbone("random:tiny", config=config | {"attention_probs_dropout_prob": dropout})
     model: Any = load_model(source, TASKS["rte"], 1)
     select(model, module="layernorm")
-    return GlueClassifier(model, TASKS["rte"], Optimisation(1e-3, 1e-3))
+    return accelerate(model.train())
 
 
 def batch(length: int, rows: int = ROWS) -> dict[str, Tensor]:
@@ -41,38 +41,29 @@ def batch(length: int, rows: int = ROWS) -> dict[str, Tensor]:
     return {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": mask, "labels": labels}
 
 
-def learnt(classifier: GlueClassifier, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return loss and gradients of one batch."""
-    classifier.zero_grad()
-    loss = classifier.training_loss(given)
-    loss.backward()
-    gradients = {name: p.grad.clone() for name, p in classifier.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), **gradients}
-
-
 @pytest.mark.parametrize("family", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def test_loss_and_gradients_are_those_of_the_plain_forward_and_shapes_are_few(family: str) -> None:
-    classifier = made(family, dropout=0.0)
-    padding = classifier.model.config.pad_token_id
+    acceleration = made(family, dropout=0.0)
+    padding = acceleration.model.config.pad_token_id
     lengths = [9, 16, 64]
-    plain = [learnt(classifier, batch(length)) for length in lengths]
-    classifier.compiled = CompiledForward(classifier.forward, ROWS, 64, padding, backend="aot_eager")
+    plain = [learnt(acceleration, batch(length)) for length in lengths]
+    acceleration.compiled = CompiledForward(acceleration.logits, ROWS, 64, padding, backend="aot_eager")
     counters.clear()
     for length, expected in zip(lengths, plain, strict=True):
-        torch.testing.assert_close(learnt(classifier, batch(length)), expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(learnt(acceleration, batch(length)), expected, rtol=1e-4, atol=1e-6)
     assert counters["stats"]["unique_graphs"] == 2  # for 16 and 64 tokens
     assert not counters["graph_break"]
-    learnt(classifier, batch(30, rows=ROWS - 1))  # the last batch of an epoch: as it is
+    learnt(acceleration, batch(30, rows=ROWS - 1))  # the last batch of an epoch: as it is
     assert counters["stats"]["unique_graphs"] == 2
 
 
 def test_masks_follow_from_the_seed() -> None:
-    classifier = made("bert", dropout=0.3)
-    classifier.compiled = CompiledForward(classifier.forward, ROWS, 64, backend="aot_eager")
+    acceleration = made("bert", dropout=0.3)
+    acceleration.compiled = CompiledForward(acceleration.logits, ROWS, 64, backend="aot_eager")
     losses = []
     for seed in (1, 2, 1):
         torch.manual_seed(seed)
-        losses.append(learnt(classifier, batch(12))["loss"].item())
+        losses.append(learnt(acceleration, batch(12))["loss"].item())
     assert losses[0] == losses[2] != losses[1]
 
 

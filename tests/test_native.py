@@ -1,12 +1,13 @@
 """C that is compiled where it runs: once, for what it can do, and never as a condition."""
 
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from ptuning.acceleration import native
+from ptuning.acceleration import kernels, native
 from support.running import needs_compiler
 
 
@@ -22,26 +23,48 @@ def compiled(folder: Path) -> list[Path]:
     return sorted((folder / "native").glob("*.so"))
 
 
+@pytest.fixture
+def library() -> Iterator[Callable[[], object]]:
+    """Return a function that gets the library as a process does that had none before."""
+
+    def get() -> object:
+        native.library.cache_clear()
+        return native.library()
+
+    yield get
+    native.library.cache_clear()
+
+
 @needs_compiler
-def test_a_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_is_compiled_once_on_each_kind_of_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[], object]
+) -> None:
     monkeypatch.setenv("PTUNING_CACHE", str(tmp_path))
-    library = native.library.__wrapped__
     assert library() is not None
     (made,) = compiled(tmp_path)
     before = made.stat().st_mtime_ns
     assert library() is not None
     assert [made.stat().st_mtime_ns] == [path.stat().st_mtime_ns for path in compiled(tmp_path)] == [before]
-    monkeypatch.setattr(native, "_processor", lambda: "another node's")
+    monkeypatch.setattr("platform.platform", lambda: "another node's")
     assert library() is not None
     assert len(compiled(tmp_path)) == 2
 
 
-def test_where_it_cannot_be_compiled_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "cache"))
-    library = native.library.__wrapped__
+def test_where_it_is_switched_off_nothing_is_taken_and_nothing_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[], object]
+) -> None:
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path))
     monkeypatch.setenv("PTUNING_NATIVE", "0")
-    assert library() is None
-    monkeypatch.delenv("PTUNING_NATIVE")
+    native.library.cache_clear()
+    assert not native.takes(torch.empty(1))
+    kernels.prepare()
+    assert not compiled(tmp_path)
+
+
+def test_where_it_cannot_be_compiled_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[], object]
+) -> None:
+    monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "cache"))
     broken = tmp_path / "bin" / "cc"
     broken.parent.mkdir()
     monkeypatch.setenv("PATH", str(broken.parent))
@@ -55,8 +78,8 @@ def test_where_it_cannot_be_compiled_there_is_none(tmp_path: Path, monkeypatch: 
 
 @needs_compiler
 def test_a_cache_that_cannot_be_written_costs_the_compiling_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[], object]
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PTUNING_CACHE", str(tmp_path / "file" / "cache"))
-    assert native.library.__wrapped__() is not None
+    assert library() is not None

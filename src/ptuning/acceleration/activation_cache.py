@@ -14,9 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ptuning.acceleration.activation_store import DTYPES, HiddenStates, Pieces, StateStore, Wanted, check_stop
+from ptuning.acceleration.activation_store import (
+    DTYPES,
+    ActivationStore,
+    Chunks,
+    PaddedActivations,
+    Request,
+    check_stop,
+)
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
-from ptuning.acceleration.threads import side_by_side
+from ptuning.acceleration.micro_batches import side_by_side
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.samplers import SortedBatches
 from ptuning.data.tokenize import Batch, TokenTable
@@ -30,24 +37,24 @@ _ROWS = 32
 
 
 @dataclass(frozen=True)
-class WithStates(Dataset[Batch]):
+class WithActivations(Dataset[Batch]):
     """A split whose batches bring the hidden states behind the prefix: ``prefix`` [batch, seq, hidden], fp32.
 
     Where the head looks at the first token alone, the hidden states are those of one token.
     """
 
     tokens: TokenTable
-    states: HiddenStates
+    activations: PaddedActivations
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         batch = self.tokens[rows]
-        return batch | {"prefix": self.states[batch["index"]]}
+        return batch | {"prefix": self.activations[batch["index"]]}
 
 
-class PrefixCache(pl.Callback):
+class ActivationCache(pl.Callback):
     """Before training: computes or finds the hidden states behind the prefix, and hands them to the data.
 
     Parameters
@@ -75,7 +82,7 @@ class PrefixCache(pl.Callback):
         prefix: FrozenPrefix,
         inputs: Sequence[str],
         backbone: str,
-        store: StateStore,
+        store: ActivationStore,
         dtype: str = "fp32",
         memory_mb: int = 2000,
         disk_mb: int = 20_000,
@@ -96,7 +103,7 @@ class PrefixCache(pl.Callback):
         splits = [data.split(name) for name in _served(data)]
         return {
             "depth": self.prefix.depth,
-            "tokens": "first" if self.prefix.first_token_only else "all",
+            "tokens": "first" if self.prefix.cls_only else "all",
             "dtype": self.dtype,
             "megabytes": round(
                 sum(prod(self._shape(split)) for split in splits) * DTYPES[self.dtype].itemsize / 1e6, 3
@@ -121,11 +128,11 @@ class PrefixCache(pl.Callback):
         """
         names = _served(data)
         splits = [data.split(name) for name in names]
-        wanted = [self._wanted(split) for split in splits]
+        requests = [self._request(split) for split in splits]
         for name, split, values in zip(
-            names, splits, self.store.take(wanted, self.memory, self.disk, self.tell), strict=True
+            names, splits, self.store.get(requests, self.memory, self.disk, self.tell), strict=True
         ):
-            data.served[name] = WithStates(split, HiddenStates(values, self._offsets(split)))
+            data.served[name] = WithActivations(split, PaddedActivations(values, self._offsets(split)))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse to go on where something has begun to move that the kept states take for frozen.
@@ -142,20 +149,20 @@ class PrefixCache(pl.Callback):
             )
 
     def _offsets(self, split: TokenTable) -> Tensor:
-        return torch.arange(len(split) + 1) if self.prefix.first_token_only else split.offsets
+        return torch.arange(len(split) + 1) if self.prefix.cls_only else split.offsets
 
     def _shape(self, split: TokenTable) -> tuple[int, int]:
         return int(self._offsets(split)[-1]), self.prefix.hidden_size
 
-    def _wanted(self, split: TokenTable) -> Wanted:
-        return Wanted(
-            key=self._key(split, self.prefix.depth, self.prefix.first_token_only),
+    def _request(self, split: TokenTable) -> Request:
+        return Request(
+            key=self._key(split, self.prefix.depth, self.prefix.cls_only),
             shape=self._shape(split),
             dtype=DTYPES[self.dtype],
             compute=lambda: self._compute(split),
         )
 
-    def _compute(self, split: TokenTable) -> Pieces:
+    def _compute(self, split: TokenTable) -> Chunks:
         device = next(self.prefix.model.parameters()).device
         start, known = self._below(split)
         offsets = self._offsets(split)
@@ -179,21 +186,21 @@ class PrefixCache(pl.Callback):
                         yield begin, values[: end - begin]
                     self.computed += len(rows)
 
-    def _below(self, split: TokenTable) -> tuple[int, HiddenStates | None]:
+    def _below(self, split: TokenTable) -> tuple[int, PaddedActivations | None]:
         """Return the deepest shorter prefix whose states are kept already, exactly, to go on from."""
         if self.dtype == "fp32":
             shape = (int(split.offsets[-1]), self.prefix.hidden_size)
             for depth in range(self.prefix.depth - 1, 0, -1):
-                key = self._key(split, depth, first_token_only=False)
+                key = self._key(split, depth, cls_only=False)
                 values = self.store.find(key, shape, torch.float32)
                 if values is not None:
-                    return depth, HiddenStates(values, split.offsets)
+                    return depth, PaddedActivations(values, split.offsets)
         return 0, None
 
-    def _key(self, split: TokenTable, depth: int, first_token_only: bool) -> str:
+    def _key(self, split: TokenTable, depth: int, cls_only: bool) -> str:
         """Return a digest over everything that hidden states depend on, the tokens themselves included."""
         precision = _TRUE[next(self.prefix.model.parameters()).dtype]
-        about = [1, self.backbone, _computation(self.prefix.model), depth, first_token_only, self.dtype, precision]
+        about = [1, self.backbone, _computation(self.prefix.model), depth, cls_only, self.dtype, precision]
         digest = hashlib.sha256(json.dumps([*about, split.pad_token_id, *self.inputs], default=str).encode())
         for column in (split.input_ids, split.token_type_ids, split.offsets):
             digest.update(column.numpy().data)

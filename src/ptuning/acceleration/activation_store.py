@@ -19,12 +19,12 @@ from ptuning.system.signals import stop
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What hidden states may be kept in, by the names of the configuration."""
 
-Pieces = Iterator[tuple[int, Tensor]]
+Chunks = Iterator[tuple[int, Tensor]]
 """Tensors [tokens, hidden], each with the number of the token that it begins at."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """Hidden states that a run asks for.
 
     Attributes
@@ -42,7 +42,7 @@ class Wanted:
     key: str
     shape: tuple[int, int]
     dtype: torch.dtype
-    compute: Callable[[], Pieces]
+    compute: Callable[[], Chunks]
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class HiddenStates:
+class PaddedActivations:
     """The hidden states of a split: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``, [tokens, hidden].
 
     Indexing with rows gives [rows, longest, hidden] in fp32, padded with zeros.
@@ -70,7 +70,7 @@ class HiddenStates:
         return padded
 
 
-class StateStore:
+class ActivationStore:
     """Hands out hidden states that this process holds, or a file has; what nobody has is computed and kept.
 
     A file is written by one process, whole, while others that want the same wait for it. Where files cannot be written,
@@ -86,15 +86,15 @@ class StateStore:
         self.folder = folder
         self._held: dict[str, Tensor] = {}
 
-    def take(
-        self, wanted: Sequence[Wanted], memory: int, disk: int, tell: Callable[[str], None] = lambda _: None
+    def get(
+        self, requests: Sequence[Request], memory: int, disk: int, tell: Callable[[str], None] = lambda _: None
     ) -> list[Tensor]:
         """Return the states that a run wants, [tokens, hidden] each.
 
         Parameters
         ----------
-        wanted
-            What the run wants, in the order in which memory is given.
+        requests
+            In the order in which memory is given.
         memory
             Bytes that this process may hold; what is beyond is mapped from its file.
         disk
@@ -110,15 +110,15 @@ class StateStore:
             If the process is asked to stop.
         """
         room, in_memory = memory, set()
-        for one in wanted:
+        for one in requests:
             if one.size <= room:
                 in_memory.add(one.key)
                 room -= one.size
-        keys = {one.key for one in wanted}
+        keys = {one.key for one in requests}
         others = [key for key in self._held if key not in keys]
         while others and sum(self._held[key].nbytes for key in others) > room:
             del self._held[others.pop(0)]
-        return [self._take(one, one.key in in_memory, disk, tell) for one in wanted]
+        return [self._get(one, one.key in in_memory, disk, tell) for one in requests]
 
     def find(self, key: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
         """Return states if this process or a file has them."""
@@ -130,15 +130,15 @@ class StateStore:
             return _map(path, shape, dtype)
         return None
 
-    def _take(self, wanted: Wanted, in_memory: bool, disk: int, tell: Callable[[str], None]) -> Tensor:
-        values = self._held.pop(wanted.key, None)
+    def _get(self, request: Request, in_memory: bool, disk: int, tell: Callable[[str], None]) -> Tensor:
+        values = self._held.pop(request.key, None)
         if values is None:
             try:
-                values = self._from_file(wanted, disk)
+                values = self._from_file(request, disk)
                 if in_memory:
                     values = values.clone()
             except OSError as error:
-                what = f"{self.folder} cannot take {wanted.size / 1e6:,.1f} MB of hidden states ({error.strerror})"
+                what = f"{self.folder} cannot take {request.size / 1e6:,.1f} MB of hidden states ({error.strerror})"
                 if not in_memory:
                     raise RunError(
                         f"{what}. Make room, name another folder with PTUNING_CACHE, allow more with "
@@ -146,21 +146,21 @@ class StateStore:
                         "frozen_prefix=live."
                     ) from error
                 tell(f"The frozen prefix is kept in memory alone: {what}.")
-                values = torch.empty(wanted.shape, dtype=wanted.dtype)
-                for start, piece in wanted.compute():
-                    values[start : start + len(piece)] = piece
+                values = torch.empty(request.shape, dtype=request.dtype)
+                for start, chunk in request.compute():
+                    values[start : start + len(chunk)] = chunk
         if in_memory:
-            self._held[wanted.key] = values
+            self._held[request.key] = values
         return values
 
-    def _from_file(self, wanted: Wanted, disk: int) -> Tensor:
+    def _from_file(self, request: Request, disk: int) -> Tensor:
         """Return the file's content, mapped; the file is written first where there is none."""
-        with self._locked(self._path(wanted.key)) as path:
-            values = _map(path, wanted.shape, wanted.dtype)
+        with self._locked(self._path(request.key)) as path:
+            values = _map(path, request.shape, request.dtype)
             if values is None:
-                self._make_room(wanted.size, disk)
-                _write(path, wanted)
-                values = _map(path, wanted.shape, wanted.dtype)
+                self._make_room(request.size, disk)
+                _write(path, request)
+                values = _map(path, request.shape, request.dtype)
                 assert values is not None
             os.utime(path)  # the time of its last use
             return values
@@ -216,14 +216,14 @@ def _map(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | Non
     return torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype).view(shape)
 
 
-def _write(path: Path, wanted: Wanted) -> None:
-    """Compute and write states piece by piece: to a second file, which takes the first one's name when it is whole."""
+def _write(path: Path, request: Request) -> None:
+    """Compute and write activations, to a second file, which takes the first one's name when it is whole."""
     part = path.with_suffix(".part")
     try:
         with part.open("wb") as stream:
-            for start, piece in wanted.compute():
-                stream.seek(start * wanted.shape[1] * wanted.dtype.itemsize)
-                stream.write(piece.to(wanted.dtype).contiguous().view(torch.uint8).numpy().data)
+            for start, chunk in request.compute():
+                stream.seek(start * request.shape[1] * request.dtype.itemsize)
+                stream.write(chunk.to(request.dtype).contiguous().view(torch.uint8).numpy().data)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

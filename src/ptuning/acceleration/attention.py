@@ -1,27 +1,24 @@
-"""Attention for training on a CPU: in C over joined rows, or plain batched products with a cheap dropout mask."""
+"""Attention for training on a CPU: a kernel over packed tokens, or batched products with a cheap dropout mask."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ptuning.acceleration import native
-from ptuning.acceleration.absorbed import absorbed_projections, attend_to_states
-from ptuning.acceleration.dropout import drop
-from ptuning.acceleration.packing import find_tokens, is_joined, join, part
-from ptuning.acceleration.shortcuts import shortened
-from ptuning.acceleration.varlen_attention import attend
-from ptuning.selection.architectures import known_architecture
+from ptuning.acceleration.dropout import draw_seed, drop
+from ptuning.acceleration.kernels import Kernels, kernels_for
+from ptuning.acceleration.packing import PackedBatch, pad_input, unpad_input
 
 NAME = "ptuning"
 """By which transformers knows it."""
 
 
-def batched_attention(
+def attention_forward(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -29,74 +26,64 @@ def batched_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    packed: PackedBatch | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Return (attention output [batch, seq, heads, width], ``None``), as transformers wants it.
 
-    In evaluation, on other devices and where the model is compiled, it is torch's ``scaled_dot_product_attention``, the
-    default of transformers, bit for bit. In training on a CPU it is the same mathematics in C
-    (:mod:`ptuning.acceleration.varlen_attention`), and where that cannot be had, in batched products with cheap masks
-    by :func:`ptuning.acceleration.dropout.drop`, as torch has no fused kernel with dropout on a CPU.
+    On a CPU a kernel computes it (:mod:`ptuning.acceleration.kernels`) if nothing is padded and one takes it. Else
+    dropout makes it batched products with cheap masks by :func:`ptuning.acceleration.dropout.drop`, as torch has no
+    fused kernel with dropout on a CPU. All else is torch's ``scaled_dot_product_attention``.
 
     Parameters
     ----------
     module
         The attention module that calls.
     query, key, value
-        [batch, heads, seq, width]. Of a query that is expanded over seq, one is computed and its output expanded; keys
-        and values may then be hidden states (:mod:`ptuning.acceleration.absorbed`). Rows may come joined to one without
-        padding (:mod:`ptuning.acceleration.packing`); then so does the output.
+        [batch, heads, seq, width]; of a packed batch, [1, heads, tokens, width].
     attention_mask
-        True where a key takes part, broadcastable to [batch, heads, seq, seq]; ``None`` for everywhere.
+        True where a key takes part, broadcastable to [batch, heads, seq, seq]; ``None`` for everywhere. Of a packed
+        batch it is that of the padded rows.
     dropout
         Rate of dropout on the attention's weights.
     scaling
         Factor of the products of queries and keys, by default 1/√width.
+    packed
+        Where the tokens of a packed batch are; the output is packed then, too.
     """
-    tokens, places = query.shape[2], None
-    plain = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
-    if absorbed := absorbed_projections(module, query):
-        states, mask = value.transpose(1, 2).flatten(2), None if attention_mask is None else attention_mask[..., :1, :]
-        output = attend_to_states(absorbed, query[:, :, :1], states, mask, dropout, scaling)
-        return output.expand(-1, tokens, -1, -1), None
-    if query.stride(2) == 0:  # one query stands for all (ptuning.acceleration.cls_only)
-        query = query[:, :, :1]
-        attention_mask = None if attention_mask is None else attention_mask[..., :1, :]
-    elif attention_mask is None or is_joined(len(query), tokens, attention_mask):
-        if plain and shortened(module) and native.takes(query):
-            return _attend_in_c(query, key, value, attention_mask, dropout, scaling), None
-        if attention_mask is not None:
-            places = find_tokens(attention_mask)
-            query, key, value = (part(x.transpose(1, 2), places).transpose(1, 2) for x in (query, key, value))
-    if dropout and plain:
-        output = _attend(query, key, value, attention_mask, dropout, scaling)
+    on_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(query)):
+        return _attend_by_kernel(kernels, query, key, value, packed, dropout, scale), None
+    if packed:
+        query, key, value = (pad_input(x.transpose(1, 2), packed).transpose(1, 2) for x in (query, key, value))
+    if on_cpu and dropout:
+        output = _attend(query, key, value, attention_mask, dropout, scale)
     else:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    return output.expand(-1, tokens, -1, -1) if places is None else join(output, places), None
+    return unpad_input(output, packed) if packed else output, None
 
 
-def _attend_in_c(
-    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float, scaling: float | None
+def _attend_by_kernel(
+    kernels: Kernels, query: Tensor, key: Tensor, value: Tensor, packed: PackedBatch | None, rate: float, scale: float
 ) -> Tensor:
     rows, heads, tokens, width = query.shape
-    if attention_mask is None:
-        starts = torch.arange(0, rows * tokens + 1, tokens)
-    else:
-        starts = functional.pad(attention_mask[:, 0, 0].sum(1).cumsum(0), (1, 0))
+    cu_seqlens = packed.cu_seqlens if packed else torch.arange(0, rows * tokens + 1, tokens)
     query, key, value = (states.transpose(1, 2).reshape(-1, heads, width) for states in (query, key, value))
-    return attend(query, key, value, starts, dropout, scaling).view(rows, tokens, heads, width)
+    output = kernels.attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
+    return output.view(rows, tokens, heads, width)
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float, scaling: float | None
+    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, rate: float, scale: float
 ) -> Tensor:
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(2, 3))
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
-    output = torch.matmul(drop(weights, dropout), value)
+    output = torch.matmul(drop(weights, rate), value)
     return output.transpose(1, 2)
 
 
@@ -112,16 +99,15 @@ def padding_mask(
     return mask
 
 
-AttentionInterface.register(NAME, batched_attention)
+AttentionInterface.register(NAME, attention_forward)
 AttentionMaskInterface.register(NAME, padding_mask)
 
 
-def use_batched_attention(model: Any) -> bool:
-    """Let a model attend by :func:`batched_attention`, if it would by ``scaled_dot_product_attention`` otherwise.
-
-    Only families of the table are changed: they attend in both directions, and the tests run over all of them. Returns
-    whether the model attends so now.
-    """
-    if known_architecture(model) is not None and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(NAME)
-    return bool(model.config._attn_implementation == NAME)
+@contextmanager
+def attention_in_place(model: Any) -> Iterator[None]:
+    """Within, a model attends by :func:`attention_forward` in the place of transformers' ``sdpa``."""
+    before, model.config._attn_implementation = model.config._attn_implementation, NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before

@@ -1,73 +1,66 @@
-"""What a head that reads the first token alone does not need: most of the last block at all other tokens."""
+"""The last block for `[CLS]` only: its feed-forward half at no other token, where the head reads no other."""
 
+from collections.abc import Sequence
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
-from ptuning.acceleration.absorbed import absorb_projections
-from ptuning.acceleration.attention import NAME
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
-from ptuning.acceleration.shortcuts import shortened
+from ptuning.acceleration.replaced_forward import Replacement, carried
 from ptuning.selection.architectures import known_architecture
 from ptuning.selection.parameters import count_layers
 
 
-class _FirstToken:
-    """A hook before a module: hands on [batch, 1, hidden] of [batch, seq, hidden] where it may."""
+def cls_only_modules(model: Any) -> list[nn.Module]:
+    """Return the last block's attention output and the LayerNorm behind it, if nothing but `[CLS]` is read behind them.
 
-    def __call__(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        return (given[0][:, :1],) if shortened(module) else None
-
-
-class _FirstQuery:
-    """Takes the place of a query's forward: where it may, the first token's query stands for those of all tokens.
-
-    They share its memory, which :func:`ptuning.acceleration.attention.batched_attention` knows them by.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, states: Tensor) -> Tensor:
-        compute = type(self.module).forward
-        alone, tokens = shortened(self.module), states.shape[1]
-        query: Tensor = compute(self.module, states[:, :1] if alone else states)
-        return query.expand(-1, tokens, -1) if alone else query
-
-
-def skip_unread_tokens(model: Any) -> None:
-    """Let the last block of a model compute the first token alone in training, if the head reads no other.
-
-    Only keys and values are needed of the others, and where the model attends by
-    :func:`ptuning.acceleration.attention.batched_attention` to plain ones, not even these
-    (:mod:`ptuning.acceleration.absorbed`). What is left out reaches neither the logits nor a gradient, so the
-    mathematics is the same. Evaluation computes everything, so that its logits stay bit for bit those of the model by
-    itself.
+    They are not there for a head that reads other tokens, for a family that is not in the table, and for one block that
+    serves all layers.
 
     Parameters
     ----------
     model
-        A Hugging Face encoder with a classification head. One of a family that is not in the table, with one block
-        for all layers, or with a single layer stays as it is.
+        A Hugging Face encoder with a classification head.
     """
     architecture = known_architecture(model)
     if architecture is None or architecture.shares_layers:
-        return
+        return []
     last = count_layers(model) - 1
-    if last < 1 or not FrozenPrefix(model, last + 1).first_token_only:
-        return
+    if not FrozenPrefix(model, last + 1).cls_only:
+        return []
     base = getattr(model, model.base_model_prefix)
-    found: dict[str, nn.Module] = {}
-    for name, module in base.named_modules():
-        place = architecture.locate(f"{name}.weight")
-        if place is not None and place[1] == last:
-            found.setdefault(place[0], module)
-        if place == ("query", last):
-            vars(module)["forward"] = _FirstQuery(module)
-            found["attention"] = base.get_submodule(name.rpartition(".")[0])
-        elif place in (("attention_output", last), (architecture.before_ffn, last)) and not any(
-            isinstance(hook, _FirstToken) for hook in module._forward_pre_hooks.values()
-        ):
-            module.register_forward_pre_hook(_FirstToken())
-    if model.config._attn_implementation == NAME and not architecture.positions_in_blocks:
-        absorb_projections(found["attention"], found["key"], found["value"])
+    places = {architecture.locate(f"{name}.weight"): module for name, module in base.named_modules()}
+    return [places["attention_output", last], places[architecture.before_ffn, last]]
+
+
+def cls_only_forwards(modules: Sequence[nn.Module], packed: bool) -> list[Replacement]:
+    """Return forwards of :func:`cls_only_modules` with which the last block computes `[CLS]` only behind its attention.
+
+    What is left out reaches neither the logits nor a gradient, so the mathematics is the same. With ``packed`` they
+    take packed hidden states, as ``carried.packed`` says, and the block's output is [rows, 1, hidden].
+    """
+    forwards = (_project_cls, _gather_cls) if packed else (_first_of_rows, _first_of_rows)
+    return [(module, MethodType(forward, module)) for module, forward in zip(modules, forwards, strict=False)]
+
+
+def _first_of_rows(module: nn.Module, states: Tensor) -> Any:
+    """[rows, seq, hidden] → [rows, 1, hidden], which the residual connection broadcasts."""
+    return type(module).forward(module, states[:, :1])
+
+
+def _project_cls(module: nn.Module, states: Tensor) -> Tensor:
+    """[1, tokens, hidden] → the same, for the residual connection, with zeros at all tokens but `[CLS]`."""
+    first = _first_tokens()
+    found: Tensor = type(module).forward(module, states.index_select(1, first))
+    return found.new_zeros(1, states.shape[1], found.shape[2]).index_copy(1, first, found)
+
+
+def _gather_cls(module: nn.Module, states: Tensor) -> Any:
+    """[1, tokens, hidden] → [rows, 1, hidden]."""
+    return type(module).forward(module, states.index_select(1, _first_tokens()).transpose(0, 1))
+
+
+def _first_tokens() -> Tensor:
+    assert carried.packed is not None
+    return carried.packed.cu_seqlens[:-1]

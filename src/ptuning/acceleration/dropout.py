@@ -1,47 +1,39 @@
 """Dropout whose masks cost a CPU little: 16 bits of a fast random generator for each element."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from contextlib import AbstractContextManager
+from types import MethodType
 
 import numpy as np
 import torch
 from numpy.random import SFC64
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from ptuning.acceleration import native
+from ptuning.acceleration.kernels import kernels_for
+from ptuning.acceleration.replaced_forward import Replacement, carried, carrying
 
-_LANES = 1 << 16
+_VALUES = 1 << 16
 """A rate is rounded to a multiple of 1/65536: 0.1 becomes 6554/65536 = 0.100006."""
 
-_source = threading.local()
 
-
-@contextmanager
-def masks_from(seed: int) -> Iterator[None]:
+def masks_from(seed: int) -> AbstractContextManager[None]:
     """Within, this thread draws its masks one after the other from ``seed`` >= 0."""
-    _source.generator = SFC64(seed)
-    try:
-        yield
-    finally:
-        _source.generator = None
+    return carrying(generator=SFC64(seed))
 
 
-def dropped_lanes(p: float) -> int:
+def dropped_of_65536(p: float) -> int:
     """Return of how many in 65536 the rate ``p``, 0 <= p < 1, drops an element; below 65536."""
-    return min(round(p * _LANES), _LANES - 1)
+    return min(round(p * _VALUES), _VALUES - 1)
 
 
-def draw_word() -> int:
-    """Return 64 random bits, from :func:`masks_from` or torch's seed as masks are."""
-    return int(_generator().random_raw())
+def draw_seed(p: float) -> tuple[int, int]:
+    """Return (of how many in 65536 the rate ``p`` drops an element, the seed of a kernel's masks: 64 random bits)."""
+    dropped = dropped_of_65536(p)
+    return dropped, int(_generator().random_raw()) if dropped else 0
 
 
 def _generator() -> SFC64:
-    return getattr(_source, "generator", None) or SFC64(int(torch.randint(2**62, ())))
+    return carried.generator or SFC64(int(torch.randint(2**62, ())))
 
 
 def draw_mask(like: Tensor, p: float) -> Tensor:
@@ -58,56 +50,26 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
     p
         Rate of zeros, 0 <= p < 1, rounded to a multiple of 1/65536 below 1.
     """
-    dropped = dropped_lanes(p)
+    dropped = dropped_of_65536(p)
     words = torch.from_numpy(_generator().random_raw(-(-like.numel() // 4)).view(np.int16))
-    lanes = words[: like.numel()].view(like.shape)  # uniform over -32768 … 32767
-    mask = lanes.ge_(dropped - _LANES // 2).to(like.dtype)  # in place, as it is the least that passes over memory
-    return mask.mul_(_LANES / (_LANES - dropped))
+    values = words[: like.numel()].view(like.shape)  # uniform over -32768 … 32767
+    mask = values.ge_(dropped - _VALUES // 2).to(like.dtype)  # in place, as it is the least that passes over memory
+    return mask.mul_(_VALUES / (_VALUES - dropped))
 
 
 def drop(input: Tensor, p: float) -> Tensor:
-    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says.
-
-    In C (:mod:`ptuning.acceleration.native`) masks are never kept: the backward pass draws them again.
-    """
-    if native.takes(input):
-        return cast(Tensor, _Drop.apply(input, dropped_lanes(p), draw_word()))  # type: ignore[no-untyped-call]
+    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says."""
+    if kernels := kernels_for(input):
+        return kernels.drop(input, *draw_seed(p))
     return input * draw_mask(input, p)
 
 
-class _Drop(Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, dropped: int, seed: int) -> Tensor:
-        ctx.settings = dropped, seed
-        return _dropped(input, dropped, seed)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return _dropped(upstream[0], *ctx.settings), None, None
+def dropout_forwards(model: nn.Module) -> list[Replacement]:
+    """Return a forward for every ``nn.Dropout`` of a model that is :func:`drop` where the module trains."""
+    return [(module, MethodType(_forward, module)) for module in model.modules() if type(module) is nn.Dropout]
 
 
-def _dropped(input: Tensor, dropped: int, seed: int) -> Tensor:
-    input = input.contiguous()
-    output = torch.empty_like(input)
-    native.call("drop", input.data_ptr(), output.data_ptr(), input.numel(), dropped, seed)
-    return output
-
-
-class LaneDropout(nn.Dropout):
-    """``nn.Dropout`` that is :func:`drop` where it trains on a CPU and is not compiled."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return ``input`` with a share ``p`` of it zero, and the rest scaled up."""
-        cheap = input.device.type == "cpu" and not torch.compiler.is_compiling()  # which fuses torch's own
-        if not self.training or self.p == 0 or self.p == 1 or not cheap:
-            return super().forward(input)
-        return drop(input, self.p)
-
-
-def use_lane_dropout(model: nn.Module) -> None:
-    """Put :class:`LaneDropout` in the place of every ``nn.Dropout`` of a model."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                setattr(module, name, LaneDropout(child.p).train(child.training))
+def _forward(module: nn.Dropout, input: Tensor) -> Tensor:
+    if not module.training or module.p in (0, 1) or torch.compiler.is_compiling():  # which fuses torch's own
+        return functional.dropout(input, module.p, module.training, module.inplace)
+    return drop(input, module.p)

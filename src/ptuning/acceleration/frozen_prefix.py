@@ -1,14 +1,14 @@
-"""The frozen prefix: everything below the lowest block that moves, run once, then stood in for by what it gave."""
+"""The frozen prefix: everything below the lowest trainable block, run once; its hidden states stand in for it."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ptuning.acceleration.replaced_forward import Replacement, carried, carrying, replaced_forward
 from ptuning.selection.architectures import architecture_of
 
 Inputs = Mapping[str, Tensor]
@@ -18,8 +18,8 @@ Inputs = Mapping[str, Tensor]
 class FrozenPrefix:
     """The embeddings and the first blocks of a Hugging Face encoder.
 
-    The rest of the model is run by the model's own forward, so that masks, relative positions and rotations are the
-    family's own: for the time of a call, the modules of the prefix hand out kept hidden states instead of computing.
+    The model's own forward runs the rest, so that masks, relative positions and rotations are the family's own: for the
+    time of a call, the modules of the prefix hand out kept hidden states instead of computing.
 
     Parameters
     ----------
@@ -34,9 +34,10 @@ class FrozenPrefix:
         The same number.
     hidden_size
         Width of the hidden states.
-    first_token_only
-        Whether what follows the prefix looks at the first token of a row alone. So it is where the prefix is the whole
-        encoder and the head does not take a mean; then nothing else has to be kept.
+    cls_only
+        True if the prefix is the whole encoder and the head reads `[CLS]` only; then no other token has to be kept.
+    forwards
+        What the modules of the prefix compute with, for the time of :meth:`run`: they hand out kept hidden states.
     """
 
     def __init__(self, model: Any, depth: int) -> None:
@@ -60,20 +61,27 @@ class FrozenPrefix:
             for part in parts(architecture.outside[module])
         ]
         self._in_tuple = architecture.block_returns_tuple
-        self._given = threading.local()
-        self._lock, self._users, self._replaced = threading.Lock(), 0, ExitStack()
-        self.first_token_only = False
-        self.first_token_only = not self._rest and self._reads_first_token_only()
+        self.forwards: list[Replacement] = [
+            *((module, self._states) for module in self._others),
+            *((block, self._states_of_block) for block in self._blocks),
+        ]
+        self.cls_only = False
+        self.cls_only = not self._rest and self._reads_cls_only()
 
     def __call__(self, inputs: Inputs, states: Tensor) -> Any:
         """Return the model's output for rows whose hidden states behind the prefix, [batch, seq, hidden], are known.
 
-        With :attr:`first_token_only` they are [batch, 1, hidden].
+        With :attr:`cls_only` they are [batch, 1, hidden].
         """
-        if self.first_token_only:
+        with replaced_forward(self.forwards):
+            return self.run(inputs, states)
+
+    def run(self, inputs: Inputs, states: Tensor, **handed_down: Any) -> Any:
+        """Return the same where :attr:`forwards` are in place; several threads may, each with its own states."""
+        if self.cls_only:
             inputs = {name: value[:, :1] for name, value in inputs.items()}
-        with self._standing_in(states):
-            return self.model(**inputs)
+        with carrying(states=states):
+            return self.model(**inputs, **handed_down)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the weights of the prefix."""
@@ -87,58 +95,42 @@ class FrozenPrefix:
         They are computed without dropout, in several threads at once if need be. With ``start`` above 0 it is
         ``states_of(inputs, given)``, from the states behind the first ``start`` blocks, [batch, seq, hidden].
         """
-        below = FrozenPrefix(self.model, start) if start else None
-        last = threading.local()
+        below = FrozenPrefix(self.model, start).forwards if start else []
 
         def keep(module: nn.Module, given: Any, output: Any) -> None:
-            last.output = output  # the last of the prefix to be called has the last word
+            carried.states = (
+                output[0] if isinstance(output, tuple) else output
+            )  # the last of the prefix has the last word
 
         @torch.no_grad()
         def states_of(inputs: Inputs, given: Tensor | None = None) -> Tensor:
-            with below._standing_in(given) if below and given is not None else nullcontext():
+            with carrying(states=given):
                 self.model(**inputs)
-            output, last.output = last.output, None
-            states: Tensor = output[0] if isinstance(output, tuple) else output
-            return states
+                assert carried.states is not None
+                return carried.states
 
         hooks = [module.register_forward_hook(keep) for module in (*self._others, *self._blocks)]
+        passing = [(block, self._pass_on) for block in self._rest]
         try:
-            with _evaluating(self.model), _forwards(self._rest, self._pass_on):
+            with _evaluating(self.model), replaced_forward([*below, *passing]):
                 yield states_of
         finally:
             for hook in hooks:
                 hook.remove()
 
-    @contextmanager
-    def _standing_in(self, states: Tensor) -> Iterator[None]:
-        """Let the modules of the prefix hand out ``states`` for a time; each of several threads gets its own."""
-        self._given.states = states
-        with self._lock:
-            if not self._users:
-                for modules, forward in ((self._others, self._states), (self._blocks, self._states_of_block)):
-                    self._replaced.enter_context(_forwards(modules, forward))
-            self._users += 1
-        try:
-            yield
-        finally:
-            self._given.states = None
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    self._replaced.close()
-
     def _states(self, *_: Any, **__: Any) -> Any:
-        return self._given.states
+        return carried.states
 
     def _states_of_block(self, *_: Any, **__: Any) -> Any:
-        return self._pass_on(self._given.states)
+        assert carried.states is not None
+        return self._pass_on(carried.states)
 
     def _pass_on(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return (hidden_states, None) if self._in_tuple else hidden_states
 
     @torch.no_grad()
-    def _reads_first_token_only(self) -> bool:
-        """Say whether the logits stay finite where every other token's hidden states are no numbers."""
+    def _reads_cls_only(self) -> bool:
+        """True if the logits stay finite where the hidden states of all other tokens are no numbers."""
         some = next(self.model.parameters())
         states = some.new_zeros(1, 3, self.hidden_size)
         states[:, 1:] = torch.nan
@@ -149,20 +141,8 @@ class FrozenPrefix:
 
 
 @contextmanager
-def _forwards(modules: list[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
-    """Give modules another forward for a time."""
-    for module in modules:
-        vars(module)["forward"] = forward
-    try:
-        yield
-    finally:
-        for module in modules:
-            del vars(module)["forward"]
-
-
-@contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a time, and leave each module in the mode that it was in."""
+    """Within, dropout is off; each module is left in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

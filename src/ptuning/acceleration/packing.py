@@ -1,131 +1,97 @@
-"""Blocks that train on the tokens of a batch alone, without its padding.
+"""Packed batches: the tokens of all rows in one row, without padding, [1, tokens, hidden].
 
-All of a block but its attention computes each token by itself. So before the first block the tokens of all rows are
-joined to one row, [1, tokens, hidden], and before the last one, most of which is computed for the first token only
-(:mod:`ptuning.acceleration.cls_only`), they are put back. The mask stays that of the rows: by the difference
-:func:`ptuning.acceleration.attention.batched_attention` knows what it has been given, and parts the rows again.
+All of a block but its attention computes each token by itself, so that only attention has to know where a row ends. A
+:class:`PackedBatch` tells it: it goes down the model's forward as the keyword ``packed``, beside Hugging Face's own
+keywords for packed batches, through the blocks to the attention function. The words are those of flash-attention's
+``bert_padding``.
 """
 
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-
-from ptuning.acceleration.shortcuts import shortened_on_cpu
-from ptuning.selection.architectures import architecture_of
+from torch.nn import functional
 
 
-def is_joined(rows: int, tokens: int, mask: Tensor) -> bool:
-    """Say whether what has so many rows and tokens is joined, if it meets a ``mask`` [rows, 1, seq, seq]."""
-    return rows == 1 and (len(mask) > 1 or mask.shape[-1] != tokens)
-
-
-class Places(NamedTuple):
-    """Where the tokens of padded rows are: rows [rows, seq] are counted as places 0 … rows·seq − 1.
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """Where the tokens of padded rows [rows, seq] are.
 
     Attributes
     ----------
+    cu_seqlens
+        The first token of each row, and one past the last of all: [rows + 1].
+    indices
+        Index of each token among the rows·seq of the padded rows, [tokens].
     shape
         (rows, seq).
-    tokens
-        Place of each token, [tokens].
-    padding
-        Places of padding.
-    token_at
-        The token of each place, counted from 0, [rows·seq]. Of padding it is any.
     """
 
+    cu_seqlens: Tensor
+    indices: Tensor
     shape: torch.Size
-    tokens: Tensor
-    padding: Tensor
-    token_at: Tensor
+
+    @classmethod
+    def of(cls, attention_mask: Tensor) -> "PackedBatch":
+        """Return the packed batch of rows, by a mask [rows, seq] that is not 0 at tokens."""
+        cu_seqlens = functional.pad(attention_mask.sum(1).cumsum(0), (1, 0))
+        return cls(cu_seqlens, attention_mask.flatten().nonzero()[:, 0], attention_mask.shape)
+
+    @cached_property
+    def gather(self) -> tuple[Tensor, Tensor]:
+        """(The token at each index, any one at padding, [rows·seq]; the indices of padding)."""
+        is_token = torch.zeros(self.shape.numel(), dtype=torch.bool).index_fill_(0, self.indices, True)
+        return (is_token.cumsum(0) - 1).clamp(min=0), (~is_token).nonzero()[:, 0]
 
 
-def find_tokens(mask: Tensor) -> Places:
-    """Return where the tokens are, by a mask [rows, 1, seq, seq]."""
-    rows = mask[:, 0, 0]
-    flat = rows.flatten()
-    token_at = (flat.cumsum(0) - 1).clamp(min=0)
-    return Places(rows.shape, flat.nonzero()[:, 0], (~flat).nonzero()[:, 0], token_at)
-
-
-def join(padded: Tensor, places: Places) -> Tensor:
+def unpad_input(padded: Tensor, packed: PackedBatch) -> Tensor:
     """Return the tokens of [rows, seq, …] as [1, tokens, …]."""
-    return cast(Tensor, _Join.apply(padded, places))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Unpad.apply(padded, packed))  # type: ignore[no-untyped-call]
 
 
-def part(joined: Tensor, places: Places) -> Tensor:
-    """Return [rows, seq, …] of what was joined, with zeros for padding."""
-    return cast(Tensor, _Part.apply(joined, places))  # type: ignore[no-untyped-call]
+def pad_input(tokens: Tensor, packed: PackedBatch) -> Tensor:
+    """Return [rows, seq, …] of packed tokens [1, tokens, …], with zeros for padding."""
+    return cast(Tensor, _Pad.apply(tokens, packed))  # type: ignore[no-untyped-call]
 
 
-class _Join(torch.autograd.Function):
+class _Unpad(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, places: Places) -> Tensor:
-        ctx.places = places
-        return _join(padded, places)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return _part(upstream[0], ctx.places), None
-
-
-class _Part(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, joined: Tensor, places: Places) -> Tensor:
-        ctx.places = places
-        return _part(joined, places)
+    def forward(ctx: Any, padded: Tensor, packed: PackedBatch) -> Tensor:
+        ctx.packed = packed
+        return _unpad(padded, packed)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return _join(upstream[0], ctx.places), None
+        return _pad(upstream[0], ctx.packed), None
 
 
-def _join(padded: Tensor, places: Places) -> Tensor:
-    return padded.flatten(0, 1).index_select(0, places.tokens)[None]
+class _Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, packed: PackedBatch) -> Tensor:
+        ctx.packed = packed
+        return _pad(tokens, packed)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return _unpad(upstream[0], ctx.packed), None
 
 
-def _part(joined: Tensor, places: Places) -> Tensor:
-    rows = joined[0].index_select(0, places.token_at).index_fill_(0, places.padding, 0)
-    return cast(Tensor, rows.unflatten(0, places.shape))
+def _unpad(padded: Tensor, packed: PackedBatch) -> Tensor:
+    return padded.flatten(0, 1).index_select(0, packed.indices)[None]
 
 
-class _HandOn:
-    """A hook before a block that trains: its hidden states are handed on joined, or in rows."""
-
-    def __init__(self, joined: bool) -> None:
-        self.joined = joined
-
-    def __call__(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        states, *others = given
-        mask = named["attention_mask"] if "attention_mask" in named else others[0]
-        if (
-            not shortened_on_cpu(module, states)
-            or mask is None
-            or is_joined(len(states), states.shape[1], mask) == self.joined
-        ):
-            return None
-        return ((join if self.joined else part)(states, find_tokens(mask)), *others), named
+def _pad(tokens: Tensor, packed: PackedBatch) -> Tensor:
+    token_at, padding = packed.gather
+    rows = tokens[0].index_select(0, token_at).index_fill_(0, padding, 0)
+    return cast(Tensor, rows.unflatten(0, packed.shape))
 
 
-def skip_padding(model: Any) -> bool:
-    """Let all blocks of a model but the last train on tokens alone, where rows are padded; say whether they do.
+def unpadding(block: nn.Module) -> Any:
+    """Return a forward that computes a block on packed tokens where it is given padded rows: for the lowest block."""
 
-    Padding reaches neither the logits nor a gradient, so the mathematics is the same. Evaluation computes it, so that
-    logits stay bit for bit those of the model by itself.
+    def forward(hidden_states: Tensor, *others: Any, packed: PackedBatch, **named: Any) -> Any:
+        return type(block).forward(block, unpad_input(hidden_states, packed), *others, packed=packed, **named)
 
-    Parameters
-    ----------
-    model
-        A Hugging Face encoder with a classification head that attends by
-        :func:`ptuning.acceleration.attention.batched_attention`. One with one block for all layers stays as it is, and
-        so does one whose blocks know where in its row a token stands.
-    """
-    architecture = architecture_of(model)
-    if architecture.shares_layers or architecture.positions_in_blocks:
-        return False
-    *blocks, last = architecture.blocks(getattr(model, model.base_model_prefix))
-    for block in (*blocks, last):
-        if not any(isinstance(hook, _HandOn) for hook in block._forward_pre_hooks.values()):
-            block.register_forward_pre_hook(_HandOn(block is not last), with_kwargs=True)
-    return True
+    return forward

@@ -151,9 +151,9 @@ class Recorder(pl.Callback):
                 write_predictions(self.folder / "predictions" / f"{name}.parquet", answers)
             save_delta(
                 self.folder,
-                pl_module.moving_state(),
+                pl_module.trainable_state(),
                 {**self.description, "score": entry["score"], "epoch": entry["epoch"], **self.what_was_left_out()},
-                pl_module.moving_places(),
+                pl_module.trainable_indices(),
             )
         self.timings.enter("train" if trainer.training else None)
 

@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptuning.acceleration import native
-from ptuning.acceleration.attention import use_batched_attention
-from ptuning.acceleration.cls_only import skip_unread_tokens
-from ptuning.acceleration.dropout import use_lane_dropout
-from ptuning.acceleration.frozen_casts import FrozenCasts
-from ptuning.acceleration.frozen_prefix import FrozenPrefix
-from ptuning.acceleration.micro_batches import logits_in_pieces, loss_in_pieces, sparse_embeddings
-from ptuning.acceleration.packing import skip_padding
-from ptuning.acceleration.precision import low_type
-from ptuning.acceleration.shortcuts import in_evaluation
-from ptuning.backbones.load import input_names
+from ptuning.acceleration import Acceleration, accelerate
 from ptuning.data.tokenize import Batch
 from ptuning.errors import RunError
-from ptuning.selection.architectures import known_architecture
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import Task
 from ptuning.training.optim import Optimisation
@@ -43,8 +32,8 @@ class Predictions:
 class GlueClassifier(pl.LightningModule):
     """Fine-tunes a Hugging Face ``AutoModelForSequenceClassification`` on one task.
 
-    What moves is decided elsewhere, by ``requires_grad`` (see :class:`ptuning.SelectionCallback`); this class trains
-    whatever that leaves. Checkpoints hold the moving parameters only.
+    What is trainable is decided elsewhere, by ``requires_grad`` (see :class:`ptuning.SelectionCallback`). Checkpoints
+    hold the trainable parameters only.
 
     Parameters
     ----------
@@ -60,19 +49,12 @@ class GlueClassifier(pl.LightningModule):
     run_key
         Identifies the run in checkpoints: a checkpoint of another run is refused.
     holdout
-        Whether a part of train that was held out is evaluated after the dev sets; its score is ``holdout_score``.
-    prefix
-        What is frozen below everything that moves. A batch that brings the hidden states behind it, as ``prefix``
-        [batch, seq, hidden], is computed from there.
+        True if a part of train that was held out is evaluated after the dev sets; its score is ``holdout_score``.
+    acceleration
+        How the model computes, by default as fast as it can (:func:`ptuning.acceleration.accelerate`).
     indices
-        Parameters of which only some weights move → their places in the flattened parameter
+        Parameters of which only some weights are trainable → their indices in the flattened parameter
         (:attr:`ptuning.Selection.indices`).
-
-    Attributes
-    ----------
-    compiled
-        What takes the place of :meth:`forward` in training, if anything
-        (:class:`ptuning.acceleration.compile.CompiledForward`).
     """
 
     def __init__(
@@ -83,36 +65,27 @@ class GlueClassifier(pl.LightningModule):
         seed: int = 1,
         run_key: str = "",
         holdout: bool = False,
-        prefix: FrozenPrefix | None = None,
+        acceleration: Acceleration | None = None,
         indices: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = input_names(model)
-        use_lane_dropout(model)
-        self._padded = not (use_batched_attention(model) and skip_padding(model))
-        skip_unread_tokens(model)
+        self.acceleration = accelerate(model) if acceleration is None else acceleration
         self.model = model.train()  # from_pretrained hands over in evaluation mode, which Lightning would keep
         self.task = task
         self.optimisation = optimisation
         self.seed = seed
         self.run_key = run_key
         self.holdout = holdout
-        self.prefix = prefix
         self.indices = dict(indices or {})
         self._parts = MovingParts(model, {})
-        self._casts: FrozenCasts | None = None
         self.strict_loading = False
-        self.compiled: Callable[[Batch], Tensor] | None = None
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
         self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits [batch, outputs] in fp32."""
-        inputs = {name: batch[name] for name in self.inputs}
-        output = self.prefix(inputs, batch["prefix"]) if self.prefix else self.model(**inputs)
-        logits: Tensor = output.logits
-        return logits.float()
+        return self.acceleration.logits(batch)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return cross entropy, or the mean squared error for regression."""
@@ -120,57 +93,21 @@ class GlueClassifier(pl.LightningModule):
             return functional.mse_loss(logits[:, 0], labels)
         return functional.cross_entropy(logits, labels)
 
-    def training_loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a training batch.
-
-        A CPU takes it in pieces (:mod:`ptuning.acceleration.micro_batches`). A GPU, which is bound by the number of its
-        launches at these sizes, takes it whole, and so does what is compiled.
-        """
-        if self.compiled:
-            return self.loss(self.compiled({name: batch[name] for name in self.inputs}), batch["labels"])
-        if batch["input_ids"].device.type != "cpu":
-            return self.loss(self(batch), batch["labels"])
-        total = len(batch["labels"])
-
-        def share(rows: Tensor, longest: int) -> Tensor:
-            logits = self(self._piece(batch, rows, longest))
-            return self.loss(logits, batch["labels"][rows]) * (len(rows) / total)
-
-        moving = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        # A family that is not in the table may draw from torch's own generator, which threads would share. And a head
-        # alone is no work.
-        threads = known_architecture(self.model) and not (self.prefix and self.prefix.first_token_only)
-        config: Any = self.model.config
-        lengths, width = batch["attention_mask"].sum(1), int(config.hidden_size)
-        with sparse_embeddings(self.model):
-            return loss_in_pieces(share, lengths, moving, width, self._padded, in_threads=bool(threads))
-
-    def _piece(self, batch: Batch, rows: Tensor, longest: int) -> Batch:
-        padded = (*self.inputs, *(("prefix",) if self.prefix else ()))
-        return {name: batch[name][rows, :longest] for name in padded}
-
     def on_fit_start(self) -> None:
-        """Cast what is frozen once, if it is multiplied in mixed precision; have the C for a CPU compiled."""
-        if self.device.type == "cpu":
-            native.library()  # before threads ask for it
-        low = low_type(str(self.trainer.precision))
-        self._casts = FrozenCasts(self.model, low) if low else None
+        """Make the model ready for training in the Trainer's precision."""
+        self.acceleration.begin_fit(str(self.trainer.precision))
 
     def on_fit_end(self) -> None:
         """Put the pretrained values back."""
-        if self._casts:
-            self._casts.give_back()
-        self._casts = None
+        self.acceleration.end_fit()
 
     def on_validation_start(self) -> None:
-        """Put the pretrained values back for a time: evaluation is in fp32 where training is mixed."""
-        if self._casts:
-            self._casts.give_back()
+        """Put the pretrained values back for a time."""
+        self.acceleration.begin_evaluation()
 
     def on_validation_end(self) -> None:
-        """Cast again, as long as training goes on."""
-        if self._casts:
-            self._casts.cast()
+        """Make the model ready for training again."""
+        self.acceleration.end_evaluation()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this step's dropout."""
@@ -180,13 +117,13 @@ class GlueClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        loss = self.training_loss(batch)
+        loss = self.acceleration.training_loss(self.loss, batch)
         self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Compute gradients; of a parameter that moves in part, those of its moving weights alone are kept."""
+        """Compute gradients; of a parameter that is trainable in part, those of its trainable weights alone."""
         with self._parts.gathering():
             super().backward(loss, *args, **kwargs)
 
@@ -196,19 +133,8 @@ class GlueClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect the answers of one batch."""
-        self._collected[dataloader_idx].append((batch["index"], self._evaluated(batch), batch["labels"]))
-
-    def _evaluated(self, batch: Batch) -> Tensor:
-        """Return logits [batch, outputs]: the model's bit for bit, behind a cached prefix to rounding, and faster."""
-        if self.prefix is None or self.prefix.first_token_only or batch["input_ids"].device.type != "cpu":
-            return self(batch)  # type: ignore[no-any-return]
-
-        def logits(rows: Tensor, longest: int) -> Tensor:
-            with in_evaluation():
-                return self(self._piece(batch, rows, longest))  # type: ignore[no-any-return]
-
-        config: Any = self.model.config
-        return logits_in_pieces(logits, batch["attention_mask"].sum(1), int(config.hidden_size), self._padded)
+        logits = self.acceleration.evaluation_logits(batch)
+        self._collected[dataloader_idx].append((batch["index"], logits, batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
         """Score every dev set as a whole, in the data's own order.
@@ -259,7 +185,7 @@ class GlueClassifier(pl.LightningModule):
         return batch["index"].cpu(), self(batch).cpu()
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW over what moves, with warm-up and decay counted in optimiser steps."""
+        """Return AdamW over what is trainable, with warm-up and decay counted in optimiser steps."""
         self._parts = MovingParts(self.model, self.indices)
         fused = str(self.trainer.precision) != "16-mixed"  # a loss scaler and clipping need it in two steps
         optimizer = self.optimisation.optimizer(self.model, self._parts, fused)
@@ -283,8 +209,8 @@ class GlueClassifier(pl.LightningModule):
             clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
             clip(values, gradient_clip_val)
 
-    def moving_state(self) -> dict[str, Tensor]:
-        """Return what moves, by name in the Hugging Face model, on the CPU: whole parameters, or the values at
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return what is trainable, by name in the Hugging Face model, on the CPU: whole parameters, or the values at
         :attr:`indices`."""
         return {
             name: moving_values(parameter, self.indices[name]).cpu()
@@ -294,15 +220,15 @@ class GlueClassifier(pl.LightningModule):
             if parameter.requires_grad
         }
 
-    def moving_places(self) -> dict[str, Tensor]:
+    def trainable_indices(self) -> dict[str, Tensor]:
         """Return :attr:`indices` as they are stored: in 32 bits where a parameter's size allows it."""
         parameters = dict(self.model.named_parameters())
-        return {name: compact_places(places, parameters[name].numel()) for name, places in self.indices.items()}
+        return {name: compact_places(index, parameters[name].numel()) for name, index in self.indices.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what moves, and its places where it moves in part."""
-        checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.moving_state().items()}
-        checkpoint["indices"] = self.moving_places()
+        """Keep only what is trainable, and its indices where that is a part."""
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.trainable_state().items()}
+        checkpoint["indices"] = self.trainable_indices()
         checkpoint["run_key"] = self.run_key
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -313,13 +239,13 @@ class GlueClassifier(pl.LightningModule):
         RunError
             If the checkpoint was not written by this run.
         """
-        moving = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
-        places = checkpoint.get("indices", {})
+        trainable = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
+        stored = checkpoint.get("indices", {})
         if (
             checkpoint.get("run_key") != self.run_key
-            or set(checkpoint["state_dict"]) != moving
-            or set(places) != set(self.indices)
-            or not all(torch.equal(places[name].long(), index) for name, index in self.indices.items())
+            or set(checkpoint["state_dict"]) != trainable
+            or set(stored) != set(self.indices)
+            or not all(torch.equal(stored[name].long(), index) for name, index in self.indices.items())
         ):
             raise RunError(
                 f"The checkpoint in this run's folder was written by another run ({checkpoint.get('run_key')}, "

@@ -15,7 +15,8 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from omegaconf import DictConfig
 from torch import nn
 
-from ptuning.acceleration.activation_cache import PrefixCache
+from ptuning.acceleration import Acceleration, accelerate
+from ptuning.acceleration.activation_cache import ActivationCache
 from ptuning.acceleration.compile import CompiledForward
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
 from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision, find_device, make_plugin
@@ -192,6 +193,9 @@ def _train(
         network, digest = warm.model(plan.backbone, plan.task, config.seed, plan.attention_dropout)
         selection = choose_moving(plan, network, data, kept)
         cache = _make_prefix_cache(plan, network, selection, digest, warm)
+        acceleration = accelerate(network, device, cache.prefix if cache else None)
+        if compiles(plan, len(data.order), device):
+            acceleration.compiled = _compile(plan, acceleration, record, micro_batches)
         classifier = GlueClassifier(
             network,
             plan.task,
@@ -200,13 +204,11 @@ def _train(
             folder.key,
             indices=selection.indices,
             holdout=config.data.select_on == HOLDOUT,
-            prefix=cache.prefix if cache else None,
+            acceleration=acceleration,
         )
-        if compiles(plan, len(data.order), device):
-            classifier.compiled = _compile(plan, classifier, record, micro_batches)
         timings.enter(None)
         record.add(**describing.counts(selection), selection=list(selection.names), backbone_hash=digest)
-        record.add(train_examples=len(data.split("train")), compiled=classifier.compiled is not None)
+        record.add(train_examples=len(data.split("train")), compiled=acceleration.compiled is not None)
 
         recorder = Recorder(folder.path, describing.delta_description(plan, digest), timings)
         record.closing.append(lambda values: values.update(describing.outcome(recorder)))
@@ -356,12 +358,12 @@ def _check_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor]:
 
 def _make_prefix_cache(
     plan: Plan, network: nn.Module, selection: Selection, digest: str, warm: Warm
-) -> PrefixCache | None:
+) -> ActivationCache | None:
     depth = count_frozen_blocks(network, selection.names) if plan.caches_prefix else 0
     if not depth:
         return None
     config = plan.config
-    return PrefixCache(
+    return ActivationCache(
         FrozenPrefix(network, depth),
         input_names(network),
         digest,
@@ -374,17 +376,17 @@ def _make_prefix_cache(
     )
 
 
-def _compile(plan: Plan, classifier: GlueClassifier, record: Record, micro_batches: int) -> CompiledForward:
+def _compile(plan: Plan, acceleration: Acceleration, record: Record, micro_batches: int) -> CompiledForward:
     def give_up(reason: str) -> None:
         record.values["compiled"] = False
         console.print(f"torch.compile does not work here, training goes on without it ({reason}).")
 
     task = plan.config.task
     return CompiledForward(
-        classifier.forward,
+        acceleration.logits,
         task.batch_size // micro_batches,
         task.max_length,
-        pad_token_id=getattr(classifier.model.config, "pad_token_id", None) or 0,
+        pad_token_id=getattr(acceleration.model.config, "pad_token_id", None) or 0,
         give_up=give_up if plan.config.trainer.compile == "auto" else None,
     )
 

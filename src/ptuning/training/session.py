@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ptuning.acceleration.activation_store import StateStore
+from ptuning.acceleration.activation_store import ActivationStore
 from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
 from ptuning.backbones.source import BackboneRef
 from ptuning.data.tokenize import TokenTable
@@ -43,7 +43,7 @@ class Warm:
         self._buffers: dict[str, Tensor] = {}
         self._modes: dict[str, bool] = {}
         self._hash = ""
-        self.states = StateStore(cache_folder() / "prefix")
+        self.states = ActivationStore(cache_folder() / "prefix")
         """Hidden states behind frozen prefixes."""
 
     def tokenizer(self, backbone: BackboneRef) -> Any:

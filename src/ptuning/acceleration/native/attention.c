@@ -1,4 +1,4 @@
-/* Attention, forward and backward, for rows of tokens that are joined without padding; see ../joined_attention.py.
+/* Attention, forward and backward, over packed tokens; see varlen_attention.py.
  *
  * One head of one row at a time, so that all it needs stays in a core's own cache. Of its weights nothing is kept for the
  * backward pass but their normalisers: they are computed again from these (Dao et al. 2022, FlashAttention), and masks of
@@ -20,7 +20,7 @@ typedef struct {
 
 typedef struct {
     int64_t rows, heads, width;
-    const int64_t *starts; /* of each row its first token, and one past the last row's last */
+    const int64_t *cu_seqlens; /* of each row its first token, and one past the last row's last */
     float scale;
     uint32_t dropped; /* of 65536 weights */
     uint64_t seed;
@@ -35,12 +35,12 @@ typedef struct {
 
 static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-static int64_t tokens(const shape *s, int64_t row) { return s->starts[row + 1] - s->starts[row]; }
+static int64_t tokens(const shape *s, int64_t row) { return s->cu_seqlens[row + 1] - s->cu_seqlens[row]; }
 
 /* to[padded][wide] = factor * a head of a row, with zeros beyond its n tokens and its width */
 static void take(float *to, states from, const shape *s, int64_t row, int64_t head, int64_t padded, float factor) {
     int64_t n = tokens(s, row), wide = up(s->width, PAD);
-    const float *at = from.data + s->starts[row] * from.token + head * from.head;
+    const float *at = from.data + s->cu_seqlens[row] * from.token + head * from.head;
     for (int64_t i = 0; i < n; i++, at += from.token, to += wide) {
         for (int64_t d = 0; d < s->width; d += LINE) __builtin_prefetch(at + from.head + d, 0, 2); /* the next head's */
         int64_t d = 0;
@@ -53,7 +53,7 @@ static void take(float *to, states from, const shape *s, int64_t row, int64_t he
 
 static void put(states to, const float *from, const shape *s, int64_t row, int64_t head, float factor) {
     int64_t wide = up(s->width, PAD);
-    float *at = to.data + s->starts[row] * to.token + head * to.head;
+    float *at = to.data + s->cu_seqlens[row] * to.token + head * to.head;
     for (int64_t i = 0; i < tokens(s, row); i++, at += to.token, from += wide) {
         for (int64_t d = 0; d < s->width; d += LINE) __builtin_prefetch(at + to.head + d, 1, 2);
         int64_t d = 0;
@@ -138,7 +138,7 @@ static int forward(const void *given, int64_t first, int64_t step) {
     float *k = q + size, *turned = k + size, *v = turned + size, *o = v + size, *weights = o + size;
     for (int64_t part = first; part < s->rows * s->heads; part += step) {
         int64_t row = part / s->heads, head = part % s->heads, n = tokens(s, row), keys = up(n, PAD);
-        float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row], shift[R], sum[R];
+        float *normaliser = t->normaliser + head * s->cu_seqlens[s->rows] + s->cu_seqlens[row], shift[R], sum[R];
         dropout drop = dropout_of(s->seed, part, s->dropped);
         take(q, t->query, s, row, head, keys, s->scale);
         take(k, t->key, s, row, head, keys, 1);
@@ -187,7 +187,7 @@ static int backward(const void *given, int64_t first, int64_t step) {
     float *weights = to_v + size, *slopes = weights + R * most;
     for (int64_t part = first; part < s->rows * s->heads; part += step) {
         int64_t row = part / s->heads, head = part % s->heads, n = tokens(s, row), keys = up(n, PAD);
-        const float *normaliser = t->normaliser + head * s->starts[s->rows] + s->starts[row];
+        const float *normaliser = t->normaliser + head * s->cu_seqlens[s->rows] + s->cu_seqlens[row];
         dropout drop = dropout_of(s->seed, part, s->dropped);
         take(q, t->query, s, row, head, keys, s->scale);
         take(k, t->key, s, row, head, keys, 1);

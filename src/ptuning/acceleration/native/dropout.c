@@ -1,4 +1,4 @@
-/* Dropout of any numbers; see ../dropout.py. */
+/* Dropout of any numbers; see dropout.py. */
 
 #include <string.h>
 

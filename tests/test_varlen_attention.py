@@ -1,4 +1,4 @@
-"""Attention in C: plain attention of each row by itself, with masks that are drawn again for the gradient."""
+"""Varlen attention in C: plain attention of each row by itself, with masks drawn again for the gradient."""
 
 import math
 
@@ -8,15 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptuning.acceleration.dropout import masks_from
-from ptuning.acceleration.varlen_attention import attend
+from ptuning.acceleration.native import attend
 from support.chance import within
 from support.running import needs_compiler
 
 TENTH = 6554 / 65536
 
 
-def starts_of(lengths: list[int]) -> Tensor:
+def cu_seqlens_of(lengths: list[int]) -> Tensor:
     return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
 
 
@@ -25,8 +24,7 @@ def masks_of(lengths: list[int], heads: int, rate: float, seed: int) -> list[Ten
     width = max(lengths)
     zeros = torch.zeros(sum(lengths), heads, width)
     ones = torch.cat([torch.eye(width)[:length] for length in lengths])[:, None].repeat(1, heads, 1)
-    with masks_from(seed):
-        left = attend(zeros, zeros, ones, starts_of(lengths), rate, 1.0)
+    left = attend(zeros, zeros, ones, cu_seqlens_of(lengths), 1.0, round(rate * 65536), seed)
     return [
         row[..., :length].transpose(0, 1) * length for row, length in zip(left.split(lengths), lengths, strict=True)
     ]
@@ -56,8 +54,7 @@ def test_it_is_attention_with_masks_in_answers_and_gradients(
     torch.manual_seed(seed % 2**32)
     masks = masks_of(lengths, heads, rate, seed)
     given = [torch.randn(sum(lengths), heads, width, requires_grad=True) for _ in range(3)]
-    with masks_from(seed):
-        found = attend(*given, starts_of(lengths), rate, 0.3)
+    found = attend(*given, cu_seqlens_of(lengths), 0.3, round(rate * 65536), seed)
     expected = plain(*given, masks, 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     upstream = torch.randn_like(found)
@@ -72,11 +69,11 @@ def test_it_is_attention_with_masks_in_answers_and_gradients(
 @needs_compiler
 def test_scores_of_any_size_are_no_trouble() -> None:
     query, key, value = (torch.randn(20, 2, 8) * size for size in (100.0, 100.0, 1.0))
-    found = attend(query, key, value, starts_of([12, 8]), 0.0, None)
+    found = attend(query, key, value, cu_seqlens_of([12, 8]), 8**-0.5, 0, 0)
     masks = [torch.ones(2, length, length) for length in (12, 8)]
     torch.testing.assert_close(found, plain(query, key, value, masks, 8**-0.5), rtol=1e-4, atol=1e-5)
     key[3] = math.nan
-    found = attend(query, key, value, starts_of([12, 8]), 0.0, None)
+    found = attend(query, key, value, cu_seqlens_of([12, 8]), 8**-0.5, 0, 0)
     assert found[:12].isnan().all()
     assert found[12:].isfinite().all()
 
@@ -88,7 +85,10 @@ def test_states_may_lie_in_memory_as_projections_leave_them() -> None:
     masks = [torch.ones(2, 10, 10)]
     for states in (together, turned):
         query, key, value = states.unbind(1)
-        found, expected = attend(query, key, value, starts_of([10]), 0.0, 1.0), plain(query, key, value, masks, 1.0)
+        found, expected = (
+            attend(query, key, value, cu_seqlens_of([10]), 1.0, 0, 0),
+            plain(query, key, value, masks, 1.0),
+        )
         torch.testing.assert_close(found, expected)
         (one,) = torch.autograd.grad(found.square().sum(), states)
         (two,) = torch.autograd.grad(expected.square().sum(), states)
@@ -103,8 +103,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     def step(threads: int) -> list[Tensor]:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        with masks_from(3):
-            found = attend(*given, starts_of(lengths), 0.2, None)
+        found = attend(*given, cu_seqlens_of(lengths), 0.2, 13107, 3)
         answers = [found.detach(), *torch.autograd.grad(found.square().sum(), given)]
         torch.set_num_threads(before)
         return answers
@@ -144,10 +143,3 @@ def test_masks_follow_from_the_seed() -> None:
     one, same, other = (masks_of([20], 2, 0.5, seed)[0] for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    value, zeros = torch.randn(6, 2, 4), torch.zeros(6, 2, 4)
-    drawn = []
-    for seed in (7, 7, 8):  # without a seed of its own, torch's
-        torch.manual_seed(seed)
-        drawn.append(attend(zeros, zeros, value, starts_of([6]), 0.5, None))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])

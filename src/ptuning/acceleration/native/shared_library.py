@@ -1,0 +1,124 @@
+"""The library of C functions, compiled where it runs: once for each source, compiler and processor.
+
+Its functions take fp32 in memory of their own layout. Without a compiler there are none, and torch does it all.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from ctypes import POINTER, Structure, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ptuning.system.files import cache_folder, write_whole
+
+SWITCH = "PTUNING_NATIVE"
+"""An environment variable: with 0 nothing is compiled, and nothing that was is used."""
+
+_FOLDER = Path(__file__).parent
+_ARGUMENTS = ("-O3", "-fPIC", "-shared", "-pthread")
+_SECONDS = 120
+
+
+class States(Structure):
+    """Hidden states by head, [tokens, heads, width]: their address, and floats from a token and a head to the next."""
+
+    _fields_ = (("data", c_void_p), ("token", c_int64), ("head", c_int64))
+
+
+class Shape(Structure):
+    """What attention is computed of; ``attention.c`` says what each is."""
+
+    _fields_ = (
+        ("rows", c_int64),
+        ("heads", c_int64),
+        ("width", c_int64),
+        ("cu_seqlens", c_void_p),
+        ("scale", c_float),
+        ("dropped", c_uint32),
+        ("seed", c_uint64),
+    )
+
+
+_FUNCTIONS: dict[str, list[Any]] = {
+    "attend": [POINTER(Shape), *4 * [States], c_void_p],
+    "attend_backward": [POINTER(Shape), *4 * [States], c_void_p, *4 * [States]],
+    "drop": [c_void_p, c_void_p, c_int64, c_uint32, c_uint64],
+}
+"""Their arguments, but for the last of each: how many threads may compute it."""
+
+
+def takes(given: Tensor) -> bool:
+    """True if there are functions for a tensor: fp32 on a CPU with a compiler, and not while torch compiles."""
+    plain = given.dtype == torch.float32 and given.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and prepare() is not None
+
+
+def prepare() -> ctypes.CDLL | None:
+    """Return :func:`library`, or ``None`` where it is switched off."""
+    return library() if os.environ.get(SWITCH) != "0" else None
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Compute, in as many threads as torch may use here.
+
+    Raises
+    ------
+    MemoryError
+        If there is none left.
+    """
+    if getattr(library(), name)(*arguments, torch.get_num_threads()):
+        raise MemoryError(f"There is no memory left for {name}.")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the functions, from the cache on disk or compiled in two seconds; once for this process.
+
+    ``None`` where there is no compiler (``$CC``, cc, gcc or clang), and where it or the processor cannot do it.
+    """
+    names = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
+    if compiler is None or os.name != "posix":
+        return None
+    sources = [path.read_text("utf-8") for path in sorted(_FOLDER.glob("*.[ch]"))]
+    what = "\n".join((*sources, str(Path(compiler).resolve()), platform.platform(), _processor()))
+    place = cache_folder() / "native" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.so"
+    try:
+        found = ctypes.CDLL(str(place)) if place.exists() else _compile(compiler, place)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for name, arguments in _FUNCTIONS.items():
+        getattr(found, name).argtypes = [*arguments, c_int64]
+    return found
+
+
+def _compile(compiler: str, path: Path) -> ctypes.CDLL:
+    """Compile and load the functions, and keep them for later processes if the cache can be written."""
+    sources = [str(source) for source in sorted(_FOLDER.glob("*.c"))]
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        for tuned in (("-march=native",), ("-mcpu=native",), ()):  # what compilers for ARM know it by, or not at all
+            command = [compiler, *_ARGUMENTS, *tuned, "-o", str(made), *sources, "-lm"]
+            if subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).returncode == 0:
+                with suppress(OSError):  # a read-only or full cache: the next process compiles again
+                    write_whole(path, made.read_bytes())
+                return ctypes.CDLL(str(made))
+    raise subprocess.SubprocessError(f"{compiler} cannot compile {_FOLDER}")
+
+
+def _processor() -> str:
+    """Return what the processor is and can do, as nodes that share a home folder may differ."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return platform.processor()
