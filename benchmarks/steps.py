@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from ptuning.acceleration import Acceleration, accelerate
-from ptuning.acceleration.native import SWITCH
+from ptuning.acceleration.native.shared_library import SWITCH
 from ptuning.backbones.load import load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule

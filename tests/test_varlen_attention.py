@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptuning.acceleration.native import attend
+from ptuning.acceleration.native.varlen_attention import attend
 from support.chance import within
 from support.running import needs_compiler
 
