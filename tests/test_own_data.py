@@ -632,8 +632,8 @@ FILES = {
         ("data.train=good.csv data.revision=main", "data.revision is for a dataset of the Hub"),
         ("data.train=good.csv data=synthetic", "data=synthetic holds GLUE's tasks"),
         ("data=hub", "task=custom with data=hub needs the dataset's name: data.path=owner/name."),
-        ("task=rte data=synthetic", "data.text is for your own data, not for task=rte: type task=custom."),
-        ("task=rte data=synthetic data.text=null data.train=good.csv", "data.train is for your own data"),
+        ("task=rte data=synthetic", "data.text is for custom data, not for task=rte: type task=custom."),
+        ("task=rte data=synthetic data.text=null data.train=good.csv", "data.train is for custom data"),
         ("task=rte data=files data.text=null", "data=files is for task=custom; files of task=rte are data=local"),
     ],
 )

@@ -576,7 +576,7 @@ def test_a_run_of_glue_is_scored_on_a_file_by_label_names(train: Callable[..., R
     told = said(lambda: evaluate(predictor, overrides=["data.dev=pairs.csv"]))
     assert "the label '0' does not occur" in told
     assert "Labels there: entailment, not_entailment." in told
-    assert "data.dev_share is for your own data" in said(lambda: evaluate(predictor, overrides=["data.dev_share=0.1"]))
+    assert "data.dev_share is for custom data" in said(lambda: evaluate(predictor, overrides=["data.dev_share=0.1"]))
 
 
 def test_glue_from_a_folder_is_scored_only_if_it_is_what_the_run_was_trained_on(

@@ -143,7 +143,7 @@ def refuse_custom_keys(task: str, data: DataConfig) -> None:
     """Raise :class:`ConfigError` for keys of custom data on a task of GLUE."""
     for key in CUSTOM_KEYS:
         if getattr(data, key) is not None:
-            raise ConfigError(f"data.{key} is for your own data, not for task={task}: type task=custom.")
+            raise ConfigError(f"data.{key} is for custom data, not for task={task}: type task=custom.")
     if data.source == "files":
         raise ConfigError(f"data=files is for task=custom; files of task={task} are data=local data.dir=FOLDER.")
 
