@@ -87,14 +87,14 @@ class RunFolder:
             If the folder cannot be made or written.
         """
         lock = FileLock(self.path / ".lock")
-        try:
-            with _as_a_run_folder(self.path, made=True):
-                self.path.mkdir(parents=True, exist_ok=True)
+        with _as_a_run_folder(self.path, made=True):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
                 lock.acquire(timeout=0)
-        except Timeout:
-            raise BusyError(
-                f"This run is under way in another process ({self.path}). Wait for it, or stop it."
-            ) from None
+            except Timeout:  # an OSError too
+                raise BusyError(
+                    f"This run is under way in another process ({self.path}). Wait for it, or stop it."
+                ) from None
         return lock
 
 
