@@ -16,9 +16,10 @@ from ptuning.config.rules import compose
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
+from ptuning.training.build import compiles
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from ptuning.training.plan import compiles, make_plan
+from ptuning.training.plan import make_plan
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 ROWS = 4
@@ -95,7 +96,7 @@ def test_where_torch_cannot_compile_training_goes_on_by_itself(
 ) -> None:
     expected = train("trainer.precision=32").record
     assert expected["compiled"] is False
-    monkeypatch.setattr("ptuning.training.run.compiles", lambda plan, batches, device: True)  # as on a GPU
+    monkeypatch.setattr("ptuning.training.build.compiles", lambda plan, batches, device: True)  # as on a GPU
     with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
         record = train("trainer.precision=32", "force=true").record
     assert "torch.compile does not work here, training goes on without it" in capsys.readouterr().out

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ptuning.sweeps.job import Job, Outcome, Sweep
+from ptuning.runs.sweep import Sweep
+from ptuning.sweeps.job import Job, Outcome
 from ptuning.sweeps.launcher import SweepLauncher
 
 

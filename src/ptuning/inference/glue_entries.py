@@ -3,14 +3,13 @@
 File names, header, labels and sizes are the benchmark's (https://gluebenchmark.com/faq and its sample submission).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ptuning.errors import ConfigError, RunError, nearest
-from ptuning.runs.folder import RECORD
+from ptuning.runs.limits import part_scored
+from ptuning.runs.record import find_record
 
 
 @dataclass(frozen=True)
@@ -135,14 +134,7 @@ def _unfit(status: str, source: str, folder: Path) -> str:
         return "trained on synthetic data, which has nothing to do with GLUE's test sets"
     if status != "finished":
         return "not finished"
-    if _is_scored_in_part(json.loads((folder / RECORD).read_text("utf-8"))):
+    record = find_record(folder)
+    if record is not None and part_scored(record):
         return "scored on a part of the dev set (trainer.limit_val_batches)"
     return ""
-
-
-def _is_scored_in_part(record: dict[str, Any]) -> bool:
-    """Say whether a score leaves dev rows out; of a record that does not know how many it took, by what was typed."""
-    if "validation_examples" in record:
-        return bool(record.get("partial_evaluation"))
-    limit = record.get("config", {}).get("trainer", {}).get("limit_val_batches")
-    return limit is not None and not (isinstance(limit, float) and limit == 1.0)  # 1.0 is all of them, 1 is one batch

@@ -16,7 +16,7 @@ from ptuning.inference.predictor import Predictor
 from ptuning.inference.scored import find_data
 from ptuning.system.files import whole_file
 from ptuning.tasks.glue import Task, get_task
-from ptuning.training.plan import make_source
+from ptuning.training.data_source import make_source
 
 
 def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[str] = ()) -> Iterator[str]:

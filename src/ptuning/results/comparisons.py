@@ -1,6 +1,5 @@
 """Every cell against full fine-tuning, paired by seed or by dev example, with corrected p-values and a verdict."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ptuning.results.bootstrap import Answers, can_resample, paired_bootstrap, r
 from ptuning.results.collect import CELL
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
 from ptuning.results.summary import IDENTITY, recipe_keys, scores_by_recipe, short_setting
-from ptuning.runs.folder import RECORD
+from ptuning.runs.record import find_record
 from ptuning.tasks.glue import Task, described_task
 
 COLUMNS = (
@@ -117,7 +116,9 @@ class Comparer:
 
     def _task(self, folder: str) -> Task:
         """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
-        return described_task(json.loads((self._runs_dir / folder / RECORD).read_text("utf-8")))
+        record = find_record(self._runs_dir / folder)
+        assert record is not None  # collect read it
+        return described_task(record.as_json())
 
     def _read(self, folder: str) -> Mapping[str, Answers] | None:
         return read_answers(self._runs_dir / folder, self._task(folder))

@@ -19,7 +19,8 @@ from types import FrameType
 from typing import Any
 
 from ptuning.errors import ConfigError
-from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
+from ptuning.runs.sweep import Sweep
+from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, Outcome
 from ptuning.sweeps.launcher import SweepLauncher
 from ptuning.sweeps.worker import note_failure
 

@@ -8,22 +8,6 @@ INTERRUPTED, BUSY = "interrupted", "busy"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What the jobs of one sweep share.
-
-    Attributes
-    ----------
-    name
-        Groups its runs in W&B.
-    grid
-        The overrides as typed: ``module=layernorm,query``, ``seed=1,2``.
-    """
-
-    name: str
-    grid: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What became of one job.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ptuning.display.console import console
 from ptuning.errors import ConfigError
+from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.grid_status import Outlook
-from ptuning.sweeps.job import Job, Outcome, Sweep
+from ptuning.sweeps.job import Job, Outcome
 from ptuning.sweeps.pool import Pool, Slot, Workers
 from ptuning.sweeps.progress import Screen
 

@@ -20,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ptuning.data.custom_options import own_name
 from ptuning.errors import Interrupted, SweepError
-from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
+from ptuning.runs.sweep import Sweep
+from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
 from ptuning.tasks.glue import OWN
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, Outcome, Sweep
+from ptuning.runs.sweep import Sweep
+from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, Outcome
 from ptuning.sweeps.worker import note_failure, perform, prepare, warm_up
 
 _BUSY_PAUSE = 1.0  # seconds before a folder that another sweep works in is asked again
