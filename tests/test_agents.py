@@ -111,10 +111,11 @@ def test_an_agents_run_belongs_to_its_sweep_and_so_does_one_that_had_finished(
 
 
 def test_a_multirun_has_no_place_below_an_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ptuning.runs.record import RunRecord
     from ptuning.tracking import run_logger as tracking
 
     monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
     monkeypatch.setenv("WANDB_RUN_ID", "first1")
     settings = compose(["logger=wandb"]).logger
     with pytest.raises(ConfigError, match=r"leave -m out"):
-        tracking.make_logger(settings, tmp_path, "name", "group", {}, tracking.identify({}, "key"))
+        tracking.make_logger(settings, tmp_path, RunRecord(name="name", **tracking.identify(None, "key")), "group")

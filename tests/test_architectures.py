@@ -32,7 +32,7 @@ from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
 from ptuning.training.plan import make_plan
-from ptuning.training.session import Warm
+from ptuning.training.session import Session
 from support.callbacks import ctrl_c_at, hooks, stopped
 from support.families import ANY_FAMILY, QUICK, RTE, SIZES, VARIANTS, families, source, tiny, typed, variants
 from support.running import run_in
@@ -291,7 +291,7 @@ def test_the_head_is_what_is_drawn_anew_and_all_else_comes_from_the_folder(famil
 
 @families
 def test_a_second_run_in_a_process_gets_the_weights_that_the_first_one_got(family: str) -> None:
-    warm = Warm()
+    warm = Session()
     model, digest = warm.model(source(family), RTE, 3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():

@@ -13,7 +13,7 @@ from ptuning.backbones.source import find_backbone
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
-from ptuning.training.session import Warm
+from ptuning.training.session import Session
 from support.families import batch, tiny
 from support.learning import learnt
 from support.running import Train
@@ -103,7 +103,7 @@ def test_gradients_are_clipped_under_bf16_too(train: Train) -> None:
 
 def test_what_a_failed_run_left_cast_is_pretrained_again_for_the_next() -> None:
     task, source = TASKS["rte"], find_backbone("random:bert", config={"num_hidden_layers": 1, "hidden_size": 12})
-    warm = Warm()
+    warm = Session()
     model, _ = warm.model(source, task, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     select(model, "layernorm")

@@ -16,7 +16,8 @@ from ptuning.config.compose import compose
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
-from ptuning.training.plan import compiles, make_plan
+from ptuning.training.build import compiles
+from ptuning.training.plan import make_plan
 from support.learning import learnt
 from support.running import Train
 
@@ -86,7 +87,7 @@ def test_where_torch_cannot_compile_training_goes_on_by_itself(
 ) -> None:
     expected = train("trainer.precision=32").record
     assert expected["compiled"] is False
-    monkeypatch.setattr("ptuning.training.run.compiles", lambda plan, batches, device: True)  # as on a GPU
+    monkeypatch.setattr("ptuning.training.build.compiles", lambda plan, batches, device: True)  # as on a GPU
     with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
         record = train("trainer.precision=32", "force=true").record
     assert "torch.compile does not work here, training goes on without it" in capsys.readouterr().out

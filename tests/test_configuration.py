@@ -38,7 +38,7 @@ def plan(*overrides: str) -> Plan:
 
 def folder(*overrides: str) -> RunFolder:
     made = plan(*overrides)
-    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())[0]
+    return find_run(made.output.runs_dir, made.backbone.label, made.recipe())[0]
 
 
 def sentence(*overrides: str) -> str:
@@ -268,7 +268,7 @@ def test_a_value_that_does_not_fit_is_one_sentence_with_its_key(override: str) -
 def test_shares_and_intervals_have_to_fit_the_number_of_batches(
     overrides: list[str], train: int, dev: int, told: str
 ) -> None:
-    trainer = compose([*TINY, *overrides]).trainer
+    trainer = plan(*overrides).trainer
     if not told:
         check_batches(trainer, train, {"validation": dev})
     else:

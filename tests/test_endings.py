@@ -25,7 +25,7 @@ from ptuning.system.memory import peak_memory_mb, reset_peak_memory
 from ptuning.system.os_errors import explain_os_error
 from ptuning.tasks.glue import get_task
 from ptuning.training.run import execute
-from ptuning.training.session import Warm, as_it_was
+from ptuning.training.session import as_it_was
 from support.commands import TypeIt
 from support.running import ROOT, TINY
 
@@ -205,14 +205,14 @@ def state() -> dict[str, Any]:
 
 
 def test_a_second_run_of_a_process_is_as_if_it_were_alone(tmp_path: Path) -> None:
-    def job(runs_dir: str, warm: Warm, *overrides: str) -> dict[str, Any]:
+    def job(runs_dir: str, warm: Session, *overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             cfg = compose("config", [*TINY, "trainer.max_epochs=1", *overrides, f"runs_dir={tmp_path / runs_dir}"])
-        return execute(cfg, warm).record
+        return execute(cfg, warm).record.as_json()
 
     before = state()
-    alone = job("alone", Warm(), "trainer.precision=32")
-    warm = Warm()
+    alone = job("alone", Session(), "trainer.precision=32")
+    warm = Session()
     odd = ("trainer.deterministic=true", "trainer.benchmark=true", "trainer.detect_anomaly=true", "logger=wandb")
     job("other", warm, *odd, "trainer.precision=bf16-true", "seed=2")
     assert state() == before
@@ -258,7 +258,7 @@ def test_what_runs_set_for_their_process_is_put_back() -> None:
 
 def test_a_backbone_that_was_rounded_is_pretrained_again_for_the_next_run() -> None:
     source = find_backbone("random:tiny", config={"model_type": "modernbert", "num_hidden_layers": 1})
-    warm = Warm()
+    warm = Session()
     model, _ = warm.model(source, get_task("rte"), 1)
     before = {name: value.clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
     assert any(value.is_floating_point() for _, value in model.named_buffers())  # rotary frequencies

@@ -12,6 +12,8 @@ import torch
 from ptuning.deltas.format import read_delta
 from ptuning.errors import RunError
 from ptuning.inference.glue_submission import choose_entries
+from ptuning.runs.limits import part_of_data
+from ptuning.runs.record import RunRecord
 from support.running import Run, Train
 
 SMALL = ("module=frozen", "data.eval_batch_size=8", "data.sizes.train=32")
@@ -67,6 +69,7 @@ def test_a_score_on_all_rows_says_nothing_however_it_was_typed(train: Train, lim
     record = train(*SMALL, *limits, "trainer.max_steps=1").record
     assert not {"partial_evaluation", "partial_training"} & set(record)
     assert record["validation_examples"] == {"validation": 40}
+    assert part_of_data(RunRecord.read(record)) == ""
 
 
 @pytest.mark.parametrize(

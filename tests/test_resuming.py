@@ -143,10 +143,11 @@ def test_timings_add_up_over_processes_and_a_checkpoint_of_before_there_were_tot
     }
     timings = Timings(0.0, lambda: 5.0)
     timings.go_on_from(earlier)
-    timings.elsewhere["prefix"] = lambda: 7.0
+    timings.enter("prefix")
     seconds = timings.seconds()
     assert list(seconds) == ["data", "model", "prefix", "train", "validate", "total"]
-    assert (seconds["model"], seconds["train"], seconds["prefix"]) == (2.0, 30.0, 7.0)
+    assert (seconds["model"], seconds["train"]) == (2.0, 30.0)
+    assert seconds["prefix"] > 0
     assert seconds["total"] > 40
     assert timings.peak_memory_mb() == 9.0
     timings.begin_anew()

@@ -35,7 +35,7 @@ from ptuning.tasks.glue import TASKS
 from ptuning.training.fisher import EXAMPLES, fisher_information, sample_rows
 from ptuning.training.plan import Plan, make_plan
 from ptuning.training.run import execute
-from ptuning.training.session import Warm
+from ptuning.training.session import Session
 from ptuning.training.sparse_parameters import MovingParts
 from support.callbacks import ctrl_c_at, hooks, stopped
 from support.running import TINY, Run, Train, run_in
@@ -79,7 +79,7 @@ def plan(*overrides: str) -> Plan:
 
 def folder(*overrides: str) -> RunFolder:
     made = plan(*overrides)
-    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())[0]
+    return find_run(made.output.runs_dir, made.backbone.label, made.recipe())[0]
 
 
 @pytest.mark.parametrize(
@@ -421,14 +421,14 @@ def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weigh
 
 
 def test_a_worker_that_ran_others_before_gives_what_a_cold_one_gives(tmp_path: Path) -> None:
-    def job(runs_dir: str, warm: Warm, *overrides: str) -> dict[str, Tensor]:
+    def job(runs_dir: str, warm: Session, *overrides: str) -> dict[str, Tensor]:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             cfg = hydra_compose("config", [*TINY, *overrides, f"runs_dir={tmp_path / runs_dir}"])
         return read_delta(execute(cfg, warm).folder)[0]
 
     commands = ("module=query", "subset=top:5"), ("module=[query,ffn]", "subset=fisher:1%"), ("module=query",)
-    expected = [job("cold", Warm(), *one) for one in commands]
-    warm = Warm()
+    expected = [job("cold", Session(), *one) for one in commands]
+    warm = Session()
     for one, cold in zip(commands, expected, strict=True):
         found = job("warm", warm, *one)
         assert cold.keys() == found.keys()

@@ -7,6 +7,7 @@ import pytest
 
 from ptuning.config.compose import compose
 from ptuning.errors import ConfigError
+from ptuning.runs.record import RunRecord
 from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings
 from support.callbacks import FAILS
@@ -79,8 +80,8 @@ def test_what_w_and_b_cannot_begin_with_is_a_sentence(
     monkeypatch.setenv(variable, value)
 
     def begin() -> None:
-        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, "name", None, {}, {"wandb_id": "1d"})
-        tracking.begin(logger, {}, {})
+        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, RunRecord(name="name", wandb_id="1d"))
+        tracking.begin(logger, {})
 
     with pytest.raises(ConfigError, match=told):
         begin()
@@ -99,7 +100,7 @@ def test_modes_that_w_and_b_knows_besides(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
     settings = compose(["logger=wandb"]).logger
-    logger = tracking.make_logger(settings, tmp_path, "name", None, {}, {"wandb_id": "1d"})
+    logger = tracking.make_logger(settings, tmp_path, RunRecord(name="name", wandb_id="1d"))
     assert tracking.logs_to_wandb(settings) is (found is not None)
     assert bool(logger) is (found is not None)
     if logger:

@@ -83,13 +83,13 @@ def _check_trainer(trainer: TrainerConfig) -> None:
         )
 
 
-def check_batches(trainer: TrainerConfig, train: int, dev: Mapping[str, int]) -> None:
+def check_batches(trainer: Mapping[str, Any], train: int, dev: Mapping[str, int]) -> None:
     """Refuse shares of batches that come to none, and an interval between evaluations that no epoch reaches.
 
     Parameters
     ----------
     trainer
-        As :func:`check` returned it.
+        Arguments of Lightning's ``Trainer``.
     train
         Training batches in an epoch.
     dev
@@ -97,15 +97,15 @@ def check_batches(trainer: TrainerConfig, train: int, dev: Mapping[str, int]) ->
     """
     counted = [("train", "train", train), *(("val", split, batches) for split, batches in dev.items())]
     for name, split, batches in counted:
-        share = getattr(trainer, f"limit_{name}_batches")
+        share = trainer.get(f"limit_{name}_batches")
         if isinstance(share, float) and int(batches * share) == 0:
             raise ConfigError(
                 f"trainer.limit_{name}_batches={share:g} of the {batches} batches of {split} is none. Type a larger "
                 f"share, or a number of batches: trainer.limit_{name}_batches=1."
             )
-    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    limit, interval = trainer.get("limit_train_batches"), trainer.get("val_check_interval")
     epoch = min(train, limit) if isinstance(limit, int) else int(train * (1.0 if limit is None else limit))
-    if isinstance(interval, int) and interval > epoch and trainer.check_val_every_n_epoch is not None:
+    if isinstance(interval, int) and interval > epoch and trainer["check_val_every_n_epoch"] is not None:
         raise ConfigError(
             f"trainer.val_check_interval={interval} is more than the {epoch} batches of an epoch. Type {epoch} "
             "or less, or add trainer.check_val_every_n_epoch=null, which counts batches over epochs."

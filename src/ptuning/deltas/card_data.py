@@ -1,6 +1,5 @@
 """The data of a model card: trained weights, scores by seed, backbone and licence."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,11 +11,10 @@ from ptuning.backbones.source import PACKAGED, BackboneRef
 from ptuning.deltas.format import count_values, parameter_names
 from ptuning.deltas.loading import Loaded
 from ptuning.errors import RunError
-from ptuning.runs.folder import RECORD, RunFolder
+from ptuning.runs.recipe import but_seed
+from ptuning.runs.record import RECORD, RunRecord, find_record
 from ptuning.selection.select import describe
 from ptuning.system.hub import hub_answers
-
-_NOT_METRICS = ("epoch", "step", "train_loss", "score", "holdout_score")
 
 
 @dataclass(frozen=True)
@@ -92,29 +90,28 @@ class Base:
 def gather_facts(loaded: Loaded) -> Facts:
     """Return the facts from a run's record, from an exported delta, or as far as a bare delta has them."""
     carried = loaded.description.get("run")
-    record = RunFolder(loaded.folder, "", "").finished()
+    record = _finished(loaded.folder)
     if record is None and (loaded.folder / RECORD).exists():
         raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
     if record is None and isinstance(carried, dict):
         return Facts(**{field.name: carried[field.name] for field in fields(Facts)})
     counted = describe(loaded.model, parameter_names(loaded.values))
     known = loaded.description
-    best = record["best"] if record else {}
     return Facts(
         task=loaded.task.name,
         source=known["source"],
         module=known["module"],
         layers=known["layers"],
         subset=known["subset"],
-        moved=record["trainable_parameters"] if record else count_values(loaded.values, counted.names),
+        moved=(record and record.trainable_parameters) or count_values(loaded.values, counted.names),
         head=counted.head_parameters,
         total=counted.total_parameters,
         score=known["score"],
         epoch=known["epoch"],
-        metrics={name: value for name, value in best.items() if name not in _NOT_METRICS},
-        seed=record["seed"] if record else None,
+        metrics=dict(record.best.metrics) if record and record.best else {},
+        seed=record.seed if record else None,
         scores=_scores(loaded.folder, record) if record else {},
-        versions=record["versions"] if record else {},
+        versions=record.versions if record else {},
     )
 
 
@@ -143,23 +140,21 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
     return Base(path, revision, licence or _licence(loaded.backbone))
 
 
-def _scores(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
-    """Return seed → score of this run and the finished runs beside it that differ in the seed alone."""
-    found: dict[int, float] = {}
-    for path in sorted(folder.resolve().parent.glob(f"seed=*/{RECORD}")):
-        other = RunFolder(path.parent, "", "").finished()
-        if other is not None and _but_seed(other) == _but_seed(record):
-            found[int(other["seed"])] = float(other["score"])
-    found[int(record["seed"])] = float(record["score"])
+def _finished(folder: Path) -> RunRecord | None:
+    record = find_record(folder)
+    return record if record is not None and record.is_finished else None
+
+
+def _scores(folder: Path, record: RunRecord) -> dict[str, float]:
+    """Return seed → score of the finished runs beside this one that differ in the seed alone."""
+    beside = [_finished(path.parent) for path in sorted(folder.resolve().parent.glob(f"seed=*/{RECORD}"))]
+    alike = [other for other in beside if other and but_seed(other.recipe) == but_seed(record.recipe)]
+    found = {one.seed: one.score for one in (*alike, record) if one.seed is not None and one.score is not None}
     return {str(seed): found[seed] for seed in sorted(found)}
 
 
-def _but_seed(record: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in record["recipe"].items() if name != "seed"}, sort_keys=True)
-
-
 def _licence(ref: BackboneRef) -> str | None:
-    """Return the licence that a backbone's own model card names, or ``None``."""
+    """Return the licence in a backbone's own model card, if it can be had."""
     from huggingface_hub import ModelCard, hf_hub_download
 
     if not ref.location:

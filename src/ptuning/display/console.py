@@ -1,6 +1,7 @@
 """What a person sees: one table before training, the result with where it lies; and nothing else."""
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -8,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from ptuning.display.format import format_percent, format_seconds
 from ptuning.runs.limits import part_of_data
-from ptuning.selection.select import Selection
+from ptuning.runs.record import Evaluation, RunRecord
 
 # A notebook gives the commands of its cells a pseudo-terminal, and shows the codes that redraw one as text.
 console = Console(highlight=False, soft_wrap=True, force_terminal=False if "JPY_PARENT_PID" in os.environ else None)
@@ -76,8 +78,49 @@ class _Once(logging.Handler):
             sys.stderr.write(f"{line}\n")
 
 
-def show_plan(rows: Mapping[str, str]) -> None:
-    """Print the table before training."""
+def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut: float) -> None:
+    """Print the table before training.
+
+    Parameters
+    ----------
+    record
+        The run's, before training.
+    sizes
+        Rows by split, as words.
+    about
+        What the data source says of its data, by heading.
+    share_cut
+        The share of training rows that are cut at ``task.max_length``.
+    """
+    recipe, rates = record.recipe, record.optimisation
+    synthetic = " [yellow]synthetic[/]" if record.source == "synthetic" else ""
+    size = f"{tokens:,} tokens" if (tokens := recipe.get("batch_tokens")) else record.batch_size
+    rows = {"task": f"{record.task}{synthetic} ({sizes})", **{name: escape(value) for name, value in about.items()}}
+    if about and share_cut:
+        cut = format_percent(100 * share_cut)
+        rows["cut"] = f"{cut} % of the training rows, at {recipe['max_length']} tokens (task.max_length)"
+    rows["module"] = f"{record.module}, layers {record.layers}"
+    if record.subset != "all":
+        scopes = {"tensor": " of each tensor", "selection": " of the selection"}
+        rows["subset"] = f"{record.subset}{scopes.get(record.subset_scope or '', '')}"
+    rows |= {
+        "moves": f"{record.trainable_parameters:,} of {record.total_parameters:,} "
+        f"({format_percent(record.trainable_percent or 0)} %), and {record.head_parameters:,} in the head",
+        "backbone": record.backbone,
+    }
+    if record.frozen_prefix:
+        prefix = record.frozen_prefix
+        tokens_kept = "first tokens" if prefix["tokens"] == "first" else "all tokens"
+        rows["prefix"] = (
+            f"{prefix['depth']} blocks, cached: {prefix['megabytes']:,.1f} MB ({tokens_kept}, {prefix['dtype']})"
+        )
+    elif record.config["frozen_prefix"] != "live":
+        rows["prefix"] = "live, for want of a block below everything that moves"
+    rows |= {
+        "on": f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}",
+        "training": f"{record.max_epochs} epochs, batch {size}, seed {record.seed}",
+        "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}",
+    }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", value)
@@ -89,46 +132,35 @@ def show_table(table: Table, width: int = 125) -> None:
     Console(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
 
 
-def describe_selection(selection: Selection) -> str:
-    """Return ``9,216 of 22,714,754 (0.041 %), and 770 in the head``."""
-    return (
-        f"{selection.trainable_parameters:,} of {selection.total_parameters:,} "
-        f"({format_percent(selection.trainable_percent)} %), and {selection.head_parameters:,} in the head"
-    )
-
-
-def show_result(record: Mapping[str, Any], folder: str, earlier: bool) -> None:
-    """Print score, place and time of a finished run, and at the score what it is not a score of."""
-    synthetic = " (synthetic data)" if record["source"] == "synthetic" else ""
+def show_result(record: RunRecord, folder: str, earlier: bool) -> None:
+    """Print score, folder and time of a finished run, and at the score what it is not a score of."""
+    best, last = record.best or Evaluation(), record.last or Evaluation()
+    synthetic = " (synthetic data)" if record.source == "synthetic" else ""
     part = f" [yellow]({part})[/]" if (part := part_of_data(record)) else ""
-    metrics = "  ".join(
-        f"{name} {100 * value:.1f}" for name, value in record["best"].items() if name not in _NOT_METRICS
-    )
-    how = f" in {record['precision']} on {record['device']}" if "device" in record else ""
-    when = f"finished earlier{how}; force=true runs it again" if earlier else format_seconds(record["seconds"]["total"])
+    metrics = "  ".join(f"{name} {100 * value:.1f}" for name, value in best.scores.items())
+    how = f" in {record.precision} on {record.device}" if record.device else ""
+    seconds = (record.seconds or {}).get("total", math.nan)
+    when = f"finished earlier{how}; force=true runs it again" if earlier else format_seconds(seconds)
     console.print(
-        f"[bold green]score {100 * record['score']:.1f}[/]{synthetic}{part}  "
-        f"at epoch {record['best']['epoch']:g} of {record['last']['epoch']:g}  ({metrics})"
+        f"[bold green]score {100 * (record.score or 0):.1f}[/]{synthetic}{part}  "
+        f"at epoch {best.epoch:g} of {last.epoch:g}  ({metrics})"
     )
     console.print(f"{folder}  ({when})")
-    for split, (rows, there_are) in record.get("partial_evaluation", {}).items():
+    for split, (rows, there_are) in (record.partial_evaluation or {}).items():
         console.print(
             f"[yellow]Scored on a part of the dev set alone[/]: {rows:,} of {there_are:,} rows of {split} "
             "(trainer.limit_val_batches). This number compares with no other."
         )
-    if "partial_training" in record:
-        batches, there_are = record["partial_training"]
+    if record.partial_training:
+        batches, there_are = record.partial_training
         console.print(
             f"[yellow]Trained on a part of the data[/]: {batches:,} of {there_are:,} batches an epoch "
             "(trainer.limit_train_batches)."
         )
-    if "wandb_sync" in record:
-        console.print(f"W&B is offline: {record['wandb_offline']}. To upload later: {record['wandb_sync']}")
+    if record.wandb_sync:
+        console.print(f"W&B is offline: {record.wandb_offline}. To upload later: {record.wandb_sync}")
 
 
 def follow(name: str, steps: Sequence[Any]) -> Iterable[Any]:
     """Yield ``steps``, with a bar that shows how far they are where the output is a terminal."""
     return track(steps, name, console=console, transient=True, disable=not console.is_terminal)
-
-
-_NOT_METRICS = ("epoch", "step", "train_loss", "score")

@@ -12,9 +12,9 @@ from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_k
 from ptuning.data.sources import DataSource
 from ptuning.deltas.loading import Loaded
 from ptuning.errors import ConfigError, DataError, UserError
-from ptuning.runs.folder import RunFolder
+from ptuning.runs.record import find_record
 from ptuning.tasks.glue import CUSTOM, Task
-from ptuning.training.plan import make_source
+from ptuning.training.data_source import make_source
 
 _FILE_KEYS = {"train", "dev", "text", "label"}
 """Keys of ``data`` that name custom data to score, whatever the run was trained on."""
@@ -138,9 +138,9 @@ def answers(task: Task) -> str:
 
 
 def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -> None:
-    """Raise :class:`DataError` if the run's data are not what they were in training."""
-    record = RunFolder(loaded.folder, "", "").record() or {}
-    trained_on = record.get("recipe", {}).get("data")
+    """Refuse rows that go by the name of those that the run was trained on and are others."""
+    record = find_record(loaded.folder)
+    trained_on = record.recipe.get("data") if record else None
     if trained_on is None:  # a delta alone, or a record of before there was a recipe in it
         return
     try:
@@ -155,10 +155,11 @@ def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -
 
 
 def _recorded(loaded: Loaded) -> dict[str, Any]:
-    """Return the keys of ``data`` that the run was trained with; none for a delta alone."""
-    record = RunFolder(loaded.folder, "", "").record() or {}
+    """Return the keys of ``data`` that the run was trained with; nothing for a delta alone."""
+    record = find_record(loaded.folder)
     known = {field.name for field in fields(DataConfig)}
-    return {name: value for name, value in (record.get("config", {}).get("data") or {}).items() if name in known}
+    data: Mapping[str, Any] = (record.config.get("data") if record else None) or {}
+    return {name: value for name, value in data.items() if name in known}
 
 
 def _typed_keys(overrides: Sequence[str]) -> set[str]:

@@ -4,18 +4,18 @@ File names, header, labels and sizes are the benchmark's (https://gluebenchmark.
 Choosing the runs takes no torch.
 """
 
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptuning.config.schema import Config
 from ptuning.errors import ConfigError, DataError, RunError, nearest
-from ptuning.runs.folder import RECORD
+from ptuning.runs.limits import part_scored
+from ptuning.runs.record import find_record
 from ptuning.system.files import whole_file
 from ptuning.tasks.glue import Task, get_task
 
@@ -147,17 +147,10 @@ def _unfit(status: str, source: str, folder: Path) -> str:
         return "trained on synthetic data, which has nothing to do with GLUE's test sets"
     if status != "finished":
         return "not finished"
-    if _is_scored_in_part(json.loads((folder / RECORD).read_text("utf-8"))):
+    record = find_record(folder)
+    if record is not None and part_scored(record):
         return "scored on a part of the dev set (trainer.limit_val_batches)"
     return ""
-
-
-def _is_scored_in_part(record: dict[str, Any]) -> bool:
-    """Return True if a score leaves dev rows out; records without a number of rows tell it by their configuration."""
-    if "validation_examples" in record:
-        return bool(record.get("partial_evaluation"))
-    limit = record.get("config", {}).get("trainer", {}).get("limit_val_batches")
-    return limit is not None and not (isinstance(limit, float) and limit == 1.0)  # 1.0 is all of them, 1 is one batch
 
 
 def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
@@ -215,7 +208,7 @@ def format_predictions(task: Task, rule: Rule, logits: "Tensor") -> list[str]:
 
 def _answer(predictor: "Predictor", rule: Rule, overrides: Sequence[str]) -> "Tensor":
     from ptuning.inference.evaluation_data import find_data
-    from ptuning.training.plan import make_source
+    from ptuning.training.data_source import make_source
 
     task = get_task(rule.task)
     mend = f"Say where it lies: data=local data.dir=FOLDER; or take sample predictions: --sample {rule.task}."

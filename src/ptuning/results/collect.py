@@ -1,6 +1,5 @@
 """The records below a folder as one pandas table, a row per run, and the files that are no records."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,57 +10,16 @@ from typing import Any
 import pandas as pd
 
 from ptuning.errors import RunError
-from ptuning.runs.folder import RECORD
 from ptuning.runs.limits import part_of_data
+from ptuning.runs.recipe import short_hash
+from ptuning.runs.record import RECORD, RunRecord, read_record
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")
 """The columns that make a cell of a table; runs with equal cell and recipe differ in the seed alone."""
 
-_TEXT: Mapping[str, tuple[str, ...]] = {
-    "backbone": ("backbone",),
-    "task": ("task",),
-    "source": ("source",),
-    "module": ("module",),
-    "layers": ("layers",),
-    "subset": ("subset",),
-    "status": ("status",),
-    "reason": ("reason",),
-    "select_on": ("select_on",),
-    "key": ("key",),
-    "name": ("name",),
-    "begun": ("begun",),
-    "ended": ("ended",),
-    "device": ("device",),
-    "precision": ("precision",),
-    "schedule": ("optimisation", "schedule"),
-    "data_id": ("recipe", "data"),
-    "backbone_id": ("recipe", "backbone"),
-}
-_NUMBERS: Mapping[str, tuple[str, ...]] = {
-    "seed": ("seed",),
-    "score": ("score",),
-    "last_score": ("last", "score"),
-    "trainable_parameters": ("trainable_parameters",),
-    "head_parameters": ("head_parameters",),
-    "total_parameters": ("total_parameters",),
-    "trainable_percent": ("trainable_percent",),
-    "train_examples": ("train_examples",),
-    "lr": ("optimisation", "lr"),
-    "weight_decay": ("optimisation", "weight_decay"),
-    "warmup": ("optimisation", "warmup"),
-    "max_epochs": ("max_epochs",),
-    "batch_size": ("batch_size",),
-    "batch_tokens": ("recipe", "batch_tokens"),
-    "max_length": ("recipe", "max_length"),
-    "train_examples_per_second": ("train_examples_per_second",),
-    "peak_memory_mb": ("peak_memory_mb",),
-}
-_OPEN: Mapping[str, str] = {"best": "best", "seconds": "seconds", "versions": "version"}
-"""Part of a record with open keys → prefix of its columns: ``best/accuracy``."""
 SETTING = "recipe/"
 """Prefix of the columns with a recipe's settings: ``recipe/optimisation.lr``."""
 
-_REQUIRED = ("backbone", "task", "source", "module", "layers", "status")
 _NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset", "subset_scope")
 """Parts of a record's recipe that a cell or the seed says already."""
 _NOT_OF_A_SCORE = (
@@ -129,14 +87,15 @@ def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None =
         if isinstance(found, str):
             left_out.append(LeftOut(folder, found))
             continue
-        record = _read(found.path)
-        place = f"{folder}/{RECORD}" if folder else RECORD
+        record = read_record(found.path)
+        if isinstance(record, RunRecord) and record.lacks:
+            record = f"not a record: {record.lacks}"
         if isinstance(record, str):
-            left_out.append(LeftOut(place, record))
+            left_out.append(LeftOut(f"{folder}/{RECORD}" if folder else RECORD, record))
             continue
         rows.append(_row(record, folder or "."))
         if history:
-            evaluations += [{"folder": folder or ".", **e} for e in _list(record.get("history")) if isinstance(e, dict)]
+            evaluations += [{"folder": folder or ".", **one.as_json()} for one in record.history or ()]
     if not rows:
         unread = f" ({left_out[0].file}: {left_out[0].reason})" if left_out else ""
         raise RunError(f"No record of a run lies below {runs_dir}{unread}. Train one, or name another folder.")
@@ -166,52 +125,34 @@ def _visit(runs_dir: Path, folders: Sequence[Path]) -> Iterator[tuple[str, "os.D
             yield os.path.relpath(folder, runs_dir.resolve()), found
 
 
-def _read(path: str) -> dict[str, Any] | str:
-    """Return a record, or the reason why the file holds none."""
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-        record = json.loads(content)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    except (ValueError, RecursionError) as error:
-        if not content.strip():
-            return "empty: its writing never ended"
-        return f"broken JSON, perhaps half-written ({str(error).splitlines()[0]})"
-    if not isinstance(record, dict):
-        return "not a record: no JSON object"
-    missing = [name for name in _REQUIRED if not isinstance(record.get(name), str)]
-    if not isinstance(record.get("seed"), int):
-        missing.append("seed")
-    if missing:
-        return f"not a record: no {', '.join(missing)}"
-    if record["status"] == "finished" and not isinstance(record.get("score"), int | float):
-        return "not a record: finished without a score"
-    return record
+def _row(record: RunRecord, folder: str) -> dict[str, Any]:
+    settings, optimisation = _settings(record), record.optimisation
+    best = record.best.as_json() if record.best else {}
+    return {
+        **record.columns,
+        "subset": record.subset + (" of the selection" if record.subset_scope == "selection" else ""),
+        "schedule": _text(optimisation.get("schedule")),
+        **{f"{name}_id": _text(record.recipe.get(name)) for name in ("data", "backbone")},
+        **{name: optimisation.get(name) for name in ("lr", "weight_decay", "warmup")},
+        **{name: record.recipe.get(name) for name in ("batch_tokens", "max_length")},
+        "last_score": record.last.score if record.last else None,
+        "recipe": short_hash(settings),
+        "folder": folder,
+        "part": part_of_data(record),
+        **{f"best/{name}": value for name, value in best.items()},
+        **{f"seconds/{name}": value for name, value in (record.seconds or {}).items()},
+        **{f"version/{name}": value for name, value in record.versions.items()},
+        **{f"{SETTING}{name}": value for name, value in settings.items()},
+    }
 
 
-def _row(record: dict[str, Any], folder: str) -> dict[str, Any]:
-    settings = _settings(record)
-    row = {name: _get(record, path) for name, path in (*_TEXT.items(), *_NUMBERS.items())}
-    row["subset"] = row["subset"] or "all"
-    row["select_on"] = row["select_on"] or "dev"
-    if record.get("subset_scope") == "selection":
-        row["subset"] += " of the selection"
-    row["recipe"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    row["folder"] = folder
-    row["part"] = part_of_data(record)
-    for part, prefix in _OPEN.items():
-        row |= {f"{prefix}/{name}": value for name, value in _dict(record.get(part)).items()}
-    row |= {f"{SETTING}{name}": value for name, value in settings.items()}
-    return row
-
-
-def _settings(record: dict[str, Any]) -> dict[str, str]:
-    """Return the settings of a run's recipe besides cell and seed, flat, as texts: ``optimisation.lr`` → ``0.001``."""
-    recipe = {name: value for name, value in _dict(record.get("recipe")).items() if name not in _NOT_RECIPE}
-    trainer = _dict(recipe.get("trainer"))
+def _settings(record: RunRecord) -> dict[str, str]:
+    """Return what a run's recipe adds to its cell and seed, flat, as texts: ``optimisation.lr`` → ``0.001``."""
+    recipe = {name: value for name, value in record.recipe.items() if name not in _NOT_RECIPE}
+    trainer = recipe.get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
     recipe["trainer"] = {name: value for name, value in trainer.items() if name not in _NOT_OF_A_SCORE}
-    recipe["precision"] = record.get("precision") or trainer.get("precision")
+    recipe["precision"] = record.precision or trainer.get("precision")
     return dict(_flat(recipe))
 
 
@@ -226,25 +167,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for name in table.columns:
-        if name in _TEXT or name.startswith(("version/", SETTING)):
-            table[name] = table[name].map(lambda value: value if isinstance(value, str) else "").astype("str")
-        elif name not in ("recipe", "folder", "part"):
+        if name.startswith(("version/", SETTING)) or isinstance(rows[0].get(name), str):
+            table[name] = table[name].map(_text).astype("str")
+        else:
             table[name] = pd.to_numeric(table[name], errors="coerce")
     first = [*CELL, "seed", "status", "score"]
     rest = [name for name in table.columns if name not in first and "/" not in name]
     return table[[*first, *rest, *sorted(name for name in table.columns if "/" in name)]]
 
 
-def _get(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = record
-    for name in path:
-        value = _dict(value).get(name)
-    return value
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

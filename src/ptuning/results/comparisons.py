@@ -1,6 +1,5 @@
 """Comparisons with full fine-tuning, paired by seed or by dev example, with corrected p-values and verdicts."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ptuning.results.bootstrap import Answers, can_resample, paired_bootstrap, r
 from ptuning.results.collect import CELL
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
 from ptuning.results.summary import IDENTITY, recipe_keys, scores_by_recipe, short_setting
-from ptuning.runs.folder import RECORD
+from ptuning.runs.record import find_record
 from ptuning.tasks.glue import Task, described_task
 
 COLUMNS = (
@@ -116,8 +115,10 @@ class Comparer:
         return f"not alike: {'; '.join(differing)}" if differing else ""
 
     def _task(self, folder: str) -> Task:
-        """Return the task of a run: one of GLUE, or the one that its record describes for custom data."""
-        return described_task(json.loads((self._runs_dir / folder / RECORD).read_text("utf-8")))
+        """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
+        record = find_record(self._runs_dir / folder)
+        assert record is not None  # collect read it
+        return described_task(record.as_json())
 
     def _read(self, folder: str) -> Mapping[str, Answers] | None:
         return read_answers(self._runs_dir / folder, self._task(folder))

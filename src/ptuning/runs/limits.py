@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ptuning.runs.record import Pair, RunRecord
+
 
 def batches_used(limit: Any, overfit: Any, there_are: int) -> int:
     """Return how many of an epoch's batches Lightning takes: 1 and ``5.0`` count batches, 0.5 and 1.0 are shares.
@@ -23,39 +25,43 @@ def batches_used(limit: Any, overfit: Any, there_are: int) -> int:
     return min(int(limit), there_are) if isinstance(limit, int) or limit > 1 else int(there_are * limit)
 
 
-def part_of_data(record: Mapping[str, Any]) -> str:
+def part_of_data(record: RunRecord) -> str:
     """Return on which part of its data a run trained and was scored, as words; empty where all of it took part.
 
     ``trained on 5 of 115 batches, scored on 64 of 408 rows``. Where a record does not say how many there were, it
     names the limit: ``scored on a part of dev: limit_val_batches=1``. Ending early (``max_steps``, ``max_time``,
     a callback) is no limit of this kind: what there is took part.
     """
-    trainer = _trainer(record)
-    return ", ".join(filter(None, (_training(record, trainer), _evaluation(record, trainer))))
+    return ", ".join(filter(None, (_training(record), part_scored(record))))
 
 
-def _training(record: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:
-    if "partial_training" in record:
-        return f"trained on {_of(record['partial_training'])} batches" if record["partial_training"] else ""
-    name, limit = _limit(trainer, "limit_train_batches")
-    rows, size = record.get("train_examples"), record.get("batch_size")
-    if limit is not None and rows and size and not _dict(record.get("recipe")).get("batch_tokens"):
+def part_scored(record: RunRecord) -> str:
+    """Return on which part of its dev sets a run was scored, as words; empty for all of them."""
+    if record.validation_examples is not None or record.partial_evaluation is not None:
+        parts = record.partial_evaluation or {}
+        return "; ".join(f"scored on {_of(rows)} rows{_of_split(name)}" for name, rows in parts.items())
+    name, limit = _limit(record, "limit_val_batches")
+    return "" if limit is None else f"scored on a part of dev: {name}={limit:g}"
+
+
+def _training(record: RunRecord) -> str:
+    if record.partial_training is not None:
+        return f"trained on {_of(record.partial_training)} batches"
+    name, limit = _limit(record, "limit_train_batches")
+    rows, size = record.train_examples, record.batch_size
+    if limit is not None and rows and size and not record.recipe.get("batch_tokens"):
         there_are = math.ceil(rows / size)
         used = batches_used(limit, 0, there_are)
         return f"trained on {used:,} of {there_are:,} batches" if used < there_are else ""
     return "" if limit is None else f"trained on a part of train: {name}={limit:g}"
 
 
-def _evaluation(record: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:
-    if "partial_evaluation" in record:
-        scored: Mapping[str, Any] = record["partial_evaluation"] or {}
-        return "; ".join(f"scored on {_of(rows)} rows{_of_split(name)}" for name, rows in scored.items())
-    name, limit = _limit(trainer, "limit_val_batches")
-    return "" if limit is None else f"scored on a part of dev: {name}={limit:g}"
+def _limit(record: RunRecord, name: str) -> tuple[str, float | None]:
+    """Return the limit that holds and its name; ``None`` where it leaves nothing out.
 
-
-def _limit(trainer: Mapping[str, Any], name: str) -> tuple[str, float | None]:
-    """Return the limit that holds and its name; ``None`` where it leaves nothing out."""
+    It is that of the configuration as typed, or of the recipe of an old record.
+    """
+    trainer = _dict(record.config.get("trainer")) or _dict(record.recipe.get("trainer"))
     if overfit := trainer.get("overfit_batches"):
         name, limit = "overfit_batches", overfit
     else:
@@ -64,13 +70,7 @@ def _limit(trainer: Mapping[str, Any], name: str) -> tuple[str, float | None]:
     return name, None if is_all or not isinstance(limit, int | float) else limit
 
 
-def _trainer(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the trainer's arguments as they were typed, or as an old record's recipe has them."""
-    typed = _dict(_dict(record.get("config")).get("trainer"))
-    return typed or _dict(_dict(record.get("recipe")).get("trainer"))
-
-
-def _of(pair: Any) -> str:
+def _of(pair: Pair) -> str:
     used, there_are = pair
     return f"{used:,} of {there_are:,}"
 

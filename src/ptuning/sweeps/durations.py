@@ -1,12 +1,13 @@
 """Estimates of how long a run takes, from the seconds per epoch of runs like it."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ptuning.runs.folder import RECORD
+from ptuning.runs.recipe import canonical
+from ptuning.runs.record import RECORD, RunRecord, read_record
 
 _WORK = ("backbone", "data", "task", "max_length", "batch_size", "batch_tokens", "group_by_length", "frozen_prefix")
 """Parts of a recipe that, with the trainer's arguments, decide how much one epoch costs a given selection."""
@@ -22,13 +23,11 @@ class Durations:
         """Learn from every finished record below a folder and return how many there were; unreadable ones are left."""
         count = 0
         for path in folder.rglob(RECORD):
-            try:
-                record = json.loads(path.read_text("utf-8"))
-                if record["status"] == "finished":
-                    self.add(record["recipe"], record["seconds"]["total"])
+            record = read_record(path)
+            if isinstance(record, RunRecord) and record.is_finished and record.seconds:
+                with suppress(KeyError, TypeError):  # another version's; `ptuning results` names what cannot be read
+                    self.add(record.recipe, record.seconds["total"])
                     count += 1
-            except (OSError, ValueError, KeyError, TypeError):  # `ptuning results` names what cannot be read
-                continue
         return count
 
     def add(self, recipe: Mapping[str, Any], seconds: float) -> None:
@@ -51,4 +50,4 @@ def _alike(recipe: Mapping[str, Any]) -> Iterator[str]:
     work = {name: recipe.get(name) for name in _WORK}
     work["trainer"] = {name: value for name, value in recipe["trainer"].items() if name != "max_epochs"}
     for closer in (("module", "layers"), ("module",), ()):
-        yield json.dumps([work, *(recipe[name] for name in closer)], sort_keys=True)
+        yield canonical([work, *(recipe[name] for name in closer)])

@@ -78,8 +78,7 @@ def survey(jobs: Sequence[Job]) -> GridStatus:
             continue
         recipes[job.number] = found.plan.recipe()
         if found.finished is not None:
-            score = float(found.finished["score"])
-            settled[job.number] = Outcome(SKIPPED, score, folder=str(found.folder.path.resolve()))
+            settled[job.number] = Outcome(SKIPPED, found.finished.score, folder=str(found.folder.path.resolve()))
         elif found.folder.checkpoint.exists():
             begun.add(job.number)
         if (shelf := found.folder.path.parents[2]) not in read:

@@ -5,24 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ptuning.runs.sweep import Sweep
+
 DONE, SKIPPED, PRUNED, FAILED = "done", "skipped", "pruned", "failed"
 INTERRUPTED, BUSY = "interrupted", "busy"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What the jobs of one sweep share.
-
-    Attributes
-    ----------
-    name
-        Groups its runs in W&B.
-    grid
-        The overrides as typed: ``module=layernorm,query``, ``seed=1,2``.
-    """
-
-    name: str
-    grid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

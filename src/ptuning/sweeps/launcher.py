@@ -20,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
+from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.engines import Engine
-from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome, Sweep
+from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
 from ptuning.tasks.glue import CUSTOM
 
 

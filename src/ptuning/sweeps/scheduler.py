@@ -10,9 +10,10 @@ from types import FrameType
 from typing import Any
 
 from ptuning.display.console import console
+from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.engines import Engine, LostError
 from ptuning.sweeps.grid_status import GridStatus
-from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, JobSpec, Outcome, Sweep
+from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, JobSpec, Outcome
 from ptuning.sweeps.progress import SweepProgress
 from ptuning.sweeps.worker import note_failure, trace_of
 

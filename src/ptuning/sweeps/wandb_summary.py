@@ -10,7 +10,8 @@ import pandas as pd
 
 from ptuning.display.console import console
 from ptuning.errors import UserError, in_one_line
-from ptuning.sweeps.job import DONE, SKIPPED, Job, Outcome, Sweep
+from ptuning.runs.sweep import Sweep
+from ptuning.sweeps.job import DONE, SKIPPED, Job, Outcome
 
 REPORT = "report"
 
@@ -92,7 +93,7 @@ def _log_sweep(
 
     extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
     logger: WandbTracker = tracking.make(settings, extra)
-    tracking.begin(logger, config, {})
+    tracking.begin(logger, config)
     run = logger.experiment
     run.log(
         {

@@ -2,19 +2,18 @@
 
 import contextlib
 import faulthandler
-import json
 import os
 import pickle
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ptuning.runs.folder import RECORD
+from ptuning.runs.record import find_record, write_record
 from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, JobSpec, Outcome
-from ptuning.system.files import write_json
 from ptuning.system.imports import large_imports
 from ptuning.system.streams import renew_streams
 
@@ -100,12 +99,12 @@ def perform(spec: JobSpec) -> Outcome:
     from ptuning.errors import BusyError, Interrupted, Pruned, first_line
     from ptuning.system.signals import stop
     from ptuning.training.run import execute
-    from ptuning.training.session import Warm
+    from ptuning.training.session import Session
 
     began = time.monotonic()  # a worker's first job imports for all of them
     console.quiet = True
     if _warm is None:
-        _warm = Warm()
+        _warm = Session()
     try:
         if stop.asked:
             return Outcome(INTERRUPTED)
@@ -122,8 +121,8 @@ def perform(spec: JobSpec) -> Outcome:
         return Outcome(FAILED, seconds=time.monotonic() - began, reason=reason, error=_sendable(error))
     status = SKIPPED if done.earlier else DONE
     seconds = time.monotonic() - began
-    said = "" if done.earlier else str(done.record.get("logger_failed", ""))
-    return Outcome(status, float(done.record["score"]), seconds, said, folder=str(done.folder.resolve()))
+    said = "" if done.earlier else done.record.logger_failed or ""
+    return Outcome(status, done.score, seconds, said, folder=str(done.folder.resolve()))
 
 
 def _announce(file: Path, folder: Path) -> None:
@@ -134,11 +133,11 @@ def _announce(file: Path, folder: Path) -> None:
 def note_failure(announcement: Path, reason: str) -> None:
     """Write a failure into the record of a job that could not do so itself: killed, hung, or its machine gone."""
     with contextlib.suppress(FileNotFoundError):  # it died before it had a folder
-        record = Path(announcement.read_text("utf-8")) / RECORD
-        values = json.loads(record.read_text("utf-8"))
+        folder = Path(announcement.read_text("utf-8"))
+        record = find_record(folder)
         # A job that is ended for its time may still have written a checkpoint and called itself interrupted.
-        if values.get("status") in ("running", "interrupted"):
-            write_json(record, {**values, "status": "failed", "reason": reason})
+        if record is not None and record.status in ("running", "interrupted"):
+            write_record(folder, replace(record, status="failed", reason=reason))
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -10,22 +10,14 @@ from filelock import FileLock
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 from ptuning.errors import in_one_line
+from ptuning.runs.record import RunRecord
 
 EXTRAS: Mapping[type[Logger], str] = {TensorBoardLogger: "tensorboard", MLFlowLogger: "mlflow"}
 """Logger with an optional package → the extra of ptuning that brings it."""
 
-MLFLOW_ID = "mlflow_run_id"
-"""Key of a record: the MLflow run that a resumed run goes on in."""
-
 
 def arguments(
-    kind: type,
-    folder: Path,
-    name: str,
-    group: str | None,
-    labels: Mapping[str, str],
-    record: Mapping[str, Any],
-    resumed: bool,
+    kind: type, folder: Path, record: RunRecord, labels: Mapping[str, str], group: str | None, resumed: bool
 ) -> dict[str, Any]:
     """Return the arguments of a logger besides its settings.
 
@@ -35,16 +27,18 @@ def arguments(
         The logger's class.
     folder
         The run folder, ``save_dir`` of every logger.
-    name, group, labels
-        The run's name, its sweep's, and task, module and backbone by these words.
     record
         The run's.
+    labels
+        Task, module and backbone by these words.
+    group
+        The sweep's name.
     resumed
         Whether the run goes on from a checkpoint.
     """
     if issubclass(kind, MLFlowLogger):
         tags = {**labels, "folder": str(folder), **({"group": group} if group else {})}
-        return {"save_dir": str(folder), "run_name": name, "tags": tags, "run_id": record.get(MLFLOW_ID)}
+        return {"save_dir": str(folder), "run_name": record.name, "tags": tags, "run_id": record.mlflow_run_id}
     if issubclass(kind, TensorBoardLogger) and not resumed:
         # What an earlier attempt left in the folder lies before this run: TensorBoard's sign for it.
         return {"save_dir": str(folder), "purge_step": 0}
@@ -127,7 +121,7 @@ class _Guard:
 
 
 def begin(logger: Logger, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ids that the record keeps to resume a logger, after giving it the configuration."""
+    """Give a logger the configuration, and return the fields of the record that let it go on in the same place."""
     if isinstance(logger, MLFlowLogger):
         return _begin_mlflow(logger, config)
     logger.log_hyperparams(dict(config))
@@ -178,4 +172,4 @@ def _begin_mlflow(logger: MLFlowLogger, config: Mapping[str, Any]) -> dict[str, 
         client.update_run(run_id, status="RUNNING")
     else:
         logger.log_hyperparams(dict(config))
-    return {MLFLOW_ID: run_id}
+    return {"mlflow_run_id": run_id}

@@ -2,7 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +13,80 @@ from lightning.pytorch.loggers import Logger
 from ptuning.deltas.format import DESCRIPTION, WEIGHTS
 from ptuning.display.console import console
 from ptuning.errors import ConfigError, UserError, first_line, in_one_line
+from ptuning.runs.record import RunRecord
+from ptuning.runs.sweep import Sweep
+from ptuning.runs.writer import RunWriter
 from ptuning.tracking import loggers
 from ptuning.tracking.wandb import WandbTracker
 from ptuning.tracking.wandb_settings import agent_run_id, asked_mode
 
-_SUMMARY = (
-    "score",
-    "status",
-    "trainable_parameters",
-    "head_parameters",
-    "trainable_percent",
-    "train_examples_per_second",
-    "peak_memory_mb",
-    "source",
-    "partial_evaluation",
-    "partial_training",
-)
+
+@contextmanager
+def tracked(
+    settings: Mapping[str, Any] | None, writer: RunWriter, sweep: Sweep | None, resumed: bool = False
+) -> Iterator[Any]:
+    """Let a logger follow a run: begun with the run's configuration, ended with what its record says then.
+
+    The record is ended and written before the logger ends, for its server may take a while.
+
+    Parameters
+    ----------
+    settings
+        The ``logger`` group's.
+    writer
+        The run's record; it gets what a resumed run needs to go on in the same place, and how the logger fared.
+    sweep
+        What the runs of a sweep share.
+    resumed
+        Whether the run goes on from a checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        If the logger cannot be made or cannot begin.
+    """
+    logger = make_logger(settings, writer.folder, writer.record, sweep.name if sweep else None, resumed)
+    config = tracked_config(writer.record, sweep)
+    begin(logger, config, writer.note)
+    try:
+        yield logger
+    except BaseException as error:
+        writer.end(error)
+        raise
+    finally:
+        writer.end(None)
+        writer.note(**finish(logger, writer.folder, config, writer.record))
+
+
+def labels(record: RunRecord) -> dict[str, str]:
+    """Return what tells runs apart in a tracker's list."""
+    return {"task": record.task, "module": record.module, "backbone": record.backbone}
+
+
+def tracked_config(record: RunRecord, sweep: Sweep | None) -> dict[str, Any]:
+    """Return the configuration as trackers get it: what was composed, what it became, and what trains."""
+    # As in folder names and tables, and flat: what trackers group by.
+    names = {f"{word}_name": name for word, name in {**labels(record), "layers": record.layers}.items()}
+    subset = {name: value for name, value in record.selection_keys.items() if name not in ("module", "layers")}
+    return {
+        **record.config,
+        **names,
+        **subset,
+        "trainable_parameters": record.trainable_parameters,
+        "head_parameters": record.head_parameters,
+        "total_parameters": record.total_parameters,
+        "trainable_percent": record.trainable_percent,
+        "optimisation": dict(record.optimisation),
+        "micro_batches": record.micro_batches or 1,
+        "sweep": asdict(sweep) if sweep else None,
+    }
 
 
 def make_logger(
     settings: Mapping[str, Any] | None,
     folder: Path,
-    name: str,
-    group: str | None,
-    labels: Mapping[str, str],
-    record: Mapping[str, Any],
+    record: RunRecord,
+    group: str | None = None,
     resumed: bool = False,
 ) -> Any:
     """Return the logger that the ``logger`` group describes, or ``False`` for none.
@@ -45,10 +96,12 @@ def make_logger(
 
     Parameters
     ----------
-    labels
-        Task, module and backbone by these words.
+    folder
+        The run folder.
     record
-        The run's, with the ids of :func:`identify`.
+        The run's, with what :func:`identify` gave.
+    group
+        The sweep's name.
     resumed
         Whether the run goes on from a checkpoint.
     """
@@ -61,9 +114,10 @@ def make_logger(
             raise ConfigError("W&B's agent starts one run at a time: leave -m out of the sweep's command.")
         if asked_mode(str(settings.get("mode", "auto"))) == "disabled":
             return False
-        settings["tags"] = [*labels.values(), *(settings.get("tags") or [])]
-        return make(settings, {"save_dir": str(folder), "name": name, "group": group, "run_id": record["wandb_id"]})
-    extra = loggers.arguments(kind or object, folder, name, group, labels, record, resumed)
+        settings["tags"] = [*labels(record).values(), *(settings.get("tags") or [])]
+        named = {"name": record.name, "group": group, "run_id": record.wandb_id}
+        return make(settings, {"save_dir": str(folder), **named})
+    extra = loggers.arguments(kind or object, folder, record, labels(record), group, resumed)
     if isinstance(own := settings.pop("tags", None), Mapping):
         extra["tags"] = {**extra.get("tags", {}), **own}
     elif own is not None:
@@ -118,19 +172,19 @@ def _class(settings: Mapping[str, Any]) -> type | None:
         return None
 
 
-def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> None:
+def begin(logger: Any, config: Mapping[str, Any], note: Callable[..., None] = lambda **values: None) -> None:
     """Start the logger's run now and give it the configuration.
 
-    If it fails later, that costs a sentence, which the record keeps as ``logger_failed``; the run goes on.
+    If it fails later, that costs a sentence, which is noted as ``logger_failed``; the run goes on.
 
     Parameters
     ----------
     logger
         The result of :func:`make_logger`.
     config
-        The configuration to log.
-    record
-        The run's; the ids that a resumed run needs are added to it.
+        What the logger may know of the run.
+    note
+        Called with fields of the run's record, by name: what a resumed run needs to go on in the same place.
 
     Raises
     ------
@@ -145,7 +199,7 @@ def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> Non
             if isinstance(logger, WandbTracker):
                 logger.begin(config)
             else:
-                record |= loggers.begin(logger, config)
+                note(**loggers.begin(logger, config))
     except UserError:
         raise
     except Exception as error:
@@ -156,7 +210,7 @@ def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> Non
         ) from error
 
     def tell(sentence: str) -> None:
-        record["logger_failed"] = sentence
+        note(logger_failed=sentence)
         console.print(sentence, style="yellow", markup=False)
 
     loggers.outlive(logger, tell)
@@ -169,19 +223,17 @@ def begin(logger: Any, config: Mapping[str, Any], record: dict[str, Any]) -> Non
         )
 
 
-def identify(earlier: Mapping[str, Any], key: str) -> dict[str, Any]:
+def identify(earlier: RunRecord | None, key: str) -> dict[str, Any]:
     """Return the ids under which loggers know a run: those of the earlier attempt, or new ones."""
-    ids = {"wandb_id": agent_run_id() or earlier.get("wandb_id") or f"{key}-{os.urandom(3).hex()}"}
-    if loggers.MLFLOW_ID in earlier:
-        ids[loggers.MLFLOW_ID] = earlier[loggers.MLFLOW_ID]
-    return ids
+    known = earlier.wandb_id if earlier else None
+    return {
+        "wandb_id": agent_run_id() or known or f"{key}-{os.urandom(3).hex()}",
+        "mlflow_run_id": earlier.mlflow_run_id if earlier else None,
+    }
 
 
-def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
-    """End the logger with the record's numbers; a W&B run with its exit code, and its delta if it finished.
-
-    For a W&B run that stayed offline the record gets ``wandb_offline``: why, and ``wandb_sync``: the command that
-    uploads it later.
+def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
+    """End the logger with what the record says; a W&B run with its true exit code, and its delta if it finished.
 
     Parameters
     ----------
@@ -193,33 +245,43 @@ def finish(logger: Any, folder: Path, config: Mapping[str, Any], record: dict[st
         The configuration given to :func:`begin`.
     record
         The run's, with its status.
+
+    Returns
+    -------
+    dict
+        Fields for the record. For a W&B run that stayed offline ``wandb_offline``: why, and ``wandb_sync``: the
+        command that uploads it later.
     """
-    if not logger:
-        return
-    summary = {name: record[name] for name in _SUMMARY if name in record}
-    summary |= {f"best/{name}": value for name, value in record.get("best", {}).items()}
-    summary |= {f"seconds/{name}": value for name, value in record.get("seconds", {}).items()}
     if isinstance(logger, WandbTracker):
-        code = {"finished": 0, "interrupted": 130}.get(record["status"], 1)
+        code = {"finished": 0, "interrupted": 130}.get(record.status, 1)
         delta = [folder / WEIGHTS, folder / DESCRIPTION] if code == 0 else []
         with loggers.outlived(logger):
-            logger.attach(summary, delta)
+            logger.attach(record.summary, delta)
         with loggers.outlived(logger):
             if upload := logger.finish(code):
-                record |= {"wandb_offline": logger.offline_reason or "as asked", "wandb_sync": upload}
-    else:
-        history = record.get("history") or [{"step": 0}]
+                return {"wandb_offline": logger.offline_reason or "as asked", "wandb_sync": upload}
+    elif logger:
+        step = record.history[-1].step if record.history else 0
         with loggers.outlived(logger):
-            loggers.finish(logger, config, summary, record["status"], history[-1]["step"])
+            loggers.finish(logger, config, record.summary, record.status, step)
+    return {}
 
 
-def report_to_agent(logger: WandbTracker, folder: Path, config: Mapping[str, Any], record: dict[str, Any]) -> None:
-    """Log a run that had finished before W&B's agent asked for it: history, summary and delta.
+def report_to_agent(settings: Mapping[str, Any] | None, folder: Path, record: RunRecord) -> None:
+    """Tell W&B's sweep, whose agent asks for a finished run once more, of its history, summary and delta.
 
     Otherwise the sweep would hold an empty run, and a search would learn nothing from it.
     """
-    begin(logger, config, record)
-    for entry in record["history"]:
-        metrics = {f"val/{name}": value for name, value in entry.items() if name not in ("epoch", "step", "train_loss")}
-        logger.log_metrics({**metrics, "epoch": entry["epoch"]}, step=entry["step"] - 1)  # Lightning counts from 0
+    if not agent_run_id() or not logs_to_wandb(settings):
+        return
+    config = tracked_config(record, None)
+    try:
+        logger = make_logger(settings, folder, replace(record, wandb_id=agent_run_id()))
+        begin(logger, config)
+    except UserError as error:  # the run is there all the same
+        console.print(f"W&B's sweep does not hear of it: {error}", markup=False)
+        return
+    for entry in record.history or ():
+        metrics = {f"val/{name}": value for name, value in {"score": entry.score, **entry.scores}.items()}
+        logger.log_metrics({**metrics, "epoch": entry.epoch}, step=entry.step - 1)  # Lightning counts from 0
     finish(logger, folder, config, record)

@@ -8,50 +8,101 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import nn
 
-from ptuning.acceleration.precision import AUTO, check_precision
+import ptuning
+from ptuning.acceleration.precision import check_precision
 from ptuning.backbones.load import attention_dropout_key, load_skeleton, usable_positions
 from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.config.schema import Config, TrainerConfig
-from ptuning.data.custom import custom_source
-from ptuning.data.custom_options import custom_data, refuse_custom_keys
-from ptuning.data.sources import GLUE, DataSource, HubSource, LocalSource, SyntheticSource
-from ptuning.data.synthetic import SIZES
+from ptuning.data.sources import DataSource
+from ptuning.deltas.format import describe_backbone
 from ptuning.errors import ConfigError
+from ptuning.runs.recipe import result_arguments
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.parameters import count_frozen_blocks, count_layers
 from ptuning.selection.subset import Subset, count_weights, parse_subset
-from ptuning.tasks.glue import CUSTOM, Task, get_task
+from ptuning.tasks.glue import Task
+from ptuning.training.data_source import check_predict, training_source
 from ptuning.training.optim import Optimisation
 from ptuning.training.reader_callbacks import make_callbacks
 
-_HARMLESS = ("accelerator", "devices", "enable_progress_bar", "log_every_n_steps", "profiler", "benchmark")
-"""Trainer arguments that cannot change a result, so that they stay out of a run's hash."""
 
-_AUTO_ONCE = ("32-true", "bf16-mixed", "16-mixed")
-"""What ``trainer.precision=auto`` can have become in the recipes of earlier versions."""
+@dataclass(frozen=True)
+class Batching:
+    """How rows become batches: arguments of :class:`ptuning.GlueDataModule` by their own names."""
 
-_COMPILING_PAYS = 5000
-"""Training batches ahead from which a run on a GPU is compiled. An estimate: no GPU has been measured yet."""
+    batch_size: int
+    eval_batch_size: int
+    max_length: int
+    batch_tokens: int | None
+    group_by_length: bool
+    select_on: str
+
+
+@dataclass(frozen=True)
+class PrefixPlan:
+    """How a frozen prefix is cached: type, limits in MB, and whether any block lies below everything trainable."""
+
+    dtype: str
+    memory_mb: int
+    disk_mb: int
+    exists: bool
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a run lies and what it leaves; nothing of it changes a result."""
+
+    runs_dir: Path
+    force: bool
+    predict: tuple[str, ...]
+    logger: Mapping[str, Any] | None
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration made definite: sources found, defaults filled in, hardware looked at."""
+    """A configuration made definite: sources found, defaults filled in, hardware looked at.
 
-    config: Config
+    Attributes
+    ----------
+    typed
+        The configuration as typed, plain; the record and trackers get it.
+    modules, patterns
+        The modules by name, sorted, and the regular expressions of ``module=custom``.
+    layers
+        ``all``, or numbers as in ``0-5``.
+    trainer
+        Arguments of Lightning's ``Trainer``.
+    compile
+        ``auto``, or whether the training forward pass is compiled.
+    selector, callbacks
+        The callback that selects, and the others.
+    prefix
+        How the frozen prefix is cached; ``None`` where it is computed with every batch.
+    attention_dropout
+        A rate other than the pretrained model's own, or ``None``.
+    """
+
+    typed: Mapping[str, Any]
     task: Task
     source: DataSource
     backbone: BackboneRef
-    module: tuple[str, ...]
+    backbone_path: str
+    modules: tuple[str, ...]
+    patterns: tuple[str, ...]
     layers: str
     subset: Subset
+    seed: int
+    batching: Batching
     optimisation: Optimisation
-    trainer: dict[str, Any]
+    trainer: Mapping[str, Any]
+    compile: Any
     selector: SelectionCallback
     callbacks: tuple[pl.Callback, ...]
-    caches_prefix: bool = False
+    output: Output
+    prefix: PrefixPlan | None = None
     attention_dropout: float | None = None
 
     @property
@@ -59,59 +110,66 @@ class Plan:
         """``query+value``; for a reader's own selection class, its name."""
         if type(self.selector) is not ModuleSelectionCallback:
             return type(self.selector).__name__
-        return "+".join(self.module)
+        return "+".join(self.modules)
 
     @property
-    def subset_keys(self) -> dict[str, str]:
-        """``subset`` and, where it matters, ``subset_scope``, as recipe, record and delta have them."""
-        scope = {"subset_scope": self.subset.scope} if self.subset.is_ranked else {}
-        return {"subset": str(self.subset), **scope}
+    def caches_prefix(self) -> bool:
+        """True if there is a frozen prefix and its hidden states are cached."""
+        return self.prefix is not None and self.prefix.exists
 
-    def earlier_recipes(self) -> tuple[dict[str, Any], ...]:
-        """Return the recipes by which earlier versions knew this run: they said what ``auto`` became on a machine."""
-        if self.trainer["precision"] != AUTO:
-            return ()
-        recipe = self.recipe()
-        return tuple(recipe | {"trainer": recipe["trainer"] | {"precision": name}} for name in _AUTO_ONCE)
+    @property
+    def selection_keys(self) -> dict[str, Any]:
+        """``module``, ``layers``, ``subset`` and, where it matters, ``subset_scope``: for recipe, record and delta."""
+        scope = {"subset_scope": self.subset.scope} if self.subset.is_ranked else {}
+        return {"module": self.module_label, "layers": self.layers, "subset": str(self.subset), **scope}
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that can change the result, and nothing that cannot.
 
         Of the precision it says what was typed: what ``auto`` becomes is decided where the job computes.
         """
-        config = self.config
         own = {"score_of": self.task.score_of} if self.task.is_custom else {}  # GLUE's tasks have one score each
+        batching = self.batching
         return {
             **own,
             "format": 1,
             "task": self.task.name,
-            "module": self.module_label,
-            "modules": self.module,
-            "patterns": sorted(set(config.module.patterns)),
-            "layers": self.layers,
-            **self.subset_keys,
-            "seed": config.seed,
+            **self.selection_keys,
+            "modules": self.modules,
+            "patterns": sorted(set(self.patterns)),
+            "seed": self.seed,
             "backbone": self.backbone.identity,
             "data": self.source.identity(),
-            "max_length": config.task.max_length,
-            "batch_size": config.task.batch_size,
-            "group_by_length": config.data.group_by_length,
+            "max_length": batching.max_length,
+            "batch_size": batching.batch_size,
+            "group_by_length": batching.group_by_length,
             "optimisation": asdict(self.optimisation),
-            "trainer": {k: v for k, v in self.trainer.items() if k not in _HARMLESS},
-            "callbacks": config.callbacks,
+            "trainer": result_arguments(self.trainer),
+            "callbacks": self.typed["callbacks"],
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
-            **({} if config.task.batch_tokens is None else {"batch_tokens": config.task.batch_tokens}),
-            **({"select_on": config.data.select_on} if config.data.select_on != "dev" else {}),
+            **({} if batching.batch_tokens is None else {"batch_tokens": batching.batch_tokens}),
+            **({"select_on": batching.select_on} if batching.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
-            **({"frozen_prefix": config.frozen_prefix_dtype} if self.caches_prefix else {}),
+            **({"frozen_prefix": self.prefix.dtype} if self.prefix and self.prefix.exists else {}),
+        }
+
+    def delta_description(self, backbone_hash: str) -> dict[str, Any]:
+        """Return what ``delta.json`` says beside score and epoch."""
+        return {
+            "ptuning": ptuning.__version__,
+            "backbone": describe_backbone(self.backbone, self.backbone_path, backbone_hash),
+            **self.task.describe(),
+            "source": self.source.place,
+            **self.selection_keys,
+            "max_length": self.batching.max_length,
         }
 
 
 def make_plan(config: Config) -> Plan:
     """Find sources and fill in defaults; nothing large is loaded."""
-    source = _make_source(config)
+    source = training_source(config)
     task = source.task
-    _check_predict(config, task)
+    check_predict(config, task)
     backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
     module = tuple(sorted(config.module.chosen))  # a union has no order, so neither has its run folder
     skeleton = load_skeleton(backbone)
@@ -134,27 +192,46 @@ def make_plan(config: Config) -> Plan:
             f"trainer.min_epochs={config.trainer.min_epochs} is more than trainer.max_epochs, {max_epochs} here: type "
             f"trainer.max_epochs={config.trainer.min_epochs} too, or a smaller trainer.min_epochs."
         )
-    selector, callbacks = make_callbacks(config, module)
+    selector, callbacks = make_callbacks(config.callbacks, module, config.layers, config.module.patterns, config.trial)
     subset = parse_subset(config.subset, config.subset_scope)
     if type(selector) is ModuleSelectionCallback:
         chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
         if not chosen:
-            subset = Subset()  # nothing moves but the head: the same run, whatever the subset
+            subset = Subset()  # nothing trains but the head: the same run, whatever the subset
         if subset.is_ranked:
             count_weights(subset, {name: p.numel() for name, p in skeleton.named_parameters() if name in chosen})
     return Plan(
-        config=config,
+        typed=asdict(config),
         task=task,
         source=source,
         backbone=backbone,
-        module=module,
+        backbone_path=config.backbone.path,
+        modules=module,
+        patterns=tuple(config.module.patterns),
         layers="all" if module == ("frozen",) else layers,
         subset=subset,
+        seed=config.seed,
+        batching=Batching(
+            batch_size=config.task.batch_size,
+            eval_batch_size=config.data.eval_batch_size,
+            max_length=config.task.max_length,
+            batch_tokens=config.task.batch_tokens,
+            group_by_length=config.data.group_by_length,
+            select_on=config.data.select_on,
+        ),
         optimisation=_optimisation(config),
         trainer=_trainer_arguments(config.trainer, max_epochs),
+        compile=config.trainer.compile,
         selector=selector,
         callbacks=callbacks,
-        caches_prefix=config.frozen_prefix == "cache" and _has_prefix(skeleton, selector),
+        output=Output(
+            runs_dir=Path(config.runs_dir).expanduser(),
+            force=config.force,
+            predict=tuple(config.predict),
+            logger=config.logger,
+            checkpoint_seconds=config.checkpoint_seconds,
+        ),
+        prefix=_prefix(config, skeleton, selector),
         attention_dropout=_attention_dropout(config, skeleton),
     )
 
@@ -167,15 +244,18 @@ def _attention_dropout(config: Config, skeleton: Any) -> float | None:
     return rate
 
 
-def _has_prefix(skeleton: nn.Module, selector: SelectionCallback) -> bool:
-    """Say whether whole blocks lie below everything that moves; a reader's own choice is known only with weights."""
+def _prefix(config: Config, skeleton: nn.Module, selector: SelectionCallback) -> PrefixPlan | None:
+    """Return how the prefix is cached, if that was typed. Whether a reader's own choice leaves one takes weights."""
+    if config.frozen_prefix != "cache":
+        return None
     if known_architecture(skeleton) is None:
         raise ConfigError(
             f"frozen_prefix=cache has to know the blocks of a {type(skeleton).__name__}, and does not "
             f"(it knows: {', '.join(ARCHITECTURES)}). Leave it out, which is frozen_prefix=live."
         )
     own = type(selector) is not ModuleSelectionCallback
-    return own or count_frozen_blocks(skeleton, selector.choose(skeleton)) > 0
+    exists = own or count_frozen_blocks(skeleton, selector.choose(skeleton)) > 0
+    return PrefixPlan(config.frozen_prefix_dtype, config.frozen_prefix_memory_mb, config.frozen_prefix_disk_mb, exists)
 
 
 def _optimisation(config: Config) -> Optimisation:
@@ -198,42 +278,12 @@ def _optimisation(config: Config) -> Optimisation:
     )
 
 
-def _check_predict(config: Config, task: Task) -> None:
-    if task.is_custom and config.predict == ["test"] and not (config.data.test or config.data.path):
-        raise ConfigError("predict=[test] needs a file to predict: data.test=FILE. It needs no labels.")
-    allowed = [*task.test, *(["ax"] if task.name == "mnli" else [])]
-    for split in config.predict:
-        if split not in allowed:
-            raise ConfigError(f"predict=[{split}] is not a split of {task.name}. Allowed: {', '.join(allowed)}.")
-
-
-def _make_source(config: Config) -> DataSource:
-    if config.task.name == CUSTOM:
-        return custom_source(custom_data(config.data))
-    task = get_task(config.task.name)
-    if not task.trains:
-        raise ConfigError(
-            f"{task.name} has no training data. Train MNLI and predict {task.name} with its head: "
-            f"task=mnli predict=[{task.name}]"
-        )
-    refuse_custom_keys(task.name, config.data)
-    return make_source(config, task)
-
-
-def make_source(config: Config, task: Task) -> DataSource:
-    """Return where the text of a task comes from."""
-    if task.is_custom:
-        return custom_source(custom_data(config.data))
-    if config.data.source == "synthetic":
-        return SyntheticSource(task, {**SIZES, **config.data.sizes}, config.data.seed)
-    if config.data.source == "local":
-        return LocalSource(task, Path(str(config.data.dir)).expanduser())
-    return HubSource(task, config.data.path or GLUE, config.data.revision)
-
-
 def with_new_callbacks(plan: Plan) -> Plan:
     """Return the plan with callbacks that have seen no training."""
-    selector, callbacks = make_callbacks(plan.config, plan.module)
+    typed = plan.typed
+    selector, callbacks = make_callbacks(
+        typed["callbacks"], plan.modules, typed["layers"], plan.patterns, typed["trial"]
+    )
     return replace(plan, selector=selector, callbacks=callbacks)
 
 
@@ -245,36 +295,3 @@ def _trainer_arguments(trainer: TrainerConfig, max_epochs: int) -> dict[str, Any
         if name != "compile" and (value is not None or name == "check_val_every_n_epoch")
     }
     return arguments | {"max_epochs": max_epochs, "precision": check_precision(trainer.precision)}
-
-
-def compiles(plan: Plan, batches: int, device: str) -> bool:
-    """Say whether the training forward pass is compiled; by itself on a GPU alone, where compiling pays.
-
-    Parameters
-    ----------
-    plan
-        The run.
-    batches
-        Training batches of an epoch.
-    device
-        The kind of device: ``cuda``, ``mps`` or ``cpu``.
-    """
-    config = plan.config
-    if config.trainer.compile != "auto":
-        return bool(config.trainer.compile)
-    ahead = plan.trainer["max_epochs"] * batches
-    if config.trainer.max_steps != -1:
-        ahead = min(ahead, config.trainer.max_steps * config.trainer.accumulate_grad_batches)
-    fits = not plan.caches_prefix and config.task.batch_tokens is None
-    return fits and device == "cuda" and ahead >= _COMPILING_PAYS
-
-
-def in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
-    """Return the trainer's arguments for batches that come in several parts: what counts batches counts parts."""
-    counted = ("limit_train_batches", "limit_val_batches", "val_check_interval")
-    return {
-        name: value * micro_batches
-        if name == "accumulate_grad_batches" or (name in counted and isinstance(value, int))
-        else value
-        for name, value in arguments.items()
-    }

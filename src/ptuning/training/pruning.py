@@ -35,23 +35,31 @@ class Pruning(pl.Callback):
     Raises
     ------
     ConfigError
-        If there is no such trial.
+        If there is no such trial; that its number is in the study is looked up when training begins.
     """
 
     def __init__(self, trial: str) -> None:
-        import optuna
-
+        self._named = trial
         journal, _, number = trial.rpartition(_SEPARATOR)
         if not number.isdigit() or not Path(journal).is_file():
-            raise ConfigError(f"trial={trial} names no trial: it is set by hydra/sweeper=optuna, leave it out.")
-        storage = open_storage(Path(journal))
-        (study,) = optuna.get_all_study_names(storage)
-        self.study = optuna.load_study(study_name=study, storage=storage)
-        self.study.pruner = _pruner(self.study.user_attrs["pruner"])
-        found = [one._trial_id for one in self.study.get_trials(deepcopy=False) if one.number == int(number)]
+            raise self._refusal()
+        self._journal, self._number = Path(journal), int(number)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Open the study of the trial."""
+        import optuna
+        from hydra.utils import instantiate
+
+        if stage != "fit":
+            return
+        storage = open_storage(self._journal)
+        (name,) = optuna.get_all_study_names(storage)
+        study = optuna.load_study(study_name=name, storage=storage)
+        study.pruner = instantiate(study.user_attrs["pruner"])
+        found = [one._trial_id for one in study.get_trials(deepcopy=False) if one.number == self._number]
         if not found:
-            raise ConfigError(f"trial={trial} names no trial: it is set by hydra/sweeper=optuna, leave it out.")
-        self.trial = optuna.trial.Trial(self.study, found[0])
+            raise self._refusal()
+        self.trial = optuna.trial.Trial(study, found[0])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch's score; raise :class:`Pruned` if the trial should end here."""
@@ -64,8 +72,5 @@ class Pruning(pl.Callback):
         if epoch < (trainer.max_epochs or 0) and self.trial.should_prune():
             raise Pruned(f"Stopped after epoch {epoch}: its score is behind those of earlier trials.")
 
-
-def _pruner(settings: dict[str, Any]) -> Any:
-    from hydra.utils import instantiate
-
-    return instantiate(settings)
+    def _refusal(self) -> ConfigError:
+        return ConfigError(f"trial={self._named} names no trial: it is set by hydra/sweeper=optuna, leave it out.")

@@ -1,13 +1,13 @@
 """The callbacks of the ``callbacks`` group: made, and refused where a run has its own way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 
-from ptuning.config.schema import Config
 from ptuning.errors import ConfigError
 from ptuning.selection.callback import SelectionCallback
+from ptuning.training.pruning import Pruning
 
 _AVERAGES = "it averages a copy of the whole model, and a run keeps what moves alone."
 _OWN_WAY: Mapping[type[pl.Callback], str] = {
@@ -23,18 +23,37 @@ _OWN_WAY: Mapping[type[pl.Callback], str] = {
 """Callbacks that are refused, and why."""
 
 
-def make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
-    """Instantiate the ``callbacks`` group; the entry called ``selection`` gets module, layers and patterns."""
+def make_callbacks(
+    settings: Mapping[str, Any],
+    module: Sequence[str],
+    layers: Any,
+    patterns: Sequence[str],
+    trial: str | None = None,
+) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
+    """Instantiate the ``callbacks`` group: (the one that selects, the others).
+
+    Parameters
+    ----------
+    settings
+        Name → ``_target_`` and arguments.
+    module, layers, patterns
+        As typed; the entry called ``selection`` gets them.
+    trial
+        The trial of a search that the run is, which adds a callback that reports to it.
+
+    Raises
+    ------
+    ConfigError
+        If a callback cannot be made, or does what a run does in its own way.
+    """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     made: dict[str, Any] = {}
-    for name, settings in config.callbacks.items():
-        extra = {}
-        if name == "selection":
-            extra = {"module": list(module), "layers": config.layers, "patterns": config.module.patterns}
+    for name, one in settings.items():
+        selects = {"module": list(module), "layers": layers, "patterns": list(patterns)}
         try:
-            made[name] = instantiate(settings, **extra, _convert_="all")
+            made[name] = instantiate(one, **(selects if name == "selection" else {}), _convert_="all")
         except InstantiationException as error:
             cause = " ".join(str(error.__cause__ or error).splitlines()[:2])
             raise ConfigError(
@@ -46,7 +65,7 @@ def make_callbacks(config: Config, module: tuple[str, ...]) -> tuple[SelectionCa
         raise ConfigError("callbacks.selection must be a ptuning.SelectionCallback: it decides what may move.")
     for name, callback in made.items():
         _refuse_callback(name, callback)
-    return selector, tuple(made.values())
+    return selector, (*made.values(), *([Pruning(trial)] if trial else []))
 
 
 def _refuse_callback(name: str, callback: Any) -> None:

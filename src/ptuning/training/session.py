@@ -1,4 +1,4 @@
-"""What a process keeps between runs: tokenizers, tokenized splits, and the last backbone, put back bit for bit."""
+"""The session of a process: tokenizers, tokenized splits and the last backbone, kept between runs bit for bit."""
 
 import logging
 import os
@@ -22,8 +22,8 @@ from ptuning.system.files import cache_folder
 from ptuning.tasks.glue import Task
 
 
-class Warm:
-    """A store that makes the second run on the same backbone and data start at once.
+class Session:
+    """A store of what runs on the same backbone and data share, so that the second starts at once.
 
     A run must not be able to tell whether it came first: what is handed out equals what would have been loaded.
 

@@ -21,11 +21,6 @@ class Timings:
         When this process turned to the run, by ``time.perf_counter()``; the phase ``data`` begins there.
     peak_memory
         Returns this process's peak memory so far (MiB).
-
-    Attributes
-    ----------
-    elsewhere
-        Phases that are measured in other places: name → a function that returns this process's seconds.
     """
 
     def __init__(self, began: float, peak_memory: Callable[[], float]) -> None:
@@ -35,7 +30,6 @@ class Timings:
         self._seconds: dict[str, float] = {}
         self._earlier: dict[str, float] = {"total": 0.0}
         self._earlier_peak = 0.0
-        self.elsewhere: dict[str, Callable[[], float]] = {}
 
     def enter(self, phase: str | None) -> None:
         """End the phase under way and begin another, or none."""
@@ -49,14 +43,13 @@ class Timings:
     def begin_anew(self) -> None:
         """Forget the phases of an attempt that gave up and begin with ``data``; the total runs on."""
         self._phase, self._since = "data", time.perf_counter()
-        self._seconds, self.elsewhere = {}, {}
+        self._seconds = {}
         self._earlier = {"total": self._earlier["total"]}
 
     def seconds(self) -> dict[str, float]:
         """Return phase → seconds, ``total`` last, all processes together."""
         self.enter(self._phase)
-        now = {**self._seconds, **{name: measured() for name, measured in self.elsewhere.items()}}
-        now["total"] = time.perf_counter() - self._start
+        now = {**self._seconds, "total": time.perf_counter() - self._start}
         phases = {"data", "model", "train", "validate", *now, *self._earlier}
         return {name: self._earlier.get(name, 0.0) + now.get(name, 0.0) for name in sorted(phases, key=_ORDER.index)}
 

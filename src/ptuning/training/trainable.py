@@ -1,4 +1,4 @@
-"""What moves in a run: its selection, narrowed to its subset of weights."""
+"""The trainable weights of a run: its selection, narrowed to its subset."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ from ptuning.training.fisher import fisher_information, sample_rows
 from ptuning.training.plan import Plan
 
 
-def choose_moving(
+def choose_trainable(
     plan: Plan, network: nn.Module, data: GlueDataModule, kept: Mapping[str, Tensor] | None = None
 ) -> Selection:
-    """Freeze a model outside the run's selection, for all of the run, and return what moves.
+    """Return the run's selection, after freezing everything outside of it for all of the run.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def choose_moving(
     data
         Fisher information is estimated on a sample of its training examples.
     kept
-        For a run that goes on: name → places of the weights that it moved so far. They are not chosen again, because
+        For a run that goes on: name → indices of the weights that it trained so far. They are not chosen again, because
         Fisher information on another machine may differ in its last bits.
 
     Raises
@@ -47,10 +47,10 @@ def _choose(plan: Plan, network: nn.Module, selection: Selection, data: GlueData
     scores: dict[str, Tensor] = {}
     if plan.subset.kind == "fisher":
         train = data.split("train")
-        rows = sample_rows(len(train), plan.config.seed)
+        rows = sample_rows(len(train), plan.seed)
         console.print(f"Fisher information on {len(rows)} training examples")
         device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
         examples = (train[[row]] for row in rows)
         scores = fisher_information(network, plan.task, examples, selection.names, device)
     parameters = dict(network.named_parameters())
-    return choose_weights(plan.subset, {name: parameters[name] for name in selection.names}, plan.config.seed, scores)
+    return choose_weights(plan.subset, {name: parameters[name] for name in selection.names}, plan.seed, scores)

@@ -1,6 +1,5 @@
 """``ptuning moved``: the changes of a run's weights, by module, layer and kind."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from ptuning.deltas.loading import load_run
 from ptuning.display.format import format_percent
 from ptuning.errors import RunError
 from ptuning.results.summary import TABLE_SUFFIXES
-from ptuning.runs.folder import RECORD
+from ptuning.runs.record import find_record
 from ptuning.system.files import check_place
 from ptuning.weights.groups import Group, far_out, group_weights, rows_of, show_rows, table_of
 
@@ -70,13 +69,11 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _check_finished(folder: Path) -> None:
-    try:
-        status = json.loads((folder / RECORD).read_text("utf-8")).get("status")
-    except (FileNotFoundError, json.JSONDecodeError):
-        return  # a delta that was taken out of its run folder, which is only written by an evaluation
-    if status != "finished":
+    record = find_record(folder)  # a delta that was taken out of its run folder has none
+    if record is not None and not record.is_finished:
         raise RunError(
-            f"The run in {folder} has not finished (its record says {status}). Type its command again: it goes on."
+            f"The run in {folder} has not finished (its record says {record.status}). Type its command again: it goes "
+            "on."
         )
 
 

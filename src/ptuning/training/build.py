@@ -1,0 +1,224 @@
+"""The parts of a run, each made from its plan: data, prefix cache, classifier, trainer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from torch import nn
+
+from ptuning.acceleration import accelerate
+from ptuning.acceleration.compile import CompiledForward
+from ptuning.acceleration.frozen_prefix import FrozenPrefix
+from ptuning.acceleration.precision import make_plugin
+from ptuning.backbones.load import input_names
+from ptuning.config.rules import check_batches
+from ptuning.data.datamodule import HOLDOUT, GlueDataModule
+from ptuning.display.console import console, follow
+from ptuning.runs.limits import batches_used
+from ptuning.runs.writer import RunWriter
+from ptuning.selection.parameters import count_frozen_blocks
+from ptuning.selection.select import Selection
+from ptuning.training.callbacks import PrefixCallback
+from ptuning.training.checkpoint import WholeFileCheckpointIO
+from ptuning.training.module import GlueClassifier
+from ptuning.training.plan import Plan
+from ptuning.training.session import Session
+from ptuning.training.timings import Timings
+
+_COMPILING_PAYS = 5000
+"""Training batches ahead from which a run on a GPU is compiled. An estimate: no GPU has been measured yet."""
+
+
+def make_data(plan: Plan, session: Session, micro_batches: int) -> GlueDataModule:
+    """Return the run's data, tokenized.
+
+    Raises
+    ------
+    ConfigError
+        If the trainer's limits leave no batch.
+    """
+    arguments = asdict(plan.batching)
+    arguments["eval_batch_size"] = max(1, plan.batching.eval_batch_size // micro_batches)
+    data = GlueDataModule(
+        plan.source,
+        session.tokenizer(plan.backbone),
+        seed=plan.seed,
+        micro_batches=micro_batches,
+        splits=session.splits(plan.source.identity(), plan.backbone.identity, plan.batching.max_length),
+        **arguments,
+    )
+    data.setup("fit")
+    counts = _count_batches(data)
+    check_batches(plan.trainer, counts["train"], {name: counts[name] for name in data.evaluated})
+    return data
+
+
+def _count_batches(data: GlueDataModule) -> dict[str, int]:
+    """Return split → batches of a training epoch or of an evaluation."""
+    dev = {name: -(-len(data.split(name)) // data.eval_batch_size) for name in data.evaluated}
+    return {"train": -(-len(data.order) // data.micro_batches), **dev}
+
+
+def describe_sizes(plan: Plan, data: GlueDataModule) -> str:
+    """Return ``2,490 train: 5 of 78 batches, 277 validation``, with batches where a limit leaves some out."""
+    parts = []
+    for name, there_are in _count_batches(data).items():
+        limit = plan.trainer.get("limit_train_batches" if name == "train" else "limit_val_batches")
+        used = batches_used(limit, plan.trainer.get("overfit_batches"), there_are)
+        some = f": {used:,} of {there_are:,} batches" if used < there_are else ""
+        parts.append(f"{len(data.split(name)):,} {name}{some}")
+    return ", ".join(parts)
+
+
+def share_cut(plan: Plan, data: GlueDataModule) -> float:
+    """Return the share of training rows that reach ``max_length``."""
+    return float((data.split("train").lengths >= plan.batching.max_length).float().mean())
+
+
+def counts(selection: Selection) -> dict[str, Any]:
+    """Return the fields of a record that say what trains."""
+    return {
+        "selection": selection.names,
+        "trainable_parameters": selection.trainable_parameters,
+        "head_parameters": selection.head_parameters,
+        "total_parameters": selection.total_parameters,
+        "trainable_percent": selection.trainable_percent,
+    }
+
+
+def make_prefix_cache(
+    plan: Plan,
+    network: nn.Module,
+    selection: Selection,
+    digest: str,
+    session: Session,
+    timings: Timings,
+) -> PrefixCallback | None:
+    """Return the callback that caches the frozen prefix, if that was typed and there is one."""
+    depth = count_frozen_blocks(network, selection.names) if plan.caches_prefix else 0
+    if plan.prefix is None or not depth:
+        return None
+    return PrefixCallback(
+        timings,
+        FrozenPrefix(network, depth),
+        input_names(network),
+        digest,
+        session.states,
+        plan.prefix.dtype,
+        plan.prefix.memory_mb,
+        plan.prefix.disk_mb,
+        tell=console.print,
+        watch=partial(follow, "frozen prefix") if plan.trainer["enable_progress_bar"] else lambda batches: batches,
+    )
+
+
+def make_classifier(
+    plan: Plan,
+    network: nn.Module,
+    selection: Selection,
+    cache: PrefixCallback | None,
+    data: GlueDataModule,
+    device: str,
+    writer: RunWriter,
+) -> GlueClassifier:
+    """Return the LightningModule, compiled where that was typed or pays on this kind of device."""
+    acceleration = accelerate(network, device, cache.prefix if cache else None)
+    compiled = compiles(plan, len(data.order), device)
+    writer.note(compiled=compiled, frozen_prefix=cache.describe(data) if cache else None)
+    if compiled:
+        config: Any = network.config
+        acceleration.compiled = CompiledForward(
+            acceleration.logits,
+            plan.batching.batch_size // data.micro_batches,
+            plan.batching.max_length,
+            pad_token_id=getattr(config, "pad_token_id", None) or 0,
+            give_up=partial(_go_on_uncompiled, writer) if plan.compile == "auto" else None,
+        )
+    return GlueClassifier(
+        network,
+        plan.task,
+        plan.optimisation,
+        plan.seed,
+        writer.record.key,
+        indices=selection.indices,
+        holdout=plan.batching.select_on == HOLDOUT,
+        acceleration=acceleration,
+    )
+
+
+def compiles(plan: Plan, batches: int, device: str) -> bool:
+    """Return whether the training forward pass is compiled; by itself on a GPU alone, where compiling pays.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    batches
+        Training batches of an epoch.
+    device
+        The kind of device: ``cuda``, ``mps`` or ``cpu``.
+    """
+    if plan.compile != "auto":
+        return bool(plan.compile)
+    ahead = plan.trainer["max_epochs"] * batches
+    if plan.trainer["max_steps"] != -1:
+        ahead = min(ahead, plan.trainer["max_steps"] * plan.trainer["accumulate_grad_batches"])
+    fits = not plan.caches_prefix and plan.batching.batch_tokens is None
+    return fits and device == "cuda" and ahead >= _COMPILING_PAYS
+
+
+def _go_on_uncompiled(writer: RunWriter, reason: str) -> None:
+    writer.note(compiled=False)
+    console.print(f"torch.compile does not work here, training goes on without it ({reason}).")
+
+
+def make_trainer(
+    plan: Plan,
+    precision: str,
+    device: str,
+    micro_batches: int,
+    folder: Path,
+    logger: Any,
+    callbacks: Sequence[pl.Callback],
+) -> pl.Trainer:
+    """Return Lightning's ``Trainer``, which shows nothing of its own and writes checkpoints whole."""
+    plugin, checkpoints = make_plugin(precision, device), WholeFileCheckpointIO()
+    arguments = {
+        **_in_micro_batches(plan.trainer, micro_batches),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "profiler": _make_profiler(plan.trainer.get("profiler"), folder),
+        "precision": precision if plugin is None else None,
+        "plugins": [checkpoints] if plugin is None else [plugin, checkpoints],
+    }
+    return pl.Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+
+
+def _in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
+    """Return the trainer's arguments for batches that come in several parts: what counts batches counts parts."""
+    counted = ("limit_train_batches", "limit_val_batches", "val_check_interval")
+    return {
+        name: value * micro_batches
+        if name == "accumulate_grad_batches" or (name in counted and isinstance(value, int))
+        else value
+        for name, value in arguments.items()
+    }
+
+
+def _make_profiler(name: str | None, folder: Path) -> Profiler | None:
+    """Return Lightning's profiler of that name, which writes to ``*-profile.txt`` in the run folder."""
+    kinds = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+    return kinds[name](dirpath=folder, filename="profile") if name else None
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """Return what a trainer computes on, for people."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
