@@ -183,4 +183,4 @@ def test_a_task_that_is_not_glues_is_said_to_be_taken_for_own_data(
 ) -> None:
     code, said = command(capsys, "--entity", "me", "--tasks", "rte,mprc", "--out", str(tmp_path / "view.json"))
     assert code == 0
-    assert said == "'mprc' is none of GLUE's tasks; its chart shows own data of that name. Did you mean 'mrpc'?"
+    assert said == "'mprc' is none of GLUE's tasks; its chart shows custom data of that name. Did you mean 'mrpc'?"

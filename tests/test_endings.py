@@ -25,7 +25,7 @@ from ptuning.system.memory import peak_memory_mb, reset_peak_memory
 from ptuning.system.os_errors import explain_os_error
 from ptuning.tasks.glue import get_task
 from ptuning.training.run import execute
-from ptuning.training.session import as_it_was
+from ptuning.training.session import Session, as_it_was
 from support.commands import TypeIt
 from support.running import ROOT, TINY
 

@@ -1,1 +1,1 @@
-"""The ways in from a command line."""
+"""The command line: ``python train.py`` and ``ptuning COMMAND``."""

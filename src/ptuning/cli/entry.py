@@ -1,20 +1,20 @@
-"""The way in from a command line: mistakes become one sentence with the mend, and exit codes mean something.
+"""The entry from a command line: a mistake becomes one sentence with the mend, and an exit code.
 
 0 done, 1 a failure inside (with a traceback), 2 something to mend in what was typed or around it, 130 stopped.
 """
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from ptuning.config.compose import config_folder
 from ptuning.config.explain import explain
 from ptuning.errors import Interrupted, SweepError
-from ptuning.system.hub import use_cache_if_unreachable
+from ptuning.system.hub import use_cache_for_run
 from ptuning.system.imports import large_imports
 from ptuning.system.streams import lost_output, renew_streams
 
@@ -23,7 +23,7 @@ _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
-    """Print a reader's mistake as one sentence and exit with 2; with ``HYDRA_FULL_ERROR=1`` show the traceback.
+    """Print a user's mistake as one sentence and exit with 2; with ``HYDRA_FULL_ERROR=1`` show the traceback.
 
     What is printed meanwhile may be lost (``| head``, a full disk): that stops nothing.
     """
@@ -51,7 +51,7 @@ def explain_errors() -> Iterator[None]:
 
 
 def show_manual(arguments: Sequence[str]) -> bool:
-    """Print the manual page if ``--help`` is among the arguments, and say whether it was.
+    """Print the manual page and return true, if ``--help`` is among the arguments.
 
     Hydra prints the same page, after it has listed every choice of every group twice for it, which takes a second.
     """
@@ -65,7 +65,7 @@ def show_manual(arguments: Sequence[str]) -> bool:
 def run_job(cfg: DictConfig) -> float | None:
     """Run one job of ``train.py`` and return its score; ``None`` from a dry run.
 
-    A reader's mistake in a single run ends the process here, before Hydra adds a line of its own. In a multirun it is
+    A user's mistake in a single run ends the process here, before Hydra adds a line of its own. In a multirun it is
     told at once and stays that job's failure.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -77,7 +77,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
             show_run(cfg)
             return None
-        use_cache_if_unreachable(str(cfg.backbone.path), str(cfg.data.source), cfg.data.path)
+        use_cache_for_run(cast(Mapping[str, Any], cfg))
         with large_imports():
             from ptuning.training.run import run
 

@@ -1,1 +1,1 @@
-"""What a person sees of a run at a terminal."""
+"""The display of a run at a terminal."""

@@ -1,4 +1,4 @@
-"""What a person sees: one table before training, the result with where it lies; and nothing else."""
+"""The screen of a run: one table before training, the result and its folder, and nothing else."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ console = Console(highlight=False, soft_wrap=True, force_terminal=False if "JPY_
 
 
 def quiet() -> None:
-    """Keep the screen for lines that ptuning chose: third-party notices and progress bars stay away."""
+    """Keep third-party notices and progress bars from the screen."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in (
@@ -55,7 +55,7 @@ def quiet() -> None:
 
 
 def _tell_warnings() -> None:
-    """Let ptuning's own warnings reach standard error, each once: Hydra has switched all loggers off."""
+    """Write ptuning's own warnings to standard error, each once: Hydra has switched all loggers off."""
     for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "ptuning"]:
         logging.getLogger(name).disabled = False
     ours = logging.getLogger("ptuning")

@@ -1,4 +1,4 @@
-"""How numbers are written for people; knows no torch."""
+"""Numbers as text for people: percentages, durations, points, p-values."""
 
 import math
 from decimal import Decimal

@@ -14,7 +14,7 @@ from ptuning.display.format import format_seconds
 from ptuning.errors import ConfigError, SelectionError, UserError, first_line
 from ptuning.sweeps.durations import Durations
 from ptuning.sweeps.job import FAILED, SKIPPED, Job, Outcome
-from ptuning.system.hub import use_cache_if_unreachable
+from ptuning.system.hub import use_cache_for_run
 
 _LISTED = 60
 """Rows of the grid that a dry run prints."""
@@ -53,11 +53,9 @@ class GridStatus:
 
 
 def ask_for_hub(jobs: Sequence[Job]) -> None:
-    """Find out whether the Hub can be reached, if any job wants it; before anything of Hugging Face is imported."""
-    parts = [(job.config["backbone"], job.config["data"]) for job in jobs]
-    wanted = {(backbone["path"], data["source"], data["path"]) for backbone, data in parts}
-    for backbone, source, dataset in wanted:
-        use_cache_if_unreachable(str(backbone), str(source), dataset)
+    """Set offline mode if a job wants the Hub and it is silent; before anything of Hugging Face is imported."""
+    for job in jobs:
+        use_cache_for_run(job.config)
 
 
 def survey(jobs: Sequence[Job]) -> GridStatus:

@@ -58,12 +58,11 @@ def perform_elsewhere(spec: JobSpec) -> Outcome:
         return Outcome(
             FAILED, reason=f"{spec.directory} is not on {socket.gethostname()}: start in a folder that all nodes share"
         )
-    from ptuning.system.hub import use_cache_if_unreachable
+    from ptuning.system.hub import use_cache_for_run
     from ptuning.system.signals import stop
 
     stop.listen(patient=True)
-    data = spec.config["data"]
-    use_cache_if_unreachable(str(spec.config["backbone"]["path"]), str(data["source"]), data["path"])
+    use_cache_for_run(spec.config)
     with _time_limit(spec):
         return perform(spec)
 

@@ -13,7 +13,7 @@ from ptuning.errors import RunError, UserError
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, never a part."""
+    """Write a file whole: a reader, or a crash, meets the old content or the new, never a part."""
     with whole_file(path) as stream:
         stream.write(content)
 

@@ -1,9 +1,11 @@
-"""Whether the Hugging Face Hub can be reached: asked once and quickly, so that no network never means waiting."""
+"""The reachability of the Hugging Face Hub, asked once and quickly: no network never means waiting."""
 
 import os
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -24,8 +26,14 @@ def use_cache_if_unreachable(backbone: str, source: str = "", dataset: str | Non
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def use_cache_for_run(config: Mapping[str, Any]) -> None:
+    """Call :func:`use_cache_if_unreachable` with what a composed configuration loads."""
+    data = config["data"]
+    use_cache_if_unreachable(str(config["backbone"]["path"]), str(data["source"]), data["path"])
+
+
 def hub_answers() -> bool:
-    """Return whether the Hub takes a connection within 2 s; behind a proxy it is taken to; offline mode is a no."""
+    """Return true if the Hub takes a connection within 2 s, or a proxy is set; offline mode is false."""
     if "HF_HUB_OFFLINE" in os.environ:
         return os.environ["HF_HUB_OFFLINE"].upper() not in ("1", "ON", "YES", "TRUE")
     if any(name in os.environ for name in _PROXIES):
@@ -40,5 +48,5 @@ def hub_answers() -> bool:
 
 
 def looks_like_hub_id(name: str) -> bool:
-    """Return whether a name can be that of a repository on the Hub: ``owner/name``, not a path."""
+    """Return true if a name can be a repository on the Hub: ``owner/name``, not a path."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None

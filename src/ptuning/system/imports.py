@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def large_imports() -> Iterator[None]:
-    """Within, garbage is not looked for; what was imported is left out of every later search too.
+    """Switch garbage collection off within; what was imported is left out of every later search too.
 
     torch, transformers and Lightning make a million objects that stay, and the collector would walk over them again and
     again. Where torch is there already, nothing is changed: what else lives by then may yet become garbage.

@@ -1,4 +1,4 @@
-"""The most memory that a run took: its own, where the system counts anew, else its process's."""
+"""Peak memory of a run, or of its process where the system does not count anew."""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""What the operating system refuses, as sentences that carry the mend."""
+"""Sentences for what the operating system refuses, with the mend."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Whether this process was asked to stop: one flag that training looks at where stopping is exact."""
+"""The request to stop this process: one flag that training looks at where stopping is exact."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ class StopRequest:
     Attributes
     ----------
     asked
-        Whether a signal has come since listening began.
+        True if a signal has come since listening began.
     """
 
     def __init__(self) -> None:

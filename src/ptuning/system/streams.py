@@ -1,4 +1,4 @@
-"""Standard streams that take every character, and whose end is no failure of what writes to them."""
+"""Standard streams that take every character, and that may close without a failure of the writer."""
 
 import io
 import os

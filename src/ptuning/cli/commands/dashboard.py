@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         default=",".join(TASKS),
         metavar="TASK[,TASK]",
-        help="tasks that get a heat map over layers, own ones too (GLUE's)",
+        help="tasks that get a heat map over layers, custom ones too (GLUE's)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write what would be sent as JSON, and send nothing")
 
@@ -33,7 +33,7 @@ def run(chosen: argparse.Namespace) -> None:
     for task in tasks:
         if task not in TASKS:
             sys.stderr.write(
-                f"'{task}' is none of GLUE's tasks; its chart shows own data of that name.{nearest(task, TASKS)}\n"
+                f"'{task}' is none of GLUE's tasks; its chart shows custom data of that name.{nearest(task, TASKS)}\n"
             )
     # Asking W&B whose project it is takes a network: a file says ENTITY instead.
     entity = chosen.entity or os.environ.get("WANDB_ENTITY") or ("ENTITY" if chosen.out else dashboard.own_entity())

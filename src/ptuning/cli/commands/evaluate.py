@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+from ptuning.cli.commands.loading import add_loading_arguments, load_quietly
+
 HELP = "score a run on a labelled split, by default the dev sets of what it was trained on"
 
 
@@ -13,8 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="a task with the same labels (the run's own)")
     parser.add_argument("--split", help="train, or one of the task's dev sets (all of these)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows per forward pass (64)")
-    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+    add_loading_arguments(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="the data, as for train.py: data=local data.dir=FOLDER"
     )
@@ -22,11 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Print the metrics."""
-    from ptuning.cli.commands.loading import load_quietly
-    from ptuning.errors import ConfigError
-
-    if chosen.batch_size < 1:
-        raise ConfigError(f"--batch-size {chosen.batch_size} is too small: it must be at least 1.")
     loaded = load_quietly(chosen.run_name, chosen.backbone, chosen.overrides)
 
     from ptuning.inference.evaluation import evaluate

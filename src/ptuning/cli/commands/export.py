@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ptuning.cli.commands.loading import load_quietly
+
 HELP = "write a run as a folder for others: a Hugging Face model, a PEFT adapter, or a delta"
 
 
@@ -11,7 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
     parser.add_argument(
-        "--to", choices=("hf", "peft", "delta"), required=True, help="a whole model, a PEFT adapter, or what moved"
+        "--to",
+        choices=("hf", "peft", "delta"),
+        required=True,
+        help="a whole model, a PEFT adapter, or a delta",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     add_common_arguments(parser)
@@ -26,8 +31,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write the folder, and say what is in it."""
-    from ptuning.cli.commands.loading import load_quietly
-
     loaded = load_quietly(chosen.run_name, chosen.backbone)
 
     from ptuning.deltas.export import export

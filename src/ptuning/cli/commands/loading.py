@@ -1,15 +1,36 @@
-"""What the commands that take a run share: loading it with no word on the screen and no wait for a silent Hub."""
+"""Loading a run and the options for it, shared by the commands that take one."""
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptuning.errors import ConfigError
 from ptuning.system.hub import use_cache_if_unreachable
 from ptuning.system.imports import large_imports
 
 if TYPE_CHECKING:
     from ptuning.deltas.loading import Loaded
+
+
+def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--batch-size`` and ``--backbone``."""
+    parser.add_argument(
+        "--batch-size", type=count("--batch-size"), default=64, metavar="N", help="rows per forward pass (64)"
+    )
+    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+
+
+def count(option: str) -> Callable[[str], int]:
+    """Return the type of an option for argparse: whole numbers from 1."""
+
+    def count(text: str) -> int:
+        if (number := int(text)) < 1:
+            raise ConfigError(f"{option} {number} is too small: it must be at least 1.")
+        return number
+
+    return count
 
 
 def load_quietly(run: str, backbone: str | None = None, data: Sequence[str] | None = None) -> "Loaded":
@@ -28,7 +49,7 @@ def load_quietly(run: str, backbone: str | None = None, data: Sequence[str] | No
 
 
 def mind_the_hub(run: str, backbone: str | None = None, data: Sequence[str] | None = None) -> None:
-    """Look whether the Hub answers, if run, backbone or data would come from there; call it before heavy imports."""
+    """Set offline mode if run, backbone or data would come from a silent Hub; call it before heavy imports."""
     try:
         described = json.loads((Path(run).expanduser() / "delta.json").read_text("utf-8"))
         path, source = str(described["backbone"]["path"]), str(described["source"])

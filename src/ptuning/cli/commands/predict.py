@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from ptuning.cli.commands.loading import add_loading_arguments, count, load_quietly
 from ptuning.data.readers import open_file
 from ptuning.data.rows import FORMATS
 
@@ -20,19 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="default: by the file's ending")
     parser.add_argument("--text", default="", metavar="A[,B]", help="names of the text columns, if not the task's")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the answers go (standard output)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows per forward pass (64)")
-    parser.add_argument("--chunk", type=int, metavar="N", help="rows read at a time (1024; 1 at a terminal)")
-    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+    add_loading_arguments(parser)
+    parser.add_argument(
+        "--chunk", type=count("--chunk"), metavar="N", help="rows read at a time (1024; 1 at a terminal)"
+    )
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Write one line of JSON per row."""
-    from ptuning.cli.commands.loading import load_quietly
-    from ptuning.errors import ConfigError
-
-    for name, value in (("--batch-size", chosen.batch_size), ("--chunk", chosen.chunk)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} {value} is too small: it must be at least 1.")
     with _opened(chosen.input) as stream:
         loaded = load_quietly(chosen.run_name, chosen.backbone)
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from ptuning.cli.commands.export import add_common_arguments, describe_folder
+from ptuning.cli.commands.loading import load_quietly
 
 HELP = "upload a run to the Hugging Face Hub, with a model card"
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         choices=("hf", "peft", "delta"),
         required=True,
-        help="a whole model, a PEFT adapter, or what moved",
+        help="a whole model, a PEFT adapter, or a delta",
     )
     parser.add_argument("--private", action="store_true", help="make the repository private, if it is new")
     parser.add_argument(
@@ -31,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Export into a folder and send it."""
-    from ptuning.cli.commands.loading import load_quietly
     from ptuning.deltas.push import check_repo_id, push, ready_to_push
 
     check_repo_id(chosen.repo_id)

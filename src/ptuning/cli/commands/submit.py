@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ptuning.cli.commands.loading import mind_the_hub
+
 HELP = "write GLUE's submission archive from the best run of each task"
 
 
@@ -27,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write the archive, and say what is in it."""
-    from ptuning.cli.commands.loading import mind_the_hub
     from ptuning.inference.glue_submission import choose_entries
 
     sample = [task.strip() for task in chosen.sample.split(",") if task.strip()]
