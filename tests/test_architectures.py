@@ -20,6 +20,7 @@ from ptuning.backbones.load import (
     usable_positions,
 )
 from ptuning.backbones.source import find_backbone
+from ptuning.backbones.synthetic_tokenizer import FAIRSEQ
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain
 from ptuning.config.rules import compose
@@ -222,7 +223,7 @@ def test_rows_as_long_as_there_are_positions_run_and_token_types_go_only_where_t
     config, tokenizer = model.config, load_tokenizer(source(variant))
     assert tokenizer.pad_token_id == config.pad_token_id
     longest = usable_positions(model)
-    assert longest == (62 if VARIANTS[variant]["model_type"] in ("roberta", "xlm-roberta", "mpnet") else 64)
+    assert longest == (62 if VARIANTS[variant]["model_type"] in FAIRSEQ else 64)
     table = tokenizer(["the committee met . " * 40], ["it did not . " * 20], truncation=True, max_length=longest)
     assert len(table["input_ids"][0]) == longest
     batch = {name: torch.tensor(table[name]) for name in ("input_ids", "attention_mask")}
