@@ -20,6 +20,7 @@ from ptuning.backbones.load import (
     usable_positions,
 )
 from ptuning.backbones.source import find_backbone
+from ptuning.backbones.synthetic_tokenizer import FAIRSEQ, WITH_TOKEN_TYPES
 from ptuning.cli import main as cli
 from ptuning.config.compose import compose
 from ptuning.config.explain import explain
@@ -223,14 +224,14 @@ def test_rows_as_long_as_there_are_positions_run_and_token_types_go_only_where_t
     config, tokenizer = model.config, load_tokenizer(source(variant))
     assert tokenizer.pad_token_id == config.pad_token_id
     longest = usable_positions(model)
-    assert longest == (62 if VARIANTS[variant]["model_type"] in ("roberta", "xlm-roberta", "mpnet") else 64)
+    assert longest == (62 if VARIANTS[variant]["model_type"] in FAIRSEQ else 64)
     table = tokenizer(["the committee met . " * 40], ["it did not . " * 20], truncation=True, max_length=longest)
     assert len(table["input_ids"][0]) == longest
     batch = {name: torch.tensor(table[name]) for name in ("input_ids", "attention_mask")}
     batch["token_type_ids"] = torch.tensor([[0] * 30 + [1] * (longest - 30)])
     classifier = GlueClassifier(model, RTE, Optimisation(1e-3, 1e-3)).eval()
     two_types = getattr(config, "type_vocab_size", 0) == 2
-    assert two_types == (variant.split()[0] in ("bert", "electra", "albert") or "type_vocab_size" in VARIANTS[variant])
+    assert two_types == (VARIANTS[variant]["model_type"] in WITH_TOKEN_TYPES or "type_vocab_size" in VARIANTS[variant])
     assert ("token_type_ids" in input_names(model)) == two_types
     with torch.no_grad():
         one = classifier(batch)

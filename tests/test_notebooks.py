@@ -13,12 +13,12 @@ nbformat = pytest.importorskip("nbformat", reason="the extra `dev` is not instal
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
-def execute(name: str, place: Path, **replaced: str) -> Any:
-    """Execute a notebook in a folder that looks like the project, and return it with its outputs."""
+def execute(names: list[str], place: Path, **replaced: str) -> dict[str, Any]:
+    """Execute notebooks in a folder that looks like the project, in one kernel; return them with their outputs."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
-    for cell in notebook.cells:
+    notebooks = {name: nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4) for name in names}
+    for cell in (cell for notebook in notebooks.values() for cell in notebook.cells):
         for old, new in replaced.items():
             cell.source = cell.source.replace(old, new)
     folder = place / "notebooks"
@@ -26,8 +26,11 @@ def execute(name: str, place: Path, **replaced: str) -> Any:
     for part in ("train.py", "conf"):
         if not (place / part).exists():
             (place / part).symlink_to(ROOT / part)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
-    return notebook
+    whole = nbformat.v4.new_notebook(metadata=notebooks[names[0]].metadata)
+    for notebook in notebooks.values():  # each begins without the names of the one before
+        whole.cells += [nbformat.v4.new_code_cell("%reset -f"), *notebook.cells]
+    NotebookClient(whole, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebooks
 
 
 def shown(notebook: Any, kind: str) -> list[str]:
@@ -49,18 +52,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_from_top_to_bottom(name: str, place: Path) -> None:
+def test_the_notebooks_run_from_top_to_bottom(place: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny/rte").rglob("record.json")}
-    notebook = execute(name, place, minilm="tiny")
-    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
-    assert "\x1b" not in "".join(printed)  # no live screen, whose codes would be shown
-    tables, pictures = shown(notebook, "text/markdown"), shown(notebook, "image/png")
-    assert any("layernorm" in table for table in tables)
-    assert bool(pictures) == (name != "04_own_data")
+    notebooks = execute(NAMES, place, **{"minilm": "tiny", "train.py -m ": "train.py -m workers=1 "})
+    for name, notebook in notebooks.items():
+        printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+        assert "\x1b" not in "".join(printed)  # no live screen, whose codes would be shown
+        assert any("layernorm" in table for table in shown(notebook, "text/markdown"))
+        assert bool(shown(notebook, "image/png")) == (name != "04_own_data")
     assert {path: path.stat().st_mtime_ns for path in (place / "runs/tiny/rte").rglob("record.json")} == before
-    if name == "02_layers":
-        assert "3,072 of 109,483,778 weights: 0.003 %" in " ".join(shown(notebook, "text/plain"))
+    assert "3,072 of 109,483,778 weights: 0.003 %" in " ".join(shown(notebooks["02_layers"], "text/plain"))
 
 
 def test_there_are_four_and_each_is_stored_with_what_it_printed() -> None:
@@ -79,6 +80,5 @@ def test_there_are_four_and_each_is_stored_with_what_it_printed() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_makes_the_runs_that_it_needs(name: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    notebook = execute(name, tmp_path)
-    assert shown(notebook, "text/markdown")
+    assert shown(execute([name], tmp_path)[name], "text/markdown")
     print(f"{name}: {time.monotonic() - began:.0f} s")

@@ -12,7 +12,8 @@ _AS_FAIRSEQ = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 FAIRSEQ = ("roberta", "xlm-roberta", "mpnet")
 """Families that number positions from behind the padding id, 1, on."""
-_WITH_TOKEN_TYPES = ("bert", "electra", "albert")
+WITH_TOKEN_TYPES = ("bert", "electra", "albert")
+"""Families whose models tell two texts apart by token types, where their configuration says nothing else."""
 
 
 @lru_cache(maxsize=4)
@@ -33,7 +34,7 @@ def synthetic_tokenizer(model_type: str = "bert") -> Any:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
-    token_types = ["token_type_ids"] if model_type in _WITH_TOKEN_TYPES else []
+    token_types = ["token_type_ids"] if model_type in WITH_TOKEN_TYPES else []
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_input_names=["input_ids", *token_types, "attention_mask"],
