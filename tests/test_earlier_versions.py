@@ -10,8 +10,8 @@ from pyarrow import parquet
 import ptuning
 from ptuning.deltas.format import read_delta
 from ptuning.deltas.loading import load_run
+from ptuning.deltas.predictor import Predictor
 from ptuning.inference.evaluation_data import evaluation_source
-from ptuning.inference.predictor import Predictor
 from ptuning.results import read_results
 from support.running import ROOT, run_in
 

@@ -20,11 +20,7 @@ FLOW = (
 )
 """The rooms from top to bottom; a room imports from its own row and from those below."""
 
-UPWARD: set[tuple[str, str]] = {
-    ("training/describing.py", "sweeps"),  # training/: Sweep is a type of runs/sweep.py
-    ("training/run.py", "sweeps"),  # training/: the same
-    ("training/run.py", "inference"),  # training/: the predictions after a run
-}
+UPWARD: set[tuple[str, str]] = set()
 """Exceptions: imports against the flow, by file and room, with the room that has to mend them."""
 
 NEVER = [("training", "sweeps"), ("sweeps", "cli"), ("acceleration", "training"), ("deltas", "training")]

@@ -21,9 +21,9 @@ from ptuning.data.tokenize import tokenize
 from ptuning.deltas.export import export
 from ptuning.deltas.format import read_delta
 from ptuning.deltas.loading import load_run
+from ptuning.deltas.predictor import Predictor
 from ptuning.errors import ConfigError
 from ptuning.inference.evaluation import evaluate
-from ptuning.inference.predictor import Predictor
 from ptuning.inference.stream import predict_rows
 from ptuning.runs.folder import find_run
 from ptuning.selection.architectures import ARCHITECTURES

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ptuning.cli import main as cli
 from ptuning.data.sources import SyntheticSource
 from ptuning.deltas.loading import load_run
-from ptuning.inference.predictor import Predictor
+from ptuning.deltas.predictor import Predictor
 from ptuning.inference.stream import predict_rows, read_texts
 from ptuning.tasks.glue import TASKS, Task
 from support.running import TINY, Run, run_in

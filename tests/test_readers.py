@@ -30,9 +30,9 @@ from ptuning.data.custom_options import custom_data
 from ptuning.data.labels import label_names
 from ptuning.data.sources import LocalSource
 from ptuning.deltas.loading import load_run
+from ptuning.deltas.predictor import Predictor
 from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
-from ptuning.inference.predictor import Predictor
 from ptuning.inference.stream import read_texts
 from ptuning.tasks.glue import TASKS, Task
 from support.commands import TypeIt

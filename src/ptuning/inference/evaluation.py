@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ptuning.data.custom_summary import describe_constant
+from ptuning.deltas.predictor import Predictor
 from ptuning.errors import ConfigError, nearest
 from ptuning.inference.evaluation_data import answers, evaluation_source, takes_files
-from ptuning.inference.predictor import Predictor
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import CUSTOM, Task, get_task
 

@@ -22,7 +22,7 @@ from ptuning.tasks.glue import Task, get_task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ptuning.inference.predictor import Predictor
+    from ptuning.deltas.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[st
         If a test set cannot be had or has not the benchmark's number of rows.
     """
     from ptuning.deltas.loading import load_run
-    from ptuning.inference.predictor import Predictor
+    from ptuning.deltas.predictor import Predictor
 
     answering: tuple[Path, Predictor] | None = None
     with whole_file(out) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -11,8 +11,8 @@ from ptuning.data.readers import format_of, iter_rows, sniff_format
 from ptuning.data.rows import Dialect, Row
 from ptuning.data.sources import benchmark_dialect
 from ptuning.data.table import Table
+from ptuning.deltas.predictor import Predictor
 from ptuning.errors import ConfigError, DataError, nearest
-from ptuning.inference.predictor import Predictor
 from ptuning.tasks.glue import Task
 
 Texts = tuple[str, ...]

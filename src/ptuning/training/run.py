@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from ptuning.acceleration.precision import find_device
 from ptuning.config.rules import check
 from ptuning.deltas.loading import load_run
+from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
 from ptuning.display.progress_bar import TrainingProgress
-from ptuning.inference.predictor import Predictor
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, current_sweep

@@ -25,8 +25,8 @@ def run(chosen: argparse.Namespace) -> None:
     """Print the metrics."""
     loaded = load_quietly(chosen.run_name, chosen.backbone, chosen.overrides)
 
+    from ptuning.deltas.predictor import Predictor
     from ptuning.inference.evaluation import evaluate
-    from ptuning.inference.predictor import Predictor
 
     found = evaluate(Predictor(loaded, chosen.batch_size), chosen.task, chosen.split, chosen.overrides)
     if chosen.json:

@@ -32,7 +32,7 @@ def run(chosen: argparse.Namespace) -> None:
     with _opened(chosen.input) as stream:
         loaded = load_quietly(chosen.run_name, chosen.backbone)
 
-        from ptuning.inference.predictor import Predictor
+        from ptuning.deltas.predictor import Predictor
         from ptuning.inference.stream import predict_rows, read_texts
 
         name = "standard input" if chosen.input == "-" else chosen.input
