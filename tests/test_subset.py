@@ -36,7 +36,7 @@ from ptuning.training.fisher import EXAMPLES, fisher_information, sample_rows
 from ptuning.training.plan import Plan, make_plan
 from ptuning.training.run import execute
 from ptuning.training.session import Session
-from ptuning.training.sparse_parameters import MovingParts
+from ptuning.training.sparse_parameters import SparseParameters
 from support.callbacks import ctrl_c_at, hooks, stopped
 from support.running import TINY, Run, Train, run_in
 
@@ -297,7 +297,7 @@ def test_outside_the_mask_nothing_moves_and_inside_it_all_goes_as_without_one(
     indices = {name: torch.tensor(found) for name, found in places.items()}
     model, whole = network(sizes, seed), network(sizes, seed)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    parts = MovingParts(model, indices)
+    parts = SparseParameters(model, indices)
     optimizer_class = getattr(torch.optim, kind)
     optimizer = optimizer_class([parts.parameter(n, p) for n, p in model.named_parameters()], **options)
     parts.join(optimizer)

@@ -177,7 +177,7 @@ class HistoryCallback(pl.Callback):
             "epoch": best.epoch,
             **self._what_was_left_out(),
         }
-        save_delta(folder, classifier.moving_state(), description, classifier.moving_places())
+        save_delta(folder, classifier.trainable_state(), description, classifier.trainable_indices())
 
     def has_evaluated(self, trainer: pl.Trainer) -> bool:
         """Return whether the weights as they are now have been evaluated."""

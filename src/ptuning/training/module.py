@@ -17,7 +17,7 @@ from ptuning.errors import RunError
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import Task
 from ptuning.training.optim import Optimisation
-from ptuning.training.sparse_parameters import MovingParts, compact_places, moving_values
+from ptuning.training.sparse_parameters import SparseParameters, compact_indices, trainable_values
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class GlueClassifier(pl.LightningModule):
         self.run_key = run_key
         self.holdout = holdout
         self.indices = dict(indices or {})
-        self._parts = MovingParts(model, {})
+        self._parts = SparseParameters(model, {})
         self.strict_loading = False
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
@@ -186,7 +186,7 @@ class GlueClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over what is trainable, with warm-up and decay counted in optimiser steps."""
-        self._parts = MovingParts(self.model, self.indices)
+        self._parts = SparseParameters(self.model, self.indices)
         fused = str(self.trainer.precision) != "16-mixed"  # a loss scaler and clipping need it in two steps
         optimizer = self.optimisation.optimizer(self.model, self._parts, fused)
         with warnings.catch_warnings():
@@ -213,7 +213,7 @@ class GlueClassifier(pl.LightningModule):
         """Return what is trainable, by name in the Hugging Face model, on the CPU: whole parameters, or the values at
         :attr:`indices`."""
         return {
-            name: moving_values(parameter, self.indices[name]).cpu()
+            name: trainable_values(parameter, self.indices[name]).cpu()
             if name in self.indices
             else parameter.detach().cpu().clone()
             for name, parameter in self.model.named_parameters()
@@ -223,7 +223,7 @@ class GlueClassifier(pl.LightningModule):
     def trainable_indices(self) -> dict[str, Tensor]:
         """Return :attr:`indices` as they are stored: in 32 bits where a parameter's size allows it."""
         parameters = dict(self.model.named_parameters())
-        return {name: compact_places(index, parameters[name].numel()) for name, index in self.indices.items()}
+        return {name: compact_indices(index, parameters[name].numel()) for name, index in self.indices.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what is trainable, and its indices where that is a part."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ptuning.selection.select import describe
-from ptuning.training.sparse_parameters import MovingParts
+from ptuning.training.sparse_parameters import SparseParameters
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
-    def optimizer(self, model: nn.Module, parts: MovingParts, fused: bool) -> torch.optim.AdamW:
+    def optimizer(self, model: nn.Module, parts: SparseParameters, fused: bool) -> torch.optim.AdamW:
         """Return AdamW over what moves, in four groups: backbone and head, what decays and what does not.
 
         Parameters

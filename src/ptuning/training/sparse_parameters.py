@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingParts:
+class SparseParameters:
     """The moving weights of partly moving tensors, each as one compact parameter for an optimiser.
 
     The model keeps its whole tensors. Gradients are gathered from them (:meth:`gathering`), values written back to them
@@ -66,20 +66,20 @@ class MovingParts:
             optimizer.register_step_post_hook(write)
 
     def _read(self, name: str) -> Tensor:
-        return moving_values(self._whole[name], self._places[name])
+        return trainable_values(self._whole[name], self._places[name])
 
     def _take(self, name: str, whole: Tensor) -> None:
         assert whole.grad is not None
-        gradient, compact = moving_values(whole.grad, self._places[name]), self._compact[name]
+        gradient, compact = trainable_values(whole.grad, self._places[name]), self._compact[name]
         compact.grad = gradient if compact.grad is None else compact.grad.add_(gradient)
         whole.grad = None
 
 
-def moving_values(whole: Tensor, places: Tensor) -> Tensor:
+def trainable_values(whole: Tensor, places: Tensor) -> Tensor:
     """Return the values of a tensor at flat places, [places], detached."""
     return whole.detach().reshape(-1)[places.to(whole.device, torch.int64)]
 
 
-def compact_places(places: Tensor, size: int) -> Tensor:
+def compact_indices(places: Tensor, size: int) -> Tensor:
     """Return places as they are stored: in 32 bits where the tensor's size allows it."""
     return places.cpu().to(torch.int32 if size < 2**31 else torch.int64)
