@@ -56,8 +56,8 @@ def replaced_forward(replacements: Iterable[Replacement]) -> Iterator[None]:
     try:
         yield
     finally:
-        for (module, _), forward in zip(replacements, before, strict=True):
-            if forward is None:
+        for (module, _), known in zip(replacements, before, strict=True):
+            if known is None:
                 del vars(module)["forward"]
             else:
-                vars(module)["forward"] = forward
+                vars(module)["forward"] = known
