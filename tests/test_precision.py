@@ -114,7 +114,7 @@ def test_behind_a_cached_prefix_evaluation_is_fp32_too(train: Train) -> None:
 
 def folder(runs_dir: Path, *overrides: str) -> Path:
     plan = make_plan(compose([*ANY_FAMILY, f"runs_dir={runs_dir}", *overrides]))
-    return find_run(runs_dir, plan.backbone.label, plan.recipe(), plan.earlier_recipes())[0].path
+    return find_run(runs_dir, plan.backbone.label, plan.recipe())[0].path
 
 
 def test_auto_has_one_folder_whatever_the_machine_and_the_record_says_what_it_became(
