@@ -54,7 +54,7 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
         assert words[:3] == ["/usr/bin/env", sys.executable, "train.py"]
         assert "-m" not in words
         config = compose(words[3:])
-        assert config.logger["_target_"] == "ptuning.tracking.run_logger.WandbTracker"
+        assert config.logger["_target_"] == "ptuning.tracking.wandb.WandbTracker"
         assert list(config.module.parts) == [chosen["module"]]
         assert config.task.name == chosen["task"]
         assert config.optim.lr == chosen.get("optim.lr")

@@ -20,6 +20,8 @@ from ptuning.training.module import GlueClassifier
 
 ROOT = Path(__file__).parents[1]
 
+RECORD = RunRecord(name="name", task="rte", module="layernorm", backbone="tiny", wandb_id="1d")
+
 
 def scan(content: bytes) -> Iterator[bytes]:
     """The records of a W&B file: 7 bytes of header, then LevelDB's log format in blocks of 32 KiB."""
@@ -135,7 +137,7 @@ def test_what_w_and_b_cannot_begin_with_is_a_sentence(
     monkeypatch.setenv(variable, value)
 
     def begin() -> None:
-        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, RunRecord(name="name", wandb_id="1d"))
+        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, RECORD)
         tracking.begin(logger, {})
 
     with pytest.raises(ConfigError, match=told):
@@ -155,7 +157,7 @@ def test_modes_that_w_and_b_knows_besides(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
     settings = compose(["logger=wandb"]).logger
-    logger = tracking.make_logger(settings, tmp_path, RunRecord(name="name", wandb_id="1d"))
+    logger = tracking.make_logger(settings, tmp_path, RECORD)
     assert tracking.logs_to_wandb(settings) is (found is not None)
     assert bool(logger) is (found is not None)
     if logger:
