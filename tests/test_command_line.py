@@ -12,6 +12,7 @@ from ptuning.cli import main as cli
 from ptuning.cli.entry import explain_errors
 from ptuning.config.compose import compose
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
+from support.commands import TypeIt
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 TINY = ("backbone=tiny", "data=synthetic", "logger=none")
@@ -49,17 +50,19 @@ def test_help_is_the_manual_page_and_loads_nothing_heavy(tmp_path: Path) -> None
     assert "Powered by Hydra" in start(tmp_path, str(TRAIN), "--help", "hydra/help=default").stdout
 
 
-def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    for mistakes, told in (
-        (("module=qury",), "Did you mean 'query'"),  # Hydra finds it, before the job
-        (("layers=2-9",), "names layer 2"),  # the plan finds it, inside the job
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, type_it: TypeIt) -> None:
+    found_by_hydra = start(tmp_path, str(TRAIN), *TINY, "module=qury")  # before the job
+    assert not list(tmp_path.iterdir())
+    found_by_the_plan = type_it(*TINY, "layers=2-9", f"runs_dir={tmp_path}")  # inside the job
+    for code, out, err, told in (
+        (found_by_hydra.returncode, found_by_hydra.stdout, found_by_hydra.stderr, "Did you mean 'query'"),
+        (found_by_the_plan.code, found_by_the_plan.out, found_by_the_plan.err, "names layer 2"),
     ):
-        done = start(tmp_path, str(TRAIN), *TINY, *mistakes)
-        assert done.returncode == 2, done.stderr
-        assert done.stdout == ""
-        assert told in done.stderr
-        assert done.stderr.count("\n") == 1
-        assert not list(tmp_path.iterdir())
+        assert code == 2, err
+        assert out == ""
+        assert told in err
+        assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_traceback_is_there_for_the_asking(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_name_too_long_says_where_it_comes_from(tmp_path: Path, part: str, ori
     with pytest.raises(ConfigError, match=f"256 bytes, and 255 fit. It comes from {origin}"):
         find_run(tmp_path, recipe.pop("backbone", "b"), recipe)
     recipe = {"task": "t", "module": "m", "layers": "all", "seed": 1, part: "x" * 255}
-    find_run(tmp_path, recipe.pop("backbone", "b"), recipe).lock().release()
+    find_run(tmp_path, recipe.pop("backbone", "b"), recipe)[0].lock().release()
 
 
 def test_what_cannot_be_written_names_what_puts_it_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
