@@ -146,17 +146,6 @@ def show_result(record: RunRecord, folder: str, earlier: bool) -> None:
         f"at epoch {best.epoch:g} of {last.epoch:g}  ({metrics})"
     )
     console.print(f"{folder}  ({when})")
-    for split, (rows, there_are) in (record.partial_evaluation or {}).items():
-        console.print(
-            f"[yellow]Scored on a part of the dev set alone[/]: {rows:,} of {there_are:,} rows of {split} "
-            "(trainer.limit_val_batches). This number compares with no other."
-        )
-    if record.partial_training:
-        batches, there_are = record.partial_training
-        console.print(
-            f"[yellow]Trained on a part of the data[/]: {batches:,} of {there_are:,} batches an epoch "
-            "(trainer.limit_train_batches)."
-        )
     if record.wandb_sync:
         console.print(f"W&B is offline: {record.wandb_offline}. To upload later: {record.wandb_sync}")
 

@@ -58,7 +58,7 @@ class TrainingProgress(pl.Callback):
         if self._bar is None:
             loss = trainer.callback_metrics.get("train/loss")
             shown = f"  loss {float(loss):.3f}" if loss is not None else ""
-            epoch = min(trainer.current_epoch + 1, trainer.max_epochs or 1)
+            epoch = -(-_batches(trainer) // int(trainer.num_training_batches))
             console.print(f"epoch {epoch}/{trainer.max_epochs}{shown}{self.score}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

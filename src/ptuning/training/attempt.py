@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision
-from ptuning.errors import RunError
+from ptuning.errors import ConfigError, RunError
 from ptuning.runs.folder import RunFolder
 from ptuning.runs.record import RunRecord
 from ptuning.runs.writer import installed_versions
@@ -44,9 +44,16 @@ class Attempt:
 
     def precision(self, plan: Plan, device: str) -> str:
         """Return the precision to compute in on a kind of device: as typed, or as an interrupted run began."""
-        begun = self.earlier.precision if self.earlier else None
-        asked = str(plan.trainer["precision"])
-        return choose_precision(begun if asked == AUTO and begun in PRECISIONS else asked, device)
+        asked, begun = str(plan.trainer["precision"]), self.earlier.precision if self.earlier else None
+        if asked != AUTO or begun not in PRECISIONS:
+            return choose_precision(asked, device)
+        try:
+            return choose_precision(begun, device)
+        except ConfigError as error:
+            raise RunError(
+                f"This run was begun in {begun}, which cannot be computed here. Go on with it where it can, or type "
+                "force=true to begin anew."
+            ) from error
 
     def record(self, plan: Plan, precision: str) -> RunRecord:
         """Return the record to begin with; a run that goes on keeps its beginning and its tracker's run."""
