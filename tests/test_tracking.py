@@ -80,7 +80,8 @@ def test_what_w_and_b_cannot_begin_with_is_a_sentence(
     monkeypatch.setenv(variable, value)
 
     def begin() -> None:
-        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, RunRecord(name="name", wandb_id="1d"))
+        record = RunRecord(name="name", task="rte", module="layernorm", backbone="tiny", wandb_id="1d")
+        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, record)
         tracking.begin(logger, {})
 
     with pytest.raises(ConfigError, match=told):
