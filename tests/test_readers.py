@@ -27,6 +27,7 @@ from ptuning.config.schema import DataConfig
 from ptuning.data.columns import Columns, read_columns
 from ptuning.data.custom import custom_source
 from ptuning.data.custom_options import custom_data
+from ptuning.data.hub_datasets import load_splits
 from ptuning.data.labels import label_names
 from ptuning.data.sources import LocalSource
 from ptuning.deltas.loading import load_run
@@ -610,3 +611,11 @@ def test_undefined_metrics_are_said_once_while_training(here: Path, type_it: Typ
     assert [line for line in told.err.splitlines() if "matthews" in line] == [
         "matthews is undefined: all labels are equal; taken as 0"
     ] or told.err.count("matthews is undefined") == 1
+
+
+def test_a_folder_that_is_saved_anew_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, texts in (("one", ["a", "b"]), ("two", ["c", "d"]), ("two", ["e", "f", "g"])):
+        (tmp_path / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        datasets.Dataset.from_dict({"text": texts}).save_to_disk("saved")
+        assert load_splits("saved", None, None)["train"]["text"][:] == texts

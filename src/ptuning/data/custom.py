@@ -13,7 +13,7 @@ from ptuning.data.columns import Columns, read_columns
 from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.holdout import hold_out
-from ptuning.data.hub_datasets import dataset_columns, load_splits
+from ptuning.data.hub_datasets import dataset_columns, folder_stamp, load_splits
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
 from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
@@ -97,7 +97,9 @@ def custom_source(chosen: CustomData) -> CustomSource:
     ConfigError
         If columns are not named, or the metric does not fit.
     """
-    return _make(chosen, tuple(_stamp(file) for file in (chosen.train, chosen.dev)) if not chosen.path else ())
+    if chosen.path:
+        return _make(chosen, folder_stamp(chosen.path))
+    return _make(chosen, tuple(_stamp(file) for file in (chosen.train, chosen.dev)))
 
 
 @lru_cache(maxsize=4)

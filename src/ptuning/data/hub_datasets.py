@@ -34,9 +34,22 @@ def datasets_library(failed: str, no_rows: str, mend: str = "") -> Iterator[Any]
         raise DataError(f"{failed}: {first_line(error)}.{mend}") from error
 
 
-@lru_cache(maxsize=2)
+def folder_stamp(path: str) -> tuple[Any, ...]:
+    """Return the place of a folder, and size and time of change of its files; nothing for a dataset of the Hub."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return ()
+    stats = {str(file): file.stat() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return (str(folder.resolve()), *((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()))
+
+
 def load_splits(path: str, config: str | None, revision: str | None) -> Any:
     """Return a dataset's splits by name; a split that ``save_to_disk`` wrote alone is ``train``."""
+    return _load_splits(path, config, revision, folder_stamp(path))
+
+
+@lru_cache(maxsize=2)
+def _load_splits(path: str, config: str | None, revision: str | None, stamp: tuple[Any, ...]) -> Any:
     folder = Path(path).expanduser()
     if folder.is_file():
         raise ConfigError(f"data.path={path} is a file: data.train={path}. data.path takes a dataset or a folder.")
