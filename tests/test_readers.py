@@ -19,7 +19,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ptuning.cli import main as cli
@@ -112,6 +112,9 @@ def test_what_csv_writes_is_read_back_by_training_and_prediction(
     written = io.StringIO(newline="")
     writer = csv.writer(written, delimiter=delimiter, quoting=quoting, lineterminator=end)
     writer.writerows([(*row, *[""] * empty) for row in [("one", "two"), *rows]])
+    # A TSV file whose every line has as many tabs may as well be one without quoting (docs/own-data.md).
+    tabs = {line.count("\t") for line in written.getvalue().split("\n") if line.strip()}
+    assume(not tsv or len(tabs) > 1 or not any("\n" in cell for row in rows for cell in row))
     content = written.getvalue().encode("utf-8-sig" if empty else "utf-8")
     file = tmp_path_factory.mktemp("written") / f"a.{'tsv' if tsv else 'csv'}"
     expected = [(one.strip(), two.strip()) for one, two in rows]
