@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision
-from ptuning.errors import ConfigError, RunError
+from ptuning.errors import ConfigError, RunError, first_line
 from ptuning.runs.folder import RunFolder
 from ptuning.runs.record import RunRecord
 from ptuning.runs.writer import installed_versions
@@ -109,12 +109,11 @@ def _check_checkpoint(folder: RunFolder) -> dict[str, Tensor]:
         found, indices = checkpoint.get("run_key"), checkpoint.get("indices", {})
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
         raise RunError(
-            f"{near} cannot be read as a checkpoint ({str(error).splitlines()[0]}). "
-            "Remove it, or type force=true to begin anew."
+            f"{near} cannot be read as a checkpoint ({first_line(error)}). Remove it, or type force=true to begin anew."
         ) from error
     if found != folder.key:
         raise RunError(
             f"{near} was written by another run ({found}, not {folder.key}). "
             "Remove it, or type force=true to begin anew."
         )
-    return {name: places.long() for name, places in indices.items()}
+    return {name: index.long() for name, index in indices.items()}
