@@ -31,14 +31,16 @@ $(READY): pyproject.toml requirements/all.txt
 	$(call set_up,all,a few minutes)
 	@touch $(READY) $(DEMO)
 
-# Nothing is installed whose hash is not in requirements/; packages without a wheel, and ptuning, are built by what is there.
+# Nothing but torch is installed whose hash is not in requirements/ (tools/lock.py says why); what has no wheel, and ptuning,
+# are built by what is there.
 PIP = .venv/bin/python -m pip install --disable-pip-version-check
 define set_up
 	@echo "Setting up .venv: $(2), once (log: .venv/setup.log)"
 	@$(PYTHON) -c 'import sys; sys.exit("ptuning needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@{ $(PIP) --require-hashes -r requirements/build.txt && \
-	   $(PIP) --require-hashes --no-build-isolation -r requirements/$(1).txt && \
+	   $(PIP) --require-hashes --no-deps --no-build-isolation -r requirements/$(1).txt && \
+	   $(PIP) $$(grep '^torch==' constraints.txt) && \
 	   $(PIP) --no-deps --no-build-isolation -e .; } > .venv/setup.log 2>&1 \
 	  || { tail -n 15 .venv/setup.log; echo "Setting up failed: see .venv/setup.log, mend, and type the command again."; exit 1; }
 endef

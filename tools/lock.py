@@ -3,8 +3,10 @@
 python tools/lock.py            # hashes of the versions that constraints.txt names
 python tools/lock.py --upgrade  # the newest versions that pyproject.toml allows, but torch's
 
-Needs uv, which asks the package index for the hashes of all files of a release, on every platform. To these comes the hash
-of the file that pip takes here: a CPU build of torch is another file than the index's.
+Needs uv, which asks the package index for the hashes of all files of a release, on every platform. To these comes the
+hash of the file that pip takes here, if a mirror has another. torch stands apart, by its version alone: of two files
+pip prefers the one whose hash it knows, which would be the index's build with CUDA wherever a CPU build was meant.
+requirements/cuda.txt has that build, and what it brings, with hashes.
 """
 
 import argparse
@@ -40,7 +42,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     _write(FOLDER / "build.txt", _with_hashes(_resolve(backend, pins)))
     for name, extras in SETS.items():
-        _write(FOLDER / f"{name}.txt", _with_hashes(_resolve([f"{ROOT}[{extras}]"], pins)))
+        found = _resolve([f"{ROOT}[{extras}]"], pins)
+        found.pop("torch")
+        _write(FOLDER / f"{name}.txt", _with_hashes(found))
     _write(FOLDER / "cuda.txt", _cuda(pins))
 
 
@@ -48,7 +52,7 @@ def _resolve(wanted: list[str], pins: list[str]) -> dict[str, tuple[str, str]]:
     """Return package → (version, SHA-256 of the file that pip takes here), but for ptuning itself."""
     limits = ROOT / ".pins.txt"
     limits.write_text("\n".join(pins), "utf-8")
-    command = "-m pip install --dry-run --ignore-installed --quiet --report - -c".split()
+    command = ["-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", "-c"]
     try:
         done = subprocess.run(
             [sys.executable, *command, str(limits), *wanted], stdout=subprocess.PIPE, check=True, text=True
@@ -101,7 +105,7 @@ def _plain(name: str) -> str:
 
 def _write(path: Path, content: str) -> None:
     path.write_text(content, "utf-8")
-    print(f"{path.relative_to(ROOT)}: {len(content.splitlines()):,} lines")
+    sys.stdout.write(f"{path.relative_to(ROOT)}: {len(content.splitlines()):,} lines\n")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ import pyarrow.parquet as pq
 from chaos.forks import run
 
 TINY = (
-    "train.py backbone=tiny data=synthetic data.sizes.train=64 data.sizes.validation=32 data.sizes.test=16 logger=none "
-    "task=rte module=layernorm trainer.max_epochs=3 trainer.accelerator=cpu task.batch_size=8 checkpoint_seconds=0"
-).split()
+    "train.py",
+    "backbone=tiny",
+    "data=synthetic",
+    *("data.sizes.train=64", "data.sizes.validation=32", "data.sizes.test=16"),
+    *("logger=none", "task=rte", "module=layernorm", "checkpoint_seconds=0"),
+    *("trainer.max_epochs=3", "trainer.accelerator=cpu", "task.batch_size=8"),
+)
 """Four seconds of a tiny BERT with random weights, a checkpoint after every step."""
 
 RIGHT, LOST, WRONG, UNCLEAR = "right", "lost", "wrong", "unclear"

@@ -64,9 +64,9 @@ def rerun(folder: Path, runs_dir: Path) -> Rerun:
         run itself.
     """
     first = _finished(folder)
-    done = execute(configuration(first, runs_dir), Session(keeps_backbone=False))
-    if done.folder.resolve() == folder.resolve():
+    if folder.resolve().is_relative_to(runs_dir.resolve()):
         raise RunError(f"{runs_dir} holds the run itself. Name another folder of runs: --into FOLDER.")
+    done = execute(configuration(first, runs_dir), Session(keeps_backbone=False))
     before, after = read_delta(folder)[0], read_delta(done.folder)[0]
     second = done.record
     assert first.score is not None  # finished
@@ -82,7 +82,13 @@ def rerun(folder: Path, runs_dir: Path) -> Rerun:
 def configuration(record: RunRecord, runs_dir: Path) -> DictConfig:
     """Return the configuration that trains a record's run again, into ``runs_dir`` and without a tracker."""
     trainer = {**record.config.get("trainer", {}), "precision": record.precision}
-    changed = {"runs_dir": str(runs_dir), "trainer": trainer, "logger": None, "force": False, "predict": []}
+    changed: dict[str, Any] = {
+        "runs_dir": str(runs_dir),
+        "trainer": trainer,
+        "logger": None,
+        "force": False,
+        "predict": [],
+    }
     try:
         return restore({**record.config, **changed})
     except OmegaConfBaseException as error:
