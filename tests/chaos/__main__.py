@@ -127,7 +127,26 @@ def _world(name: str, folder: Path) -> World:
 
 
 def _import_everything() -> None:
-    pass
+    """Import what a run imports and look at Hydra's plugins, but compute nothing: autograd and forks do not mix."""
+    import lightning.pytorch as pl
+    from hydra.core.plugins import Plugins
+
+    import ptuning.cli.main
+    import ptuning.inference.evaluation
+    import ptuning.inference.stream
+    import ptuning.results.report
+    import ptuning.training.run  # noqa: F401
+    from ptuning.backbones.load import load_model, load_tokenizer
+    from ptuning.backbones.source import find_backbone
+    from ptuning.config.compose import compose
+    from ptuning.tasks.glue import get_task
+
+    Plugins.instance()
+    backbone = compose(["backbone=tiny"]).backbone
+    found = find_backbone(backbone.path, None, dict(backbone.config))
+    load_model(found, get_task("rte"), seed=0)
+    load_tokenizer(found)
+    pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
 
 
 def _version() -> str:

@@ -105,8 +105,10 @@ def _at_write(number: int, place: Path, act: Callable[[str], None], stays: bool 
             changes = isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         else:
             changes = event in _WRITES
-        path = os.path.abspath(_text(arguments[0]))
-        if not changes or not path.startswith(inside) or path == f"{inside}/.output":
+        if not changes or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(arguments[0]))
+        if not path.startswith(inside) or path == f"{inside}/.output":
             return
         if left == 0:
             act(path)
@@ -114,10 +116,6 @@ def _at_write(number: int, place: Path, act: Callable[[str], None], stays: bool 
             left = max(0, left - 1)
 
     sys.addaudithook(watch)
-
-
-def _text(value: Any) -> str:
-    return os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else ""
 
 
 def _seconds(world: World) -> float:
