@@ -12,7 +12,7 @@ from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.figures import Picture, draw_all
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
-from ptuning.results.tables import ModuleTable, comparison_tables, module_tables
+from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.results.text_table import TextTable
 
 
@@ -43,7 +43,7 @@ class Results:
     runs_dir: Path
     collected: Collected
     summary: pd.DataFrame
-    tables: list[ModuleTable]
+    tables: list[TextTable]
     comparisons: pd.DataFrame
     compared: list[tuple[str, TextTable]]
     claims: list[Claim]

@@ -9,6 +9,28 @@ MISSING, DAGGER, MARK = "–", "†", "‡"
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One score of a table, ready to print; ``score`` is ``–`` if there was no run.
+
+    ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data.
+    """
+
+    score: str = MISSING
+    deviation: str = ""
+    interval: str = ""
+    percent_of_full: str = ""
+    synthetic: bool = False
+    mark: str = ""
+
+    def __str__(self) -> str:
+        """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (99.0)``."""
+        deviation = f" ± {self.deviation}" if self.deviation else ""
+        interval = f" {self.interval}" if self.interval else ""
+        percent = f" ({self.percent_of_full})" if self.percent_of_full else ""
+        return f"{self.score}{DAGGER if self.synthetic else ''}{self.mark}{deviation}{interval}{percent}"
+
+
+@dataclass(frozen=True)
 class TextTable:
     """A table whose cells are ready to print.
 
@@ -23,9 +45,11 @@ class TextTable:
     align
         A letter per column, as LaTeX has it: ``l`` for texts, ``r`` for numbers.
     rows
-        Texts, as many per row as there are columns; a text may have several lines.
+        Texts and scores, as many per row as there are columns; a text may have several lines.
     notes
         The notes behind the marks ‡1, ‡2 … in the rows.
+    backbone
+        The backbone of all its rows, if it is one of scores.
     """
 
     slug: str
@@ -33,8 +57,14 @@ class TextTable:
     caption: str
     head: tuple[str, ...]
     align: str
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    backbone: str = ""
+
+    @property
+    def shows_layers(self) -> bool:
+        """True if rows name their layers."""
+        return "layers" in self.head
 
     def _repr_markdown_(self) -> str:
         """Return the table as Markdown, for notebooks."""
@@ -75,8 +105,8 @@ def markdown_rows(table: TextTable) -> str:
     return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
 
 
-def _markdown(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", "<br>")
+def _markdown(text: str | Cell) -> str:
+    return str(text).replace("|", r"\|").replace("\n", "<br>")
 
 
 def to_latex(table: TextTable) -> str:
@@ -102,9 +132,9 @@ def to_latex(table: TextTable) -> str:
     )
 
 
-def _line(texts: tuple[str, ...]) -> str:
+def _line(texts: tuple[str | Cell, ...]) -> str:
     # Braces, since a line that begins with a bracket would be read as an option of the one before.
-    cells = (f"{{{text}}}" if text.startswith("[") else text for text in map(_latex, texts))
+    cells = (f"{{{text}}}" if text.startswith("[") else text for text in (_latex(str(text)) for text in texts))
     return rf"{' & '.join(cells)} \\"
 
 

@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Show the scores or write the table, say where numbers are one of several, and name files that were left out."""
     from ptuning.results import collect, mark_shown, summarise, write_table
-    from ptuning.results.tables import as_text, module_tables
+    from ptuning.results.tables import module_tables
 
     collected = collect(chosen.runs)
     summary = summarise(collected.runs)
     runs = f"{len(collected.runs):,} runs"
     if chosen.out is None:
-        for table in map(as_text, module_tables(summary)):
+        for table in module_tables(summary):
             _show(table)
         finished = (collected.runs["status"] == "finished").sum()
         sys.stdout.write(f"{runs}, {finished:,} finished\n")
@@ -51,7 +51,7 @@ def _show(table: "TextTable") -> None:
     for name, letter in zip(table.head, table.align, strict=True):
         drawn.add_column(name, justify="left" if letter == "l" else "right", no_wrap=True)
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(str, row))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     needed = console.measure(drawn).maximum
     Console(width=max(console.width, needed), highlight=False, markup=False, soft_wrap=True).print(drawn)
