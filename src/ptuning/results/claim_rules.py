@@ -140,14 +140,14 @@ def _head_alone(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
     """Return (verdict, reason) if the head alone settles the question or leaves it open, else ``None``."""
     verdict = next((row["verdict"] for row in rows if row["module"] == "frozen"), None)
     if verdict in _GOOD:
-        return FAILS, "the head alone does as well: nothing has to move"
+        return FAILS, "the head alone does as well: nothing else has to train"
     if verdict != WORSE:
         return NOT_ENOUGH, f"the head alone (frozen): {verdict}" if verdict else _NO_HEAD
     return None
 
 
 _NO_HEAD = "the head alone (frozen): no finished run"
-_NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights moved cannot matter"
+_NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights were trained cannot matter"
 _BY_MAGNITUDE = re.compile(r"(top|bottom|random):(.+)")
 
 

@@ -23,7 +23,7 @@ _LONGEST = 255
 class RunFolder:
     """The folder of one run, decided by its recipe: ``<backbone>/<task>/<module>/<layers>/seed=<s>-<hash>``.
 
-    Where a subset moves, the layers' part says so: ``all,top=1%``, and ``all,top=1%,selection`` across the selection.
+    Where a subset trains, the layers' part says so: ``all,top=1%``, and ``all,top=1%,selection`` across the selection.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> tuple[
         The backbone's label.
     recipe
         Everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers`` and ``seed``
-        among its keys, and ``subset`` and ``subset_scope`` where only some weights move.
+        among its keys, and ``subset`` and ``subset_scope`` where only some weights train.
     """
     folders = [_folder(runs_dir, backbone, one) for one in (recipe, *earlier_recipes(recipe))]
     there = [folder for folder in folders if (folder.path / RECORD).exists()]
