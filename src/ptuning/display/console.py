@@ -20,33 +20,19 @@ from ptuning.runs.record import Evaluation, RunRecord
 # A notebook gives the commands of its cells a pseudo-terminal, and shows the codes that redraw one as text.
 console = Console(highlight=False, soft_wrap=True, force_terminal=False if "JPY_PARENT_PID" in os.environ else None)
 
+_TALKERS = ("torchmetrics", "transformers", "datasets", "huggingface_hub")
+"""Packages whose notices and warnings do not reach the screen."""
+
 
 def quiet() -> None:
     """Keep third-party notices and progress bars from the screen."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for name in (
-        "lightning.pytorch",
-        "lightning.fabric",
-        "torchmetrics",
-        "transformers",
-        "datasets",
-        "huggingface_hub",
-    ):
+    for name in ("lightning.pytorch", "lightning.fabric", *_TALKERS):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # W&B's word to its makers that it got no word through
-    for module in (
-        "lightning",
-        "torch",
-        "transformers",
-        "datasets",
-        "torchmetrics",
-        "huggingface_hub",
-        "wandb",
-    ):
-        warnings.filterwarnings("ignore", module=rf"{module}\b.*")
+    for name in ("lightning", "torch", "wandb", *_TALKERS):
+        warnings.filterwarnings("ignore", module=rf"{name}\b.*")
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's word to its makers that no word got through
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -104,7 +90,7 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
         scopes = {"tensor": " of each tensor", "selection": " of the selection"}
         rows["subset"] = f"{record.subset}{scopes.get(record.subset_scope or '', '')}"
     rows |= {
-        "moves": f"{record.trainable_parameters:,} of {record.total_parameters:,} "
+        "trainable": f"{record.trainable_parameters:,} of {record.total_parameters:,} "
         f"({format_percent(record.trainable_percent or 0)} %), and {record.head_parameters:,} in the head",
         "backbone": record.backbone,
     }
@@ -115,7 +101,7 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
             f"{prefix['depth']} blocks, cached: {prefix['megabytes']:,.1f} MB ({tokens_kept}, {prefix['dtype']})"
         )
     elif record.config["frozen_prefix"] != "live":
-        rows["prefix"] = "live, for want of a block below everything that moves"
+        rows["prefix"] = "live, for want of a block below everything that trains"
     rows |= {
         "on": f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}",
         "training": f"{record.max_epochs} epochs, batch {size}, seed {record.seed}",

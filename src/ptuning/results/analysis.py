@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ptuning.results.claims import Claim, Count, check_claims
+from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, collect
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.figures import Picture, draw_all
@@ -59,7 +59,7 @@ def read_results(
     runs_dir: Path | str,
     only: Sequence[Path] | None = None,
     margin: float = MARGIN,
-    count: Count | None = None,
+    count: tuple[int, int] | None = None,
 ) -> Results:
     """Return the :class:`Results` of a folder of runs.
 
@@ -72,7 +72,8 @@ def read_results(
     margin
         How far below full fine-tuning a score counts as comparable, as a share: 0.01 is one point.
     count
-        The selection's own count for the percentage that the paper names, which takes a model to make.
+        The selection's own count for the percentage that the paper names, which takes a model to make: weights in the
+        LayerNorms of one block of BERT-base, and in the whole model.
 
     Raises
     ------

@@ -20,14 +20,6 @@ _PAPERS_PERCENT = "0.003"
 
 
 @dataclass(frozen=True)
-class Count:
-    """Numbers of weights of BERT-base: in the LayerNorms of one block, and in the whole model."""
-
-    weights: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Claim:
     """A claim of the paper, with the verdicts of these runs.
 
@@ -64,7 +56,7 @@ class Claim:
 
 
 def check_claims(
-    comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: Count | None = None
+    comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: tuple[int, int] | None = None
 ) -> list[Claim]:
     """Return the paper's three claims, checked on a folder of runs.
 
@@ -77,7 +69,8 @@ def check_claims(
     comparisons
         ``against_full(...)`` of that summary.
     count
-        The selection's own count for the paper's percentage.
+        The selection's own count for the paper's percentage: weights in the LayerNorms of one block of BERT-base, and
+        in the whole model.
     """
     whole = summary[summary["part"] == ""]  # what saw a part of its data is no evidence
     cells = comparisons.merge(
@@ -121,12 +114,12 @@ def check_claims(
             "LayerNorms owe their performance to weights of high magnitude, compared with those of other modules. (How "
             "large the weights are is a question to the pretrained model: the command ptuning weights.)",
             "",
-            "Asked of runs in which equally many weights of one module moved, chosen by their pretrained magnitude: it "
-            f"holds where the bottom ones and random ones are surely worse than the top ones by more than {margin}. It "
-            f"does not hold where either is surely within {margin} of the top ones, or above them, provided that one "
-            "of the three is surely better than the head alone: where none is, it cannot matter which weights moved. "
-            "p-values are corrected by Holm over the comparisons of one backbone and task, and over those with the "
-            "head alone.",
+            "Asked of runs in which equally many weights of one module were trained, chosen by their pretrained "
+            f"magnitude: it holds where the bottom ones and random ones are surely worse than the top ones by more "
+            f"than {margin}. It does not hold where either is surely within {margin} of the top ones, or above them, "
+            "provided that one of the three is surely better than the head alone: where none is, it cannot matter "
+            "which weights were trained. p-values are corrected by Holm over the comparisons of one backbone and task, "
+            "and over those with the head alone.",
             magnitudes(comparer, whole),
             summary,
         ),
@@ -167,14 +160,15 @@ def _claim(
     return Claim(table.slug, f"Claim {number}. {title}", paper, exact, rule, tuple(verdicts), table)
 
 
-def _number(count: Count | None) -> str:
+def _number(count: tuple[int, int] | None) -> str:
     if count is None:
         return "not counted in this report."
-    percent = 100 * count.weights / count.total
+    weights, total = count
+    percent = 100 * weights / total
     rounded = f"{percent:.3f}"
     agrees = "agrees" if rounded == _PAPERS_PERCENT else "does not agree"
     return (
-        f"the LayerNorms of one block of BERT-base are {count.weights:,} of {count.total:,} weights (with a two-label "
+        f"the LayerNorms of one block of BERT-base are {weights:,} of {total:,} weights (with a two-label "
         f"head), counted by the selection itself: {percent:.5f} %, rounded {rounded} %, which {agrees} with the "
         f"paper's {_PAPERS_PERCENT} %."
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -168,12 +168,8 @@ def _flat(row: dict[str, Any], margin: float) -> dict[str, Any]:
     return {
         **row,
         "difference": found.estimate if found else math.nan,
-        **{
-            name: getattr(found, name) if found else math.nan
-            for name in ("low", "high", "p_not_worse", "p_worse", "p_better")
-        },
-        "method": found.method if found else "",
-        "pairs": found.pairs if found else 0,
+        **dict.fromkeys(("low", "high", "p_not_worse", "p_worse", "p_better"), math.nan),
+        **(asdict(found) if found else {"method": "", "pairs": 0}),
         "margin": margin,
         "verdict": compared.verdict,
         "why": compared.why,

@@ -110,15 +110,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     chosen["recipes"] = [len(found[cell]) for cell in cells]
     chosen["note"] = [_note(cell, found[cell]) for cell in cells]
     keys = [
-        (
-            row.backbone,
-            task_key(row.task),
-            row.source,
-            module_key(row.module),
-            layers_key(row.layers),
-            subset_key(row.subset),
-        )
-        for row in chosen.itertuples(index=False)
+        (backbone, task_key(task), source, module_key(module), layers_key(layers), subset_key(subset))
+        for backbone, task, source, module, layers, subset in cells
     ]
     order = sorted(range(len(chosen)), key=keys.__getitem__)
     return chosen.iloc[order][list(COLUMNS)].reset_index(drop=True)

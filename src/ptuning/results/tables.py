@@ -121,7 +121,7 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
     rows: list[tuple[str | Cell, ...]] = []
     groups = part.groupby(["module", "layers", "subset"], sort=False)
-    selections = sorted(groups.groups, key=_row_key)
+    selections = sorted(groups.groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     by_row = (groups.get_group(selection).to_dict("records") for selection in selections)
     order = list(columns)
@@ -136,11 +136,6 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     head = ("module", *(["layers"] if shows_layers else []), "trainable %", *columns.values())
     align = "l" * (len(head) - len(columns) - 1) + "r" * (1 + len(columns))
     return TextTable(file_name, f"{backbone}, {title}", _caption(part), head, align, tuple(rows), notes, backbone)
-
-
-def _row_key(row: tuple[str, str, str]) -> Any:
-    module, layers, subset = row
-    return module_key(module), layers_key(layers), subset_key(subset)
 
 
 def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
