@@ -1,9 +1,7 @@
-"""Numbers and paths as text for people: percentages, durations, points, p-values."""
+"""Numbers as text for people: percentages, durations, points, p-values."""
 
 import math
-import os
 from decimal import Decimal
-from pathlib import Path
 
 
 def format_percent(percent: float) -> str:
@@ -42,9 +40,3 @@ def format_points(share: float, signed: bool = False) -> str:
 def format_p(p: float) -> str:
     """Return a p-value with three decimals, or ``<0.001``."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def near(path: Path) -> str:
-    """Return a path as seen from here, if it lies below."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

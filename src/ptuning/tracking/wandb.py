@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
-from ptuning.display.format import near
 from ptuning.errors import in_one_line
 from ptuning.tracking.wandb_settings import agent_run_id, asked_mode, choose_mode, writable_folders
 
@@ -139,4 +138,9 @@ class WandbTracker(WandbLogger):
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(near(path))
+    return shlex.quote(_near(path))
+
+
+def _near(path: Path) -> str:
+    near = os.path.relpath(path)
+    return near if not near.startswith("..") else str(path)
