@@ -1,5 +1,6 @@
 """The rules of the paper's claims: from the comparisons of one backbone and task to a verdict."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def one_layer(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
     if not single:
         return None
     whole = next((row for row in rows if row["module"] == "layernorm" and row["layers"] == "all"), None)
-    layers = round(_size(whole) / _size(single[0])) if whole else None
+    layers = _times(_size(whole), _size(single[0])) if whole else None
     best = max(single, key=lambda row: (pd.notna(row["difference"]), row["difference"]))
     good = [row["layers"] for row in single if row["verdict"] in _GOOD]
     percent = (
@@ -186,7 +187,7 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
             for kind in ("bottom", "random")
             if (found := compared.get((same, kind))) and found.difference
         )
-        asked = f"{module}, {name_layers(layers, amount)} ({int(size):,} weights)"
+        asked = f"{module}, {name_layers(layers, amount)} ({_weights(size)})"
         place, evidence = f"{task} ({source})", _is_evidence(next(iter(kinds.values()))[0])
         found_text = "\n".join(filter(None, (scores, differences)))
         findings.append(Finding(backbone, place, asked, found_text, verdict, why, evidence))
@@ -222,8 +223,16 @@ def _signed(estimate: float, low: float, high: float) -> str:
 
 
 def _share(row: Mapping[str, Any]) -> str:
-    return f"{int(_size(row)):,} weights ({format_percent(row['trainable_percent'])} %)"
+    return f"{_weights(_size(row))} ({format_percent(row['trainable_percent'])} %)"
+
+
+def _weights(count: float) -> str:
+    return f"{int(count):,} weights" if math.isfinite(count) else "weights that nobody counted"
 
 
 def _size(row: Mapping[str, Any]) -> float:
     return float(row["trainable_parameters"])
+
+
+def _times(whole: float, part: float) -> int | None:
+    return round(whole / part) if part > 0 and math.isfinite(whole / part) else None

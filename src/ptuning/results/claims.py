@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ptuning.display.printable import escape_markdown
 from ptuning.results.claim_rules import FAILS, HOLDS, Finding, every_module, fewest, magnitudes, one_layer, per_place
 from ptuning.results.collect import CELL
 from ptuning.results.comparisons import Comparer
@@ -50,7 +51,7 @@ class Claim:
     def _repr_markdown_(self) -> str:
         """Return the claim as Markdown, for notebooks and pages."""
         number = f"Its number: {self.number}\n\n" if self.number else ""
-        verdicts = "".join(f"- **{backbone}: {verdict}**\n" for backbone, verdict in self.verdicts)
+        verdicts = "".join(f"- **{escape_markdown(backbone)}: {verdict}**\n" for backbone, verdict in self.verdicts)
         found = markdown_rows(self.table) if self.table.rows else "There is no such run."
         return f"## {self.title}\n\nThe paper: {self.paper}\n\n{number}Rule: {self.rule}\n\n{verdicts}\n{found}\n\n"
 

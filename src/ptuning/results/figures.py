@@ -94,7 +94,7 @@ def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -
 
 def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
     """Return the figure of score against trainable parameters; modules in all layers are named in it."""
-    cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]) > 0]
+    cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]).between(1, 1e15)]
     if len(cells) < 2:
         return None
     figure, axes = new_axes(4.9, 3.7)
@@ -127,7 +127,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
 
 def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
     """Return the heat map of modules by single layers, with the scores in its cells."""
-    single = cells[cells["layers"].str.fullmatch(r"\d+") & (cells["subset"] == "all")]
+    single = cells[cells["layers"].str.fullmatch(r"\d{1,3}") & (cells["subset"] == "all")]
     if single.empty:
         return None
     modules = sorted(set(single["module"]), key=module_key)
@@ -169,7 +169,7 @@ def _curves(
     finished = runs[runs["status"] == "finished"]
     chosen = finished.merge(shown[[*CELL, "recipe"]], on=[*CELL, "recipe"])[[*CELL, "folder"]]
     points = history.merge(chosen, on="folder")
-    points = points[points["score"].notna() & points["epoch"].notna()]
+    points = points[points["score"].between(-1, 1) & points["epoch"].between(0, 1e6)]
     if points.empty or points["epoch"].nunique() < 2:
         return None
     figure, axes = new_axes(4.9, 3.7)

@@ -163,7 +163,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """
     check_place(path, "table", TABLE_SUFFIXES)
     if path.suffix == ".csv":
-        write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+        write_whole(path, table.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace"))
         return
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)

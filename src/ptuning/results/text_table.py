@@ -4,15 +4,22 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ptuning.display.printable import escape_markdown
+from ptuning.runs.recipe import short_hash
+
 MISSING, DAGGER, MARK = "–", "†", "‡"
 """No number; a number from synthetic data; a number with a note of its own: ``‡3``."""
+
+_LONGEST = 150
+"""Bytes of a file's name, before its ending."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One score of a table, ready to print; ``score`` is ``–`` if there was no run.
 
-    ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data.
+    ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data;
+    ``is_best`` is true for the highest score of a column of several.
     """
 
     score: str = MISSING
@@ -21,6 +28,7 @@ class Cell:
     percent_of_full: str = ""
     synthetic: bool = False
     mark: str = ""
+    is_best: bool = False
 
     def __str__(self) -> str:
         """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (99.0)``."""
@@ -83,8 +91,12 @@ def number_notes(notes: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]
 
 
 def slug(text: str) -> str:
-    """Return a text as a file name: letters, digits, dots and hyphens, underscores for everything else."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
+    """Return a text as a file name: letters, digits, dots and hyphens, underscores for everything else.
+
+    Of a long one the beginning is kept, and a hash of the whole.
+    """
+    name = "".join(c if c.isalnum() or c in "-." else "_" for c in text)
+    return name if len(name.encode()) <= _LONGEST else f"{name[: _LONGEST // 5]}-{short_hash(text)}"
 
 
 def marked(notes: Iterable[str]) -> list[str]:
@@ -94,19 +106,15 @@ def marked(notes: Iterable[str]) -> list[str]:
 
 def to_markdown(table: TextTable, heading: str = "#") -> str:
     """Return the table as a Markdown page, or as a section of one."""
-    parts = (f"{heading} {table.title}", markdown_rows(table), table.caption, *marked(table.notes))
-    return "\n\n".join(parts) + "\n"
+    texts = map(escape_markdown, (table.caption, *marked(table.notes)))
+    return "\n\n".join((f"{heading} {escape_markdown(table.title)}", markdown_rows(table), *texts)) + "\n"
 
 
 def markdown_rows(table: TextTable) -> str:
     """Return the bare table in Markdown."""
     marks = tuple(":--" if letter == "l" else "--:" for letter in table.align)
     lines = (table.head, marks, *table.rows)
-    return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
-
-
-def _markdown(text: str | Cell) -> str:
-    return str(text).replace("|", r"\|").replace("\n", "<br>")
+    return "\n".join(f"| {' | '.join(escape_markdown(str(text)) for text in line)} |" for line in lines)
 
 
 def to_latex(table: TextTable) -> str:
