@@ -202,7 +202,7 @@ def test_the_report_says_on_what_the_best_epoch_was_chosen(tmp_path: Path, ways:
     assert ("which flatters" in page.read_text()) == ("dev" in ways)
 
 
-def test_the_report_holds_comparisons_and_ends_with_the_claims(tmp_path: Path) -> None:
+def test_the_report_holds_comparisons_then_the_claims_then_how_it_was_trained(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     seeds(runs, *FULL, module="full", task="mrpc")
     seeds(runs, *near(-0.2), task="mrpc")
@@ -218,7 +218,8 @@ def test_the_report_holds_comparisons_and_ends_with_the_claims(tmp_path: Path) -
     assert r"a\_b & all & $-$8.0" in latex
     assert pd.read_csv(tables / "comparisons.csv")["verdict"].tolist() == ["comparable", "worse"]
     assert text.index("1-minilm-mrpc-local-full") < text.index('id="claims"') < text.index('id="claim-3"')
-    assert "<section>" not in text[text.index('id="claim-3"') :]
+    assert text.index('id="claim-3"') < text.index('id="hyperparameters"') < text.index("mrpc</th>")
+    assert (tables / "1-minilm-hyperparameters.md").exists()
     assert "3,072 of 109,483,778" in text
     generated = (page.parent / "claims.md").read_text()
     assert generated.count("\n## Claim") == 3

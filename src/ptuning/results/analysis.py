@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ptuning.results.appendix import hyperparameter_tables
 from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, collect
 from ptuning.results.comparisons import Comparer, against_full
@@ -36,6 +37,8 @@ class Results:
         (backbone, those rows as a table to read).
     claims
         The paper's claims, checked on these runs.
+    appendix
+        The hyperparameters behind the scores, a table per backbone.
     pictures
         (backbone, figure).
     """
@@ -47,6 +50,7 @@ class Results:
     comparisons: pd.DataFrame
     compared: list[tuple[str, TextTable]]
     claims: list[Claim]
+    appendix: list[TextTable]
     pictures: list[tuple[str, Picture]]
 
     @property
@@ -94,5 +98,6 @@ def read_results(
         comparisons=comparisons,
         compared=comparison_tables(comparisons),
         claims=check_claims(comparer, summary, comparisons, count),
+        appendix=hyperparameter_tables(collected.runs),
         pictures=list(draw_all(summary, collected.history, collected.runs)),
     )

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import ptuning
+from ptuning.display.printable import printable
 from ptuning.errors import RunError
 from ptuning.results.analysis import Results
 from ptuning.results.claims import claims_markdown
@@ -28,6 +30,8 @@ _WITHOUT_REASON = {
     "running": "still running, or killed before it could say so; the same command goes on or begins anew",
     "failed": "no reason was recorded",
 }
+
+_EDITED = "its digest does not fit; its numbers are in the tables as they stand there"
 
 
 def write_report(results: Results, out: Path, now: datetime | None = None) -> Path:
@@ -47,7 +51,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
     RunError
         If ``out`` cannot be written into.
     """
-    tables = [*results.tables, *(table for _, table in results.compared)]
+    tables = [*results.tables, *(table for _, table in results.compared), *results.appendix]
     page = _page(results, now or datetime.now(UTC))
     try:
         for folder in (out / TABLES, out / FIGURES):
@@ -111,7 +115,9 @@ def _page(results: Results, now: datetime) -> str:
         )
         for backbone in dict.fromkeys(summary["backbone"])
     ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, finalize=_clean, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
     template = environment.from_string((files("ptuning.results") / "report.html.j2").read_text("utf-8"))
     return template.render(
@@ -131,8 +137,13 @@ def _page(results: Results, now: datetime) -> str:
         sections=sections,
         claims=results.claims if sections else [],
         claims_file=CLAIMS,
+        appendix=results.appendix,
         lists=[
             ("Runs without a result", unfinished(runs)),
+            (
+                "Records that were edited by hand, or damaged",
+                [(file, "", _EDITED) for file in results.collected.edited],
+            ),
             ("Files left out", [(left.file, "", hide_folders(left.reason)) for left in results.collected.left_out]),
         ],
         mark=MARK,
@@ -140,6 +151,11 @@ def _page(results: Results, now: datetime) -> str:
         tables=TABLES,
         figures=FIGURES,
     )
+
+
+def _clean(value: Any) -> Any:
+    """Return a text without control characters; what a macro or a filter has made is markup already."""
+    return printable(value) if type(value) is str else value
 
 
 def _versions(runs: pd.DataFrame) -> dict[str, str]:

@@ -127,9 +127,11 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     order = list(columns)
     in_order = (sorted(group, key=lambda row: order.index((row["task"], row["source"]))) for group in by_row)
     marks, notes = number_notes(row["note"] for group in in_order for row in group)
+    several = part.groupby(["task", "source"])["mean"].agg(["max", "size"])
+    best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1}
     for module, layers, subset in selections:
         group = groups.get_group((module, layers, subset))
-        cells = {(row["task"], row["source"]): _cell(row, marks) for row in group.to_dict("records")}
+        cells = {(row["task"], row["source"]): _cell(row, marks, best) for row in group.to_dict("records")}
         chosen = [name_layers(layers, subset)] if shows_layers else []
         percent = format_percent(group["trainable_percent"].mean())
         rows.append((module, *chosen, percent, *(cells.get(column, Cell()) for column in columns)))
@@ -138,7 +140,7 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     return TextTable(file_name, f"{backbone}, {title}", _caption(part), head, align, tuple(rows), notes, backbone)
 
 
-def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
+def _cell(row: Mapping[str, Any], marks: Mapping[str, str], best: Mapping[tuple[str, str], float]) -> Cell:
     mean, std, percent = row["mean"], row["std"], row["percent_of_full"]
     low, high = row["low"], row["high"]
     return Cell(
@@ -148,6 +150,7 @@ def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
         "" if math.isnan(percent) else f"{percent:.1f}",
         row["source"] == "synthetic",
         marks[row["note"]],
+        mean == best.get((row["task"], row["source"])),
     )
 
 
