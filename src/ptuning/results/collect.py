@@ -1,6 +1,7 @@
 """The records below a folder as one pandas table, a row per run, and the files that are no records."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,15 +161,22 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{prefix}{name}", value if isinstance(value, str) else _as_json(value)
+
+
+def _as_json(value: Any) -> str:
+    """Return a plain value as JSON text; most are numbers, whose text needs no encoder."""
+    is_number = type(value) is int or (type(value) is float and math.isfinite(value))
+    return repr(value) if is_number else json.dumps(value, ensure_ascii=False)
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for name in table.columns:
         if name.startswith(("version/", SETTING)) or isinstance(rows[0].get(name), str):
-            texts = table[name].map(_text)
-            table[name] = (texts if "".join(texts).isprintable() else texts.map(printable)).astype("str")
+            texts = [value if isinstance(value, str) else "" for value in table[name]]
+            shown = texts if "".join(texts).isprintable() else [printable(text) for text in texts]
+            table[name] = pd.Series(shown, table.index, dtype="str")
         else:
             table[name] = pd.to_numeric(table[name], errors="coerce")
     table.columns = table.columns.map(printable)

@@ -1,7 +1,7 @@
 """The scores of one evaluation of a run, as its record and its checkpoint hold them. Knows no torch."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from math import nan
 from typing import Any, Self
 
@@ -40,10 +40,8 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Return flat plain values, as a record and a checkpoint hold them."""
-        values = asdict(self)
-        holdout = values.pop("holdout_score")
-        metrics: dict[str, float] = values.pop("metrics")
-        return values | metrics | ({} if holdout is None else {"holdout_score": holdout})
+        values = {name: getattr(self, name) for name in _NOT_METRICS if name != "holdout_score"}
+        return {**values, **self.scores}
 
     @property
     def chooses(self) -> float:

@@ -13,7 +13,7 @@ _LARGEST = 256 * 2**20
 _DEEPEST = 100
 """Levels of nesting; readers may call themselves for each."""
 
-_LONG_INTEGER = re.compile(rb"\d{19}")
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _HALF_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates but for those by which Python's paths stand for bytes that are no characters."""
 
@@ -67,7 +67,9 @@ def parse_json(content: bytes) -> dict[str, Any]:
         raise DamagedError("empty: its writing never ended")
     try:
         text = content.decode()
-        values = json.loads(text, parse_int=_short_integer) if _LONG_INTEGER.search(content) else json.loads(text)
+        values = (
+            json.loads(text, parse_int=_short_integer) if b"0" * 19 in content.translate(_DIGITS) else json.loads(text)
+        )
     except UnicodeDecodeError as error:
         raise DamagedError(f"not UTF-8 (byte {error.start:,})") from None
     except DamagedError:
