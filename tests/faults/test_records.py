@@ -12,9 +12,12 @@ import pytest
 
 from ptuning.cli.main import main
 from ptuning.display.console import console, show_result
-from ptuning.errors import UserError
 from ptuning.inference.glue_submission import choose_entries
-from ptuning.results import collect, read_results, write_report
+from ptuning.results import collect, mark_shown, read_results, summarise, write_report
+from ptuning.results.appendix import hyperparameter_tables
+from ptuning.results.claims import check_claims
+from ptuning.results.comparisons import Comparer, against_full
+from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.runs.limits import part_of_data
 from ptuning.runs.record import RECORD, RunRecord, find_record, read_record, write_record
@@ -199,26 +202,26 @@ def use(folder: Path, values: dict[str, Any]) -> None:
         show_result(found, str(folder), earlier=True)
 
 
-def read_all(runs: Path, out: Path) -> None:
-    """Do with many mutated records what commands do with a folder of runs."""
-    write_report(read_results(runs), out)
-    Durations().read(runs)
-    choose = pytest.raises(UserError) if not collect(runs).runs["source"].isin(["hub", "local"]).any() else None
-    if choose is None:
-        choose_entries(runs)
-
-
 def test_mutated_records_are_read_without_an_error(tmp_path: Path) -> None:
     rng = random.Random(25)
     runs = tmp_path / "runs"
     for module in ("full", "layernorm"):
         seeds(runs, 0.7, 0.8, module=module)
     for number in range(300):
-        values = mutate(rng.choice(WRITTEN), rng, times=rng.choice((1, 1, 2, 5)))
-        folder = runs / str(number)
-        folder.mkdir()
-        use(folder, values)
-    read_all(runs, tmp_path / "report")
+        folder = runs / ("drawn" if number < 30 else "read") / str(number)
+        folder.mkdir(parents=True)
+        use(folder, mutate(rng.choice(WRITTEN), rng, times=rng.choice((1, 1, 2, 5))))
+    collected = collect(runs, history=True)
+    summary = summarise(collected.runs)
+    comparer = Comparer(runs, collected.runs)
+    comparisons = against_full(comparer, summary)
+    assert module_tables(summary)
+    assert comparison_tables(comparisons)
+    assert len(check_claims(comparer, summary, comparisons)) == 3
+    assert hyperparameter_tables(mark_shown(collected.runs, summary))
+    assert Durations().read(runs)
+    assert len(choose_entries(runs)) == 11
+    assert write_report(read_results(runs / "drawn"), tmp_path / "report").exists()
 
 
 def test_a_mutated_record_in_a_runs_own_folder_is_no_error(tmp_path: Path) -> None:
