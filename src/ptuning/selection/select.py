@@ -61,26 +61,9 @@ def select(
 ) -> Selection:
     """Return the chosen parameters, after freezing everything in ``model`` but them and the head.
 
-    Nothing is frozen if the choice cannot be made. A second call starts from the whole model again. To look without
-    touching the model there is :func:`ptuning.selection.choose_parameters`.
-
-    Parameters
-    ----------
-    model
-        A Hugging Face encoder, bare or with a classification head.
-    module, layers, patterns
-        As for :func:`ptuning.selection.choose_parameters`.
-
-    Returns
-    -------
-    Selection
-        Names in the model's own order, with counts. ``requires_grad`` is true for its names and for its head's, and
-        false for all other parameters.
-
-    Raises
-    ------
-    SelectionError
-        If a name, layer or pattern is not to be had in this model, or if nothing is selected.
+    Arguments and errors are those of :func:`ptuning.selection.choose_parameters`, which leaves the model as it is.
+    Afterwards ``requires_grad`` is true for the selection's names and the head's, and false for all other parameters.
+    Nothing is frozen if the choice cannot be made. A second call starts from the whole model again.
 
     Examples
     --------
