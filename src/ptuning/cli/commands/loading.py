@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from ptuning.deltas.loading import Loaded
 
 
-def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--batch-size`` and ``--backbone``."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``RUN`` and ``--backbone``."""
+    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--batch-size``."""
     parser.add_argument(
         "--batch-size", type=count("--batch-size"), default=64, metavar="N", help="rows per forward pass (64)"
     )
-    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
 
 
 def count(option: str) -> Callable[[str], int]:
