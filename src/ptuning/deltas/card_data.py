@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -51,10 +51,6 @@ class Facts:
     seed: int | None
     scores: Mapping[str, float]
     versions: Mapping[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the facts as plain JSON values."""
-        return asdict(self)
 
     @property
     def spread(self) -> tuple[float, float] | None:

@@ -1,6 +1,7 @@
 """A run as a folder for others: a whole Hugging Face model, a PEFT adapter, or a delta of a few kilobytes."""
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +81,4 @@ def _description(loaded: Loaded, facts: Facts, base: Base) -> dict[str, Any]:
     """Return the delta's description with the backbone's public name and the facts of the model card."""
     kept = {name: value for name, value in loaded.description.items() if name not in ("format", "sha256", "backbone")}
     backbone = {**loaded.description["backbone"], "path": base.name, "revision": base.revision}
-    return {**kept, "backbone": backbone, "run": facts.as_json()}
+    return {**kept, "backbone": backbone, "run": asdict(facts)}

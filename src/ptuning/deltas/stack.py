@@ -81,7 +81,14 @@ class DeltaStack:
         self._pristine = dict(self.model.named_parameters())
         self._values = {name: self._as_parameters(name, values) for name, (values, _) in read.items()}
         self._slots = _slots(self.model, {parameter for values in self._values.values() for parameter in values})
-        self._switches = {name: self._switch(values) for name, values in self._values.items()}
+        self._switches = {
+            name: [
+                (parameters, key, values.get(parameter, self._pristine[parameter]))
+                for parameter, slots in self._slots.items()
+                for parameters, key in slots
+            ]
+            for name, values in self._values.items()
+        }
         self._configs = {name: self._config(task) for name, task in self.tasks.items()}
         self.use(first)
 
@@ -136,15 +143,10 @@ class DeltaStack:
             self._check(name)
             check_mixable(self.model, name, self._values[name], self._head)
         which = torch.tensor([names.index(name) for name in tasks], device=inputs["input_ids"].device)
-        mixture = Mixture(
-            self.model, [{**self._pristine, **self._values[name]} for name in names], which, self._differing(names)
-        )
-        with mixture:
+        differing = {parameter for name in names for parameter in self._values[name]}
+        with Mixture(self.model, [{**self._pristine, **self._values[name]} for name in names], which, differing):
             logits = self.model(**inputs).logits
         return [row[: self.tasks[name].num_outputs] for row, name in zip(logits, tasks, strict=True)]
-
-    def _differing(self, names: Sequence[str]) -> set[str]:
-        return {parameter for name in names for parameter in self._values[name]}
 
     def _check(self, name: str) -> None:
         if name not in self.tasks:
@@ -159,14 +161,6 @@ class DeltaStack:
             if wanted is None or (parameter not in self._head and wanted.shape != value.shape):
                 raise RunError(f"The delta '{name}' has a value for '{parameter}' that this model does not have so.")
         return {parameter: nn.Parameter(value, requires_grad=False) for parameter, value in values.items()}
-
-    def _switch(self, values: Mapping[str, nn.Parameter]) -> list[tuple[dict[str, Any], str, nn.Parameter]]:
-        """Return (module's parameters, key, value) for every parameter of any delta, with this delta's values."""
-        return [
-            (holder, key, values.get(parameter, self._pristine[parameter]))
-            for parameter, slots in self._slots.items()
-            for holder, key in slots
-        ]
 
     def _config(self, task: Task) -> Any:
         config = copy(self.model.config)
