@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from ptuning.backbones.source import PACKAGED, BackboneRef
 from ptuning.deltas.format import count_values, parameter_names
