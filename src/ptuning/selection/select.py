@@ -1,12 +1,11 @@
 """Trainable parameters of a model, from names of modules and layers: chosen, counted, and everything else frozen."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from ptuning.errors import SelectionError, nearest
+from ptuning.errors import SelectionError, nearest, shorten
 from ptuning.selection.architectures import GROUPS, Architecture, architecture_of, known_architecture, module_names
 from ptuning.selection.layers import Layers, format_typed, parse_layers
 from ptuning.selection.parameters import (
@@ -17,6 +16,7 @@ from ptuning.selection.parameters import (
     locate_parameters,
     split_head,
 )
+from ptuning.selection.patterns import names_with
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,10 @@ def _by_patterns(backbone: Mapping[str, object], patterns: Sequence[str]) -> set
         )
     chosen: set[str] = set()
     for pattern in patterns:
-        try:
-            matches = {name for name in backbone if re.search(pattern, name)}
-        except re.error as error:
-            raise SelectionError(f"'{pattern}' in module.patterns is not a regular expression: {error}.") from None
+        matches = names_with(pattern, tuple(backbone))
         if not matches:
             raise SelectionError(
-                f"'{pattern}' in module.patterns matches no parameter of the backbone; a name looks like "
+                f"'{shorten(pattern)}' in module.patterns matches no parameter of the backbone; a name looks like "
                 f"'{next(iter(backbone), '')}'. `ptuning modules --names` lists all."
             )
         chosen |= matches
@@ -208,7 +205,7 @@ def _by_modules(model: nn.Module, located: Mapping[str, Located], modules: Seque
     for module in modules:
         if module not in allowed:
             raise SelectionError(_why_absent(module, architecture, allowed))
-        if module in (*architecture.outside, *architecture.beside) and str(layers) != "all":
+        if module in (*architecture.outside, *architecture.beside) and layers != "all":
             raise SelectionError(
                 f"module={module} has no layers, so layers={format_typed(layers)} cannot apply to it: say layers=all."
             )
@@ -236,7 +233,7 @@ def _why_absent(module: str, architecture: Architecture, allowed: Sequence[str])
 
 
 def _in_layers(model: nn.Module, located: Mapping[str, Located], names: set[str], layers: Layers) -> set[str]:
-    if str(layers) == "all":
+    if layers == "all":
         return names
     architecture = known_architecture(model)
     if architecture is None:
