@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names, label_settings, load_model, load_tokenizer
-from ptuning.deltas.format import read_delta, value_type, whole_values
+from ptuning.deltas.format import check_fit, open_delta, value_type, whole_values
 from ptuning.deltas.loading import check_backbone, delta_folder, find_delta_backbone
 from ptuning.deltas.mixed_batch import Mixture, check_mixable
 from ptuning.errors import RunError, nearest
 from ptuning.selection.parameters import split_head
-from ptuning.tasks.glue import Task, described_task
+from ptuning.tasks.glue import Task
 
 
 class DeltaStack:
@@ -61,25 +61,31 @@ class DeltaStack:
     def __init__(self, backbone: str, deltas: Mapping[str, str | Path]) -> None:
         if not deltas:
             raise RunError('deltas={} is empty: name at least one, deltas={"rte": "runs/…"}.')
-        folders = {name: delta_folder(run) for name, run in deltas.items()}
-        read = {name: read_delta(folder) for name, folder in folders.items()}
-        for name, (values, _) in read.items():
-            if value_type(values) != torch.float32:
+        opened = {name: open_delta(delta_folder(run)) for name, run in deltas.items()}
+        for name, delta in opened.items():
+            if (kind := value_type(delta.shapes)) != torch.float32:
                 raise RunError(
-                    f"The delta '{name}' was trained in {value_type(values)}, and a stack computes in fp32. Load it "
-                    "alone: ptuning.load(run)."
+                    f"The delta '{name}' was trained in {kind}, and a stack computes in fp32. Load it alone: "
+                    "ptuning.load(run)."
                 )
-        self.tasks: dict[str, Task] = {name: described_task(description) for name, (_, description) in read.items()}
-        first = next(iter(read))
-        ref = find_delta_backbone(read[first][1], backbone)
+        self.tasks: dict[str, Task] = {name: delta.description.as_task() for name, delta in opened.items()}
+        first = next(iter(opened))
+        ref = find_delta_backbone(opened[first].description, backbone)
         self.model: Any = load_model(ref, self.tasks[first], seed=0).eval().requires_grad_(False)
-        for name, (_, description) in read.items():
-            check_backbone(self.model, ref, description, str(deltas[name]))
+        for name, delta in opened.items():
+            check_backbone(self.model, ref, delta.description, str(deltas[name]))
+            check_fit(delta, self.model, self.tasks[name], f"The delta '{name}'")
         self.tokenizer = load_tokenizer(ref)
         self._inputs = input_names(self.model)
         self._head = set(split_head(self.model)[0])
         self._pristine = dict(self.model.named_parameters())
-        self._values = {name: self._as_parameters(name, values) for name, (values, _) in read.items()}
+        self._values = {
+            name: {
+                parameter: nn.Parameter(value, requires_grad=False)
+                for parameter, value in whole_values(delta.read(), self._pristine).items()
+            }
+            for name, delta in opened.items()
+        }
         self._slots = _slots(self.model, {parameter for values in self._values.values() for parameter in values})
         self._switches = {
             name: [
@@ -153,14 +159,6 @@ class DeltaStack:
             raise RunError(
                 f"There is no delta '{name}' here.{nearest(name, self.tasks)} Here: {', '.join(self.tasks)}."
             )
-
-    def _as_parameters(self, name: str, values: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-        values = whole_values(values, self._pristine)
-        for parameter, value in values.items():
-            wanted = self._pristine.get(parameter)
-            if wanted is None or (parameter not in self._head and wanted.shape != value.shape):
-                raise RunError(f"The delta '{name}' has a value for '{parameter}' that this model does not have so.")
-        return {parameter: nn.Parameter(value, requires_grad=False) for parameter, value in values.items()}
 
     def _config(self, task: Task) -> Any:
         config = copy(self.model.config)

@@ -4,6 +4,7 @@ File names, header, labels and sizes are the benchmark's (https://gluebenchmark.
 Choosing the runs takes no torch.
 """
 
+import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptuning.config.schema import Config
-from ptuning.errors import ConfigError, DataError, RunError, nearest
+from ptuning.errors import ConfigError, DataError, RunError, first_line, nearest
 from ptuning.runs.limits import part_scored
 from ptuning.runs.record import find_record
 from ptuning.system.files import whole_file
+from ptuning.system.json_files import DamagedError
 from ptuning.tasks.glue import Task, get_task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ptuning.deltas.predictor import Predictor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -223,14 +227,40 @@ def _answer(predictor: "Predictor", rule: Rule, overrides: Sequence[str]) -> "Te
 
 
 def _kept(run: Path, rule: Rule) -> "Tensor | None":
-    """Return the logits that a run has kept for a whole test set, or ``None``."""
+    """Return the logits that a run has kept for a whole test set, or ``None``; a damaged file is named."""
     import torch
-    from pyarrow import parquet
 
     path = run / "predictions" / f"{'ax' if rule.task == 'ax' else rule.split}.parquet"
     if not path.exists():
         return None
-    table = parquet.read_table(path)
-    if not np.array_equal(table["index"].to_numpy(), np.arange(rule.rows)):
+    try:
+        index, logits = _read_predictions(path)
+    except DamagedError as error:
+        log.warning("%s is damaged (%s): its answers are computed anew", path, error)
         return None
-    return torch.from_numpy(table["logits"].combine_chunks().flatten().to_numpy().reshape(rule.rows, -1).copy())
+    if logits.shape != (rule.rows, get_task(rule.task).num_outputs) or not np.array_equal(index, np.arange(rule.rows)):
+        return None
+    return torch.from_numpy(logits)
+
+
+def _read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (index [rows], logits [rows, outputs]) of a file of predictions.
+
+    Raises
+    ------
+    DamagedError
+        If it holds something else, whatever is said by pyarrow, which reads what it was told to.
+    """
+    from pyarrow import parquet
+
+    try:
+        if not path.is_file():
+            raise DamagedError("no regular file")
+        table = parquet.read_table(path, columns=["index", "logits"], page_checksum_verification=True)
+        index = table["index"].to_numpy()
+        logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(index), -1).astype(np.float32)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, MemoryError) as error:
+        raise DamagedError(first_line(error)) from None
+    if not np.isfinite(logits).all():
+        raise DamagedError("its logits are no finite numbers")
+    return index, logits

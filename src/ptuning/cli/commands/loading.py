@@ -1,12 +1,12 @@
 """Loading a run and the options for it, shared by the commands that take one."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptuning.errors import ConfigError
+from ptuning.deltas.description import read_description
+from ptuning.errors import ConfigError, UserError
 from ptuning.system.hub import use_cache_if_unreachable
 from ptuning.system.imports import large_imports
 
@@ -56,9 +56,9 @@ def load_quietly(run: str, backbone: str | None = None, data: Sequence[str] | No
 def mind_the_hub(run: str, backbone: str | None = None, data: Sequence[str] | None = None) -> None:
     """Set offline mode if run, backbone or data would come from a silent Hub; call it before heavy imports."""
     try:
-        described = json.loads((Path(run).expanduser() / "delta.json").read_text("utf-8"))
-        path, source = str(described["backbone"]["path"]), str(described["source"])
-    except (OSError, ValueError, KeyError, TypeError):  # a Hub id, or a mistake that loading will tell
+        described = read_description(Path(run).expanduser())
+        path, source = described.backbone.path, described.source
+    except (UserError, OSError, RuntimeError):  # a Hub id, or a mistake that loading will tell
         path, source = run, ""
     if data is None:
         source = ""
