@@ -61,8 +61,8 @@ def _explain_giant(error: BaseException) -> str | None:
         return "A number has too many digits to be read: no value takes more than 19."
     if isinstance(error, RecursionError):
         readers = ("antlr4", "omegaconf", "hydra", "yaml")
-        frames = traceback.extract_tb(error.__traceback__)[-20:]
-        if any(f"/{reader}/" in Path(frame.filename).as_posix() for frame in frames for reader in readers):
+        files = [Path(frame.f_code.co_filename).parts for frame, _ in traceback.walk_tb(error.__traceback__)][-20:]
+        if any(reader in parts for parts in files for reader in readers):
             return TOO_DEEP
     return None
 

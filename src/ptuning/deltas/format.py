@@ -115,7 +115,7 @@ def open_delta(folder: Path) -> Delta:
     description, path = read_description(folder), folder / WEIGHTS
     task = description.as_task()
     if unfit := [name for name in task.metrics if name not in fitting_metrics(task.labels)]:
-        raise RunError(f"{folder} has the metric '{shorten(unfit[0])}', which does not fit its task. {MEND}")
+        raise RunError(f"{folder} has the metric {shorten(repr(unfit[0]))}, which does not fit its task. {MEND}")
     try:
         shapes = _read_header(path)
         with path.open("rb") as stream:
