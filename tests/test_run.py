@@ -91,6 +91,18 @@ def test_while_training_nothing_frozen_has_a_gradient_or_a_place_in_the_optimise
     assert all(with_gradient == moving and held == moving for with_gradient, held in seen)
 
 
+def test_training_s_clock_runs_in_every_epoch_and_around_every_evaluation(train: Train) -> None:
+    def wait(*_: Any) -> None:
+        time.sleep(0.05)
+
+    typed = ("task=rte", "trainer.max_epochs=3", "trainer.val_check_interval=3", "trainer.log_every_n_steps=1000")
+    record = train(*typed, hooks(on_train_batch_end=wait, on_validation_batch_end=wait)).record
+    assert len(record["history"]) == 6
+    assert record["seconds"]["train"] > 18 * 0.05
+    assert record["seconds"]["validate"] > 6 * 0.05
+    assert record["train_examples_per_second"] < 3 * 96 / (18 * 0.05)
+
+
 def test_a_record_says_what_ran_how_well_and_how_fast(train: Train) -> None:
     run = train("module=layernorm", "layers=last:1", "task=mrpc")
     record = run.record

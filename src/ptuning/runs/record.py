@@ -110,6 +110,8 @@ class RunRecord:
         Package → version.
     micro_batches
         Parts of every batch; 2 after a first attempt that ran out of memory.
+    processor
+        Name and instructions of the processor, beside ``device``.
     frozen_prefix
         Depth, tokens, type and MB of a cached prefix.
     validation_examples
@@ -165,6 +167,7 @@ class RunRecord:
     validation_examples: Mapping[str, int] | None = None
     micro_batches: int | None = None
     compiled: bool | None = None
+    processor: str | None = None
     frozen_prefix: Mapping[str, Any] | None = None
     selection: tuple[str, ...] | None = None
     backbone_hash: str | None = None

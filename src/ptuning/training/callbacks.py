@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ptuning.acceleration.activation_cache import ActivationCache
@@ -164,7 +165,7 @@ class HistoryCallback(pl.Callback):
         if self._best is None or entry.chooses > self._best.chooses:
             self._best = entry
             self._keep(pl_module)
-        self._timings.enter("train" if trainer.training else None)
+        self._timings.enter("train" if trainer.state.fn == TrainerFn.FITTING else None)
 
     def _keep(self, classifier: GlueClassifier) -> None:
         """Write predictions and delta of the best evaluation, which was the last one."""
