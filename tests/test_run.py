@@ -18,6 +18,7 @@ from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
+from ptuning.deltas.description import write_description
 from ptuning.deltas.format import read_delta
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
@@ -262,7 +263,7 @@ def test_a_delta_refuses_another_backbone_and_a_torn_pair(train: Train) -> None:
     description = json.loads((run.path / "delta.json").read_text())
     description["backbone"]["config"]["hidden_act"] = "relu"  # same shapes, and the same weights: still fits
     description["backbone"]["config"]["initializer_range"] = 0.5
-    (run.path / "delta.json").write_text(json.dumps(description))
+    write_description(run.path, description)
     with pytest.raises(RunError, match="fits only the backbone"):
         ptuning.load(run.path)
     values = (run.path / "delta.safetensors").read_bytes()

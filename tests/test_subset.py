@@ -380,7 +380,7 @@ def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
     assert 0 < moved <= count == record["trainable_parameters"]
     assert record["trainable_percent"] == pytest.approx(100 * count / record["total_parameters"])
     scoped = {"subset": subset} | ({"subset_scope": scope} if "outlier" not in subset else {})
-    for said in (record, record["recipe"], description):
+    for said in (record, record["recipe"], description.content):
         assert {key: said[key] for key in said if key.startswith("subset")} == scoped
 
     # The optimiser knows of nothing else, and decay goes by the whole tensor's dimensions.

@@ -9,7 +9,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 import ptuning
-from ptuning.deltas.card_data import Base, Facts
+from ptuning.deltas.card_data import Base
+from ptuning.deltas.description import Facts
 from ptuning.display.format import format_percent
 from ptuning.display.printable import code_span, escape_markdown
 from ptuning.tasks.glue import TASKS, Task

@@ -228,7 +228,7 @@ def _answer(predictor: "Predictor", rule: Rule, overrides: Sequence[str]) -> "Te
 
 
 def _kept(run: Path, rule: Rule) -> "Tensor | None":
-    """Return the logits that a run has kept for a whole test set, or ``None``."""
+    """Return the logits that a run has kept for a whole test set, or ``None``; a damaged file is named."""
     import torch
 
     path = run / "predictions" / f"{'ax' if rule.task == 'ax' else rule.split}.parquet"
@@ -237,7 +237,7 @@ def _kept(run: Path, rule: Rule) -> "Tensor | None":
     except FileNotFoundError:
         return None
     except DamagedError as error:
-        log.warning("%s is damaged (%s) and not used: the run answers anew.", path, error)
+        log.warning("%s is damaged (%s): its answers are computed anew", path, error)
         return None
     whole = np.array_equal(kept.index, np.arange(rule.rows)) and kept.logits.shape[1] == get_task(rule.head).num_outputs
     return torch.from_numpy(kept.logits.copy()) if whole else None

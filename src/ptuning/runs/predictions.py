@@ -76,4 +76,6 @@ def read_predictions(path: Path) -> KeptPredictions:
         raise DamagedError(first_line(error)) from error
     if len(widths) != 1 or index.dtype.kind != "i" or logits.dtype.kind != "f":
         raise DamagedError("other columns than predictions have")
+    if not np.isfinite(logits).all():
+        raise DamagedError("its logits are no finite numbers")
     return KeptPredictions(index, labels, logits)

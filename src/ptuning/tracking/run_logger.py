@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from ptuning.deltas.format import DESCRIPTION, WEIGHTS
+from ptuning.deltas.description import DESCRIPTION, WEIGHTS
 from ptuning.display.console import console
 from ptuning.display.printable import printable
 from ptuning.errors import ConfigError, UserError, first_line, in_one_line
