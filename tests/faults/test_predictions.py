@@ -102,7 +102,7 @@ def test_a_submission_takes_no_damaged_predictions(tmp_path: Path, caplog: pytes
         with pytest.raises(Exception, match="holds no finished run"):  # it would answer anew, and has no delta
             list(write_submission(entries, out))
         assert not out.exists()
-    assert "not used" in caplog.text
+    assert "computed anew" in caplog.text
     file.write_bytes(content)
     assert list(write_submission(entries, out))
     assert out.read_bytes() == whole
