@@ -132,12 +132,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole. Paths may hold bytes that are no characters: these are escaped."""
+    """Write ``value`` as :func:`json_bytes` and a line break, whole."""
+    write_whole(path, json_bytes(value) + b"\n")
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return ``value`` as indented JSON. Paths may hold bytes that are no characters: then all but ASCII is escaped."""
     try:
-        content = json.dumps(value, indent=2, ensure_ascii=False).encode()
+        return json.dumps(value, indent=2, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        content = json.dumps(value, indent=2).encode()
-    write_whole(path, content + b"\n")
+        return json.dumps(value, indent=2).encode()
 
 
 _PART = ".part"
