@@ -105,9 +105,9 @@ def locate(cfg: DictConfig) -> Located:
     config = check(cfg)
     quiet()
     plan = make_plan(config)
-    folder, others = find_run(plan.output.runs_dir, plan.backbone.label, plan.recipe())
-    finished = None if plan.output.force else folder.finished()
-    if any(not _predictions(plan, folder.path, split).exists() for split in plan.output.predict):
+    folder, others = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+    finished = None if config.force else folder.finished()
+    if any(not _predictions(plan, folder.path, split).exists() for split in config.predict):
         finished = None
     return Located(plan, folder, finished, others)
 
@@ -141,18 +141,18 @@ def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: C
     plan, folder = found.plan, found.folder
     with folder.lock():
         announce(folder.path)
-        finished = None if plan.output.force else folder.finished()
+        finished = None if plan.config.force else folder.finished()
         if finished is None:
             timings = Timings(began, partial(_peak_memory, str(plan.trainer["accelerator"])))
             record = _train_within_memory(plan, folder, session, sweep, timings)
         else:
             record = finished
-            report_to_agent(plan.output.logger, folder.path, record)
+            report_to_agent(plan.config.logger, folder.path, record)
         show_result(record, _near(folder.path), earlier=finished is not None)
         for other in found.others:
             kept = other.record()
             console.print(f"In {kept.precision if kept else None}: {_near(other.path)}")
-        for split in plan.output.predict:
+        for split in plan.config.predict:
             _predict(plan, folder.path, split)
     return Done(folder.path, record, finished is not None)
 
@@ -161,11 +161,11 @@ def _train_within_memory(
     plan: Plan, folder: RunFolder, session: Session, sweep: Sweep | None, timings: Timings
 ) -> RunRecord:
     """Train one run; out of memory, once more from the start with every batch in two micro-batches."""
-    attempt = find_attempt(folder, plan.output.force)
+    attempt = find_attempt(folder, plan.config.force)
     try:
         return train(plan, attempt, session, sweep, timings)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or attempt.micro_batches > 1 or plan.batching.batch_size < 2:
+        if not is_out_of_memory(error) or attempt.micro_batches > 1 or plan.config.task.batch_size < 2:
             raise
     # Outside of the except clause: the exception holds on to the tensors that filled the memory.
     session.forget_model()
@@ -184,17 +184,17 @@ def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, t
     with RunWriter(attempt.folder.path, attempt.record(plan, precision)) as writer:
         data = make_data(plan, session, attempt.micro_batches)
         timings.enter("model")
-        network, digest = session.model(plan.backbone, plan.task, plan.seed, plan.attention_dropout)
+        network, digest = session.model(plan.backbone, plan.task, plan.config.seed, plan.attention_dropout)
         selection = choose_trainable(plan, network, data, attempt.indices)
         cache = make_prefix_cache(plan, network, selection, digest, session, timings)
         classifier = make_classifier(plan, network, selection, cache, data, device, writer)
         timings.enter(None)
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
         history = HistoryCallback(writer, plan.delta_description(digest), timings)
-        last = LastCheckpoint(writer.folder, plan.output.checkpoint_seconds)
+        last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
         shown = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
-        with tracked(plan.output.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
+        with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, logger, callbacks)
             writer.add(device=device_name(trainer))
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
@@ -215,7 +215,7 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
     path = _predictions(plan, folder, split)
     if path.exists():
         return
-    predictor = Predictor(load_run(folder), plan.batching.eval_batch_size)
+    predictor = Predictor(load_run(folder), plan.config.data.eval_batch_size)
     source: Any = plan.source
     if split == "ax":
         source, split = replace(source, task=get_task("ax")), "test"
