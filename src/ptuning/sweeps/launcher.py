@@ -4,7 +4,7 @@ import copy
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -93,8 +93,10 @@ class SweepLauncher(Launcher):
         found = {outcome.status for outcome in outcomes.values()}
         if not self.searching or found & {FAILED, INTERRUPTED}:
             show_end(console, jobs, outcomes, time.monotonic() - began)
-        if not self.searching:
-            self._summarise(jobs, outcomes, sweep, folder)
+        if not self.searching and DONE in found:
+            from ptuning.sweeps.wandb_summary import log_summary
+
+            log_summary(jobs, outcomes, sweep, folder)
         for job, returned in zip(jobs, returns, strict=True):
             outcome = outcomes[job.number]
             finished = outcome.status in (DONE, SKIPPED)
@@ -124,16 +126,10 @@ class SweepLauncher(Launcher):
             name = _typed(override for override in shown if override.split("=")[0] in varying)
             task = custom_name(cfg.data) if cfg.task.name == CUSTOM else str(cfg.task.name)
             group = f"{cfg.backbone.path} {task}"
-            jobs.append(Job(number, name or _typed(shown), task, group, _plain(task_cfg)))
+            values = cast(dict[str, Any], OmegaConf.to_container(task_cfg, resolve=True))
+            jobs.append(Job(number, name or _typed(shown), task, group, values))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
-
-    def _summarise(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep, folder: Path) -> None:
-        """Leave a summary run in W&B, if the jobs were logged there and any of them ran."""
-        from ptuning.sweeps.wandb_summary import log_summary
-
-        if any(outcome.status == DONE for outcome in outcomes.values()):
-            log_summary(jobs, outcomes, sweep, folder)
 
 
 class _ComposedOnce:
@@ -200,7 +196,3 @@ def _values(job_overrides: Sequence[Sequence[str]]) -> dict[str, set[str]]:
         for override in overrides:
             values.setdefault(override.split("=")[0], set()).add(override)
     return values
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    return {str(key): value for key, value in cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True)).items()}

@@ -17,7 +17,7 @@ from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED,
 from ptuning.system.imports import large_imports
 from ptuning.system.streams import renew_streams
 
-_warm: Any = None
+_session: Any = None
 
 
 def prepare(device: str | None, threads: int, parent: int) -> None:
@@ -91,7 +91,7 @@ def trace_of(announcement: Path) -> Path:
 
 def perform(spec: JobSpec) -> Outcome:
     """Run one job and return its outcome, whatever it raises."""
-    global _warm
+    global _session
     from ptuning.config.compose import restore
     from ptuning.config.explain import explain
     from ptuning.display.console import console
@@ -102,12 +102,12 @@ def perform(spec: JobSpec) -> Outcome:
 
     began = time.monotonic()  # a worker's first job imports for all of them
     console.quiet = True
-    if _warm is None:
-        _warm = Session()
+    if _session is None:
+        _session = Session()
     try:
         if stop.asked:
             return Outcome(INTERRUPTED)
-        done = execute(restore(spec.config), _warm, spec.sweep, lambda folder: _announce(spec.announcement, folder))
+        done = execute(restore(spec.config), _session, spec.sweep, lambda folder: _announce(spec.announcement, folder))
     except BusyError:
         return Outcome(BUSY)
     except Interrupted:
@@ -115,7 +115,7 @@ def perform(spec: JobSpec) -> Outcome:
     except Pruned as error:
         return Outcome(PRUNED, seconds=time.monotonic() - began, reason=str(error), error=error)
     except Exception as error:  # noqa: BLE001 - a job's failure is its own: it becomes its outcome
-        _warm = None
+        _session = None
         reason = first_line(explain(error) or f"{type(error).__name__}: {error}")
         return Outcome(FAILED, seconds=time.monotonic() - began, reason=reason, error=_sendable(error))
     status = SKIPPED if done.earlier else DONE

@@ -1,6 +1,5 @@
 """Where an attempt at a run begins: anew, or at the checkpoint of an interrupted one, which is read and checked."""
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision
+from ptuning.display.format import format_path
 from ptuning.errors import ConfigError, RunError, first_line
 from ptuning.runs.folder import RunFolder
 from ptuning.runs.record import RunRecord
@@ -98,7 +98,7 @@ def find_attempt(folder: RunFolder, force: bool) -> Attempt:
 
 def _check_checkpoint(folder: RunFolder) -> dict[str, Tensor]:
     """Return the indices of a checkpoint that this run wrote, before anything else of it is loaded."""
-    near = os.path.relpath(folder.checkpoint)
+    near = format_path(folder.checkpoint)
     try:
         checkpoint = torch.load(folder.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         found, indices = checkpoint.get("run_key"), checkpoint.get("indices", {})

@@ -1,7 +1,6 @@
 """The checkpoint of an interrupted run: when it is written, and that it is written whole."""
 
 import io
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ptuning.data.tokenize import Batch
+from ptuning.display.format import format_path
 from ptuning.errors import Interrupted
 from ptuning.runs.folder import CHECKPOINT
 from ptuning.system.files import write_whole
@@ -85,7 +85,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         if stop.asked or time.monotonic() - self._written >= self.every:
             self._save(trainer)
         if stop.asked:
-            raise Interrupted(f"Stopped; {os.path.relpath(self.path)} is written. The same command goes on from there.")
+            raise Interrupted(f"Stopped; {format_path(self.path)} is written. The same command goes on from there.")
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._ends = trainer.should_stop

@@ -1,6 +1,5 @@
 """One run, from a composed configuration to a record: read it top down."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from ptuning.config.rules import check
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
+from ptuning.display.format import format_path
 from ptuning.display.progress_bar import TrainingProgress
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.runs.record import RunRecord
@@ -148,10 +148,10 @@ def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: C
         else:
             record = finished
             report_to_agent(plan.config.logger, folder.path, record)
-        show_result(record, _near(folder.path), earlier=finished is not None)
+        show_result(record, format_path(folder.path), earlier=finished is not None)
         for other in found.others:
             kept = other.record()
-            console.print(f"In {kept.precision if kept else None}: {_near(other.path)}")
+            console.print(f"In {kept.precision if kept else None}: {format_path(other.path)}")
         for split in plan.config.predict:
             _predict(plan, folder.path, split)
     return Done(folder.path, record, finished is not None)
@@ -199,7 +199,7 @@ def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, t
             writer.add(device=device_name(trainer))
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
             if attempt.checkpoint:
-                console.print(f"Going on from {_near(attempt.checkpoint)}")
+                console.print(f"Going on from {format_path(attempt.checkpoint)}")
             trainer.fit(classifier, datamodule=data, ckpt_path=attempt.checkpoint, weights_only=True)
             if not history.has_evaluated(trainer):  # max_steps, max_time or a sparse evaluation stopped between two
                 trainer.validate(classifier, datamodule=data, verbose=False)
@@ -221,14 +221,8 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
         source, split = replace(source, task=get_task("ax")), "test"
     logits, _ = predictor.answer_split(source, split)
     write_predictions(path, Predictions(torch.arange(len(logits)), logits, None))
-    console.print(f"{len(logits):,} predictions in {_near(path)}")
+    console.print(f"{len(logits):,} predictions in {format_path(path)}")
 
 
 def _predictions(plan: Plan, folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{plan.source.predictions_of(split)}.parquet"
-
-
-def _near(path: Path) -> str:
-    """Return a path as seen from here, if it lies below."""
-    near = os.path.relpath(path)
-    return near if not near.startswith("..") else str(path)
