@@ -114,10 +114,12 @@ def perform(spec: JobSpec) -> Outcome:
         return Outcome(INTERRUPTED, seconds=time.monotonic() - began)
     except Pruned as error:
         return Outcome(PRUNED, seconds=time.monotonic() - began, reason=str(error), error=error)
-    except Exception as error:  # noqa: BLE001 - a job's failure is its own: it becomes its outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a job's failure is its own: it becomes its outcome
         _session = None
         reason = first_line(explain(error) or f"{type(error).__name__}: {error}")
         return Outcome(FAILED, seconds=time.monotonic() - began, reason=reason, error=_sendable(error))
+    finally:
+        stop.asked = False  # a signal to this process alone costs the job it was on; a sweep that stops sends no more
     status = SKIPPED if done.earlier else DONE
     seconds = time.monotonic() - began
     said = "" if done.earlier else done.record.logger_failed or ""

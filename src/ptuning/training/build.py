@@ -199,7 +199,14 @@ def make_trainer(
         "precision": precision if plugin is None else None,
         "plugins": [checkpoints] if plugin is None else [plugin, checkpoints],
     }
-    return pl.Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+    return _Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+
+
+class _Trainer(pl.Trainer):
+    @property
+    def received_sigterm(self) -> bool:
+        """False: Lightning would exit with code 0 in the middle of an evaluation. ``LastCheckpoint`` stops a run."""
+        return False
 
 
 def _in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
