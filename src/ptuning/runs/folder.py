@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from ptuning.errors import BusyError, ConfigError, RunError
 from ptuning.runs.recipe import earlier_recipes, short_hash
 from ptuning.runs.record import RECORD, RunRecord, parse_record
+from ptuning.system.files import sweep_parts
 from ptuning.system.os_errors import explain_os_error
 
 CHECKPOINT = "last.ckpt"
@@ -86,6 +87,7 @@ class RunFolder:
                 raise BusyError(
                     f"This run is under way in another process ({self.path}). Wait for it, or stop it."
                 ) from None
+        sweep_parts(self.path, self.path / "predictions")
         return lock
 
 

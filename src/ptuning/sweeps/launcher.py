@@ -1,6 +1,8 @@
 """The base of ptuning's launchers: compose the grid, leave out what is done, run the rest, say how it went."""
 
+import contextlib
 import copy
+import itertools
 import re
 import time
 from abc import abstractmethod
@@ -52,6 +54,17 @@ class SweepLauncher(Launcher):
         """The engine, made at its first use."""
         return self.make_engine()
 
+    @cached_property
+    def folder(self) -> Path:
+        """The sweep's own folder, made at its first use: ``hydra.sweep.dir``, numbered if another sweep has that."""
+        named = Path(self.config.hydra.sweep.dir)
+        for number in itertools.count(1):
+            folder = named if number == 1 else named.with_name(f"{named.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                (folder / "jobs").mkdir(parents=True)
+                return folder
+        raise AssertionError
+
     def slots(self) -> int:
         """Return how many jobs run at once."""
         return len(self.engine.slots())
@@ -74,7 +87,7 @@ class SweepLauncher(Launcher):
             for returned in returns:
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = self.folder
         sweep = Sweep(folder.name, tuple(map(str, self.config.hydra.overrides.task)))
         self.engine.get_ready(None if self.searching else len(jobs))
         try:

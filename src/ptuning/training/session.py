@@ -19,7 +19,7 @@ from ptuning.acceleration.activation_store import ActivationStore
 from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
 from ptuning.backbones.source import BackboneRef
 from ptuning.data.tokenize import TokenTable
-from ptuning.system.files import cache_folder
+from ptuning.system.files import cache_folder, sweep_parts
 from ptuning.tasks.glue import Task
 
 
@@ -44,6 +44,7 @@ class Session:
         self._buffers: dict[str, Tensor] = {}
         self._modes: dict[str, bool] = {}
         self._hash = ""
+        sweep_parts(cache_folder(), *cache_folder().glob("*/"))
         self.states = ActivationStore(cache_folder() / "prefix")
         """Hidden states behind frozen prefixes."""
 
