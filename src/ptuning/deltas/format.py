@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.source import BackboneRef
-from ptuning.errors import RunError
+from ptuning.errors import RunError, first_line
 from ptuning.system.files import write_json, write_whole
+from ptuning.system.json_files import DamagedError, read_json
 
 WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
 
@@ -73,6 +74,21 @@ def read_delta(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if sha256(content).hexdigest() != description.get("sha256"):
         raise RunError(f"{folder / WEIGHTS} and {DESCRIPTION} do not belong together: run it again with force=true.")
     return load(content), description
+
+
+def find_damage(folder: Path) -> str:
+    """Return which of a delta's two files is missing or damaged, in words; empty if they are whole and a pair."""
+    try:
+        description = read_json(folder / DESCRIPTION)
+        if not (folder / WEIGHTS).is_file():
+            return f"{WEIGHTS} is missing"
+        with (folder / WEIGHTS).open("rb") as stream:
+            digest = file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"{DESCRIPTION} is missing"
+    except (DamagedError, OSError) as error:
+        return f"{DESCRIPTION} or {WEIGHTS} is damaged ({first_line(error)})"
+    return "" if digest == description.get("sha256") else f"{WEIGHTS} is damaged"
 
 
 def value_type(values: Mapping[str, Tensor]) -> torch.dtype:

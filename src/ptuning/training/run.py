@@ -21,10 +21,11 @@ from ptuning.runs.folder import RunFolder, find_run
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, current_sweep
 from ptuning.runs.writer import RunWriter
+from ptuning.system.digests import remove_sealed
 from ptuning.system.memory import peak_memory_mb, reset_peak_memory
 from ptuning.tasks.glue import get_task
 from ptuning.tracking.run_logger import report_to_agent, tracked
-from ptuning.training.attempt import Attempt, find_attempt
+from ptuning.training.attempt import Attempt, find_attempt, find_loss
 from ptuning.training.build import (
     counts,
     describe_sizes,
@@ -57,15 +58,12 @@ class Located:
     folder
         Where the run lies.
     finished
-        Its record, if nothing is left to do: it finished, ``force`` is off and no prediction is missing.
-    others
-        Folders that hold the same run in the precisions of other machines, from earlier versions.
+        Its record, if nothing is left to do: it finished, all that it left is there, and ``force`` is off.
     """
 
     plan: Plan
     folder: RunFolder
     finished: RunRecord | None
-    others: tuple[RunFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,26 @@ def locate(cfg: DictConfig) -> Located:
     ptuning.UserError
         If the configuration cannot run, or what it names cannot be found.
     """
+    plan, folder, _ = _plan(cfg)
+    finished, _ = _look(plan, folder)
+    if any(not _predictions(plan, folder.path, split).exists() for split in plan.config.predict):
+        finished = None
+    return Located(plan, folder, finished)
+
+
+def _plan(cfg: DictConfig) -> tuple[Plan, RunFolder, tuple[RunFolder, ...]]:
+    """Return (plan, folder, folders that hold the same run in the precisions of other machines)."""
     config = check(cfg)
     quiet()
     plan = make_plan(config)
-    folder, others = find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
-    finished = None if config.force else folder.finished()
-    if any(not _predictions(plan, folder.path, split).exists() for split in config.predict):
-        finished = None
-    return Located(plan, folder, finished, others)
+    return plan, *find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+
+
+def _look(plan: Plan, folder: RunFolder) -> tuple[RunRecord | None, str]:
+    """Return (record of a run that is finished, what a finished run has lost so that it is not, in words)."""
+    record = None if plan.config.force else folder.finished()
+    lost = find_loss(folder.path, plan.task) if record else ""
+    return (None if lost else record), lost
 
 
 def execute(
@@ -137,24 +147,44 @@ def execute(
 
 def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: Callable[[Path], None]) -> Done:
     began = time.perf_counter()
-    found = locate(cfg)
-    plan, folder = found.plan, found.folder
+    plan, folder, others = _plan(cfg)
     with folder.lock():
         announce(folder.path)
-        finished = None if plan.config.force else folder.finished()
+        finished, lost = _look(plan, folder)
         if finished is None:
             timings = Timings(began, partial(_peak_memory, str(plan.trainer["accelerator"])))
-            record = _train_within_memory(plan, folder, session, sweep, timings)
+            record = _train(plan, folder, lost, session, sweep, timings)
         else:
             record = finished
             report_to_agent(plan.config.logger, folder.path, record)
         show_result(record, format_path(folder.path), earlier=finished is not None)
-        for other in found.others:
+        for other in others:
             kept = other.record()
             console.print(f"In {kept.precision if kept else None}: {format_path(other.path)}")
         for split in plan.config.predict:
             _predict(plan, folder.path, split)
     return Done(folder.path, record, finished is not None)
+
+
+def _train(
+    plan: Plan, folder: RunFolder, lost: str, session: Session, sweep: Sweep | None, timings: Timings
+) -> RunRecord:
+    """Train a run until all that it should leave is there; its checkpoint goes once its record says finished.
+
+    The best weights of a run that goes on may be those of an earlier process, and ``lost`` since.
+    """
+    record = None if lost else _train_within_memory(plan, folder, session, sweep, timings)
+    if lost := lost or find_loss(folder.path, plan.task):
+        console.print(
+            f"What the best evaluation of this run left is lost ({lost}): it is trained from the start.", markup=False
+        )
+        remove_sealed(folder.checkpoint)
+        timings.begin_anew()
+        record = _train_within_memory(with_new_callbacks(plan), folder, session, sweep, timings)
+    assert record is not None
+    if not plan.config.keep_checkpoint:
+        remove_sealed(folder.checkpoint)
+    return record
 
 
 def _train_within_memory(
@@ -170,7 +200,7 @@ def _train_within_memory(
     # Outside of the except clause: the exception holds on to the tensors that filled the memory.
     session.forget_model()
     let_go()
-    folder.checkpoint.unlink(missing_ok=True)  # it counts in whole batches
+    remove_sealed(folder.checkpoint)  # it counts in whole batches
     console.print("Out of memory: once more with half the rows at a time and twice the accumulation.")
     timings.begin_anew()
     return train(with_new_callbacks(plan), Attempt(folder, micro_batches=2), session, sweep, timings)
