@@ -24,9 +24,9 @@ from omegaconf import OmegaConf
 from ptuning.config.compose import config_folder
 from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.job import DONE, JobSpec
-from ptuning.sweeps.worker import perform
+from ptuning.sweeps.worker import perform, warm_up
 
-TASKS = ("rte", "sst2", "stsb", "mrpc", "cola")
+TASKS = ("rte", "sst2", "qnli", "mrpc", "qqp")
 MODULES = ("layernorm", "query", "full", "frozen")
 FAMILIES = ("bert", "roberta", "distilbert")
 TINY = (
@@ -57,6 +57,7 @@ def kinds(folder: Path) -> list[dict[str, object]]:
 def measure(jobs: int, folder: Path) -> Iterator[tuple[float, float, int]]:
     """Run jobs one after the other; yield seconds, resident MiB and open descriptors after each."""
     configs = kinds(folder)
+    warm_up()
     for number in range(jobs):
         config = configs[number % len(configs)] | {"seed": number}
         began = time.perf_counter()

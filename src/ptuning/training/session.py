@@ -49,16 +49,16 @@ class Session:
         """Hidden states behind frozen prefixes."""
 
     def tokenizer(self, backbone: BackboneRef) -> Any:
-        """Return the tokenizer of a backbone."""
+        """Return the tokenizer of a backbone; the last one is kept."""
         if backbone.identity not in self._tokenizers:
-            self._tokenizers[backbone.identity] = load_tokenizer(backbone)
+            self._tokenizers = {backbone.identity: load_tokenizer(backbone)}
         return self._tokenizers[backbone.identity]
 
     def splits(self, *key: Any) -> dict[str, TokenTable]:
-        """Return the store of tokenized splits for this data, tokenizer and length; the last four are kept."""
+        """Return the store of tokenized splits for this data, tokenizer and length; the last two are kept."""
         found = self._splits.pop(key, {})
         self._splits[key] = found
-        while len(self._splits) > 4:
+        while len(self._splits) > 2:
             self._splits.pop(next(iter(self._splits)))
         return found
 
