@@ -31,6 +31,10 @@ class RunError(UserError):
     """A run folder cannot be used: another run's checkpoint, a broken delta, a full disk."""
 
 
+class DivergedError(RunError):
+    """Training left what can be computed: its loss, its weights or its logits are not finite."""
+
+
 class BusyError(RunError):
     """Another process is at work in the run's folder."""
 

@@ -85,11 +85,11 @@ class Task:
         """Return the task's entries in a record and a delta, as plain JSON values; see :func:`described_task`."""
         return {
             "task": self.name,
-            "text": list(self.text),
+            "text": self.text,
             "label": self.label,
-            "labels": list(self.labels),
-            "metrics": list(self.metrics),
-            "score_of": list(self.score_of),
+            "labels": self.labels,
+            "metrics": self.metrics,
+            "score_of": self.score_of,
         }
 
 
