@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ptuning.acceleration.dropout import draw_seed, drop
-from ptuning.acceleration.kernels import Kernels, kernels_for
+from ptuning.acceleration.kernels import kernels_for
 from ptuning.acceleration.packing import PackedBatch, pad_input, unpad_input
 
 NAME = "ptuning"
@@ -54,7 +54,7 @@ def attention_forward(
     on_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(query)):
-        return _attend_by_kernel(kernels, query, key, value, packed, dropout, scale), None
+        return _attend_by_kernel(kernels.attend, query, key, value, packed, dropout, scale), None
     if packed:
         query, key, value = (pad_input(x.transpose(1, 2), packed).transpose(1, 2) for x in (query, key, value))
     if on_cpu and dropout:
@@ -67,12 +67,12 @@ def attention_forward(
 
 
 def _attend_by_kernel(
-    kernels: Kernels, query: Tensor, key: Tensor, value: Tensor, packed: PackedBatch | None, rate: float, scale: float
+    attend: Any, query: Tensor, key: Tensor, value: Tensor, packed: PackedBatch | None, rate: float, scale: float
 ) -> Tensor:
     rows, heads, tokens, width = query.shape
     cu_seqlens = packed.cu_seqlens if packed else torch.arange(0, rows * tokens + 1, tokens)
     query, key, value = (states.transpose(1, 2).reshape(-1, heads, width) for states in (query, key, value))
-    output = kernels.attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
+    output: Tensor = attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
     return output.view(rows, tokens, heads, width)
 
 

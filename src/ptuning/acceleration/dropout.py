@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from types import MethodType
+from typing import cast
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
 def drop(input: Tensor, p: float) -> Tensor:
     """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says."""
     if kernels := kernels_for(input):
-        return kernels.drop(input, *draw_seed(p))
+        return cast(Tensor, kernels.drop(input, *draw_seed(p)))
     return input * draw_mask(input, p)
 
 
