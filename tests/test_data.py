@@ -472,10 +472,10 @@ def test_a_missing_file_is_named_with_the_layouts_that_would_do(download: Path) 
         ("index\tsentence1\tsentence2\n0\tA\tB\n", "no column 'label'"),
         (
             RTE + "0\tA\tB\tentailment\n1\tA\tB\tentailmant\n",
-            "line 3: 'entailmant' is not a label of rte. Did you mean",
+            "line 3: 'entailmant' is not one of rte. Did you mean",
         ),
-        (RTE + "0\tA\tB\t2\n", "line 2: '2' is not a label of rte"),
-        (RTE + "0\tA\tB\t\n", "line 2: '' is not a label of rte"),
+        (RTE + "0\tA\tB\t2\n", "line 2: '2' is not one of rte"),
+        (RTE + "0\tA\tB\t\n", "line 2: '' is not one of rte"),
         (RTE + "0\tA\tB\t0\n1\tA\t \t1\n", "line 3: 'sentence2' is empty"),
         (RTE + "0\tA\tB\t0\n1\t\tB\t1\n", "line 3: 'sentence1' is empty"),
         (RTE + "0\tA\tB\t0\n1\tA\tB\n", "line 3 has only 3 of 4 fields"),
@@ -499,7 +499,7 @@ def test_a_bad_file_is_named_with_the_line_and_what_is_wrong(
 def test_lines_are_counted_from_the_first_where_there_is_no_header(tmp_path: Path) -> None:
     source = LocalSource(TASKS["cola"], write(tmp_path, {"CoLA/train.tsv": "gj04\t2\t\tA book.\n", "CoLA/dev.tsv": ""}))
 
-    assert "train.tsv, line 1: '2' is not a label of cola" in message(lambda: source.read("train"))
+    assert "train.tsv, line 1: '2' is not one of cola" in message(lambda: source.read("train"))
     assert "dev.tsv is empty" in message(lambda: source.read("validation"))
 
 
@@ -508,7 +508,7 @@ def test_damaged_rows_left_out_do_not_move_the_line_that_an_error_names(tmp_path
     source = LocalSource(TASKS["qqp"], tmp_path)
 
     write(tmp_path, {"QQP/train.tsv": header + "1\t2\tdamaged\n2\t3\t4\tWho?\tWhom?\tmaybe\n"})
-    assert "line 3: 'maybe' is not a label of qqp" in message(lambda: source.read("train"))
+    assert "line 3: 'maybe' is not one of qqp" in message(lambda: source.read("train"))
     write(tmp_path, {"QQP/train.tsv": header + "1\t2\tdamaged\n"})
     assert "has no rows" in message(lambda: source.read("train"))
 
@@ -529,8 +529,8 @@ def test_a_score_that_is_no_number_is_named_with_its_line(tmp_path: Path, score:
         ({"sentence1": ["A", "A"], "sentence2": ["B", None], "label": [0, 0]}, "row 2: 'sentence2' is None, not text"),
         ({"sentence1": ["A", " "], "sentence2": ["B", "B"], "label": [0, 0]}, "row 2: 'sentence1' is empty"),
         ({"sentence1": [3], "sentence2": ["B"], "label": [0]}, "row 1: 'sentence1' is 3, not text"),
-        ({"sentence1": ["A", "A"], "sentence2": ["B", "B"], "label": [0, -1]}, "row 2: '-1' is not a label of rte"),
-        ({"sentence1": ["A"], "sentence2": ["B"], "label": [None]}, "row 1: 'None' is not a label of rte"),
+        ({"sentence1": ["A", "A"], "sentence2": ["B", "B"], "label": [0, -1]}, "row 2: '-1' is not one of rte"),
+        ({"sentence1": ["A"], "sentence2": ["B"], "label": [None]}, "row 1: 'None' is not one of rte"),
         ({"sentence1": [], "sentence2": [], "label": []}, "has no rows"),
     ],
 )
