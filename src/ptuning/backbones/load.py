@@ -13,10 +13,10 @@ from torch import nn
 
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
-from ptuning.backbones.random_init import one_line, random_config
+from ptuning.backbones.random_init import random_config
 from ptuning.backbones.source import OTHER_WAYS, BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
-from ptuning.errors import BackboneError, UserError, first_line, nearest
+from ptuning.errors import BackboneError, UserError, first_line, in_one_line, nearest
 from ptuning.selection.parameters import split_head
 from ptuning.selection.select import describe
 from ptuning.tasks.glue import Task
@@ -198,7 +198,7 @@ def _from_config(config: Any, ref: BackboneRef) -> nn.Module:
         return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
     except _CANNOT_BE as error:
         what = f"{ref.label} does" if ref.location else "backbone.config does"
-        raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
+        raise BackboneError(f"{what} not make a model that classifies: {in_one_line(error)}.") from error
 
 
 _CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
@@ -273,7 +273,7 @@ class _library_errors:
         if folder or not isinstance(error, OSError | HFValidationError | ImportError):
             raise BackboneError(
                 f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
-                f"({one_line(error)})."
+                f"({in_one_line(error)})."
             ) from error
         raise BackboneError(
             f"The backbone '{where}' could not be had from the Hub or its cache ({first_line(error)}). {OTHER_WAYS}"
