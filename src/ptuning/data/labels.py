@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ptuning.data.columns import Columns, check_text, several_values
+from ptuning.data.columns import Columns, check_text, several_values, shortened, shown
 from ptuning.data.table import Table
 from ptuning.errors import DataError, nearest
 from ptuning.tasks.glue import TASKS, Task
@@ -123,15 +124,16 @@ def _with_labels(
             labels.append(ids[value])
         else:
             near = nearest(str(value), task.labels)
-            raise DataError(f"{rows.where(row)}: the label '{value}' {unknown[0]}.{near} {unknown[1]}")
+            raise DataError(f"{rows.where(row)}: the label '{shown(value)}' {unknown[0]}.{near} {unknown[1]}")
     return replace(table, labels=labels)
 
 
 def _score(label: Any, rows: Columns, row: int, mend: str) -> float:
-    number = isinstance(label, int | float) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip()))
-    if not number or not math.isfinite(score := float(label)):
-        raise DataError(f"{rows.where(row)}: the score '{label}' is not a number{mend}.")
-    return score
+    if isinstance(label, int | float) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip())):
+        with suppress(OverflowError):
+            if math.isfinite(score := float(label)):
+                return score
+    raise DataError(f"{rows.where(row)}: the score '{shown(label)}' is not a number{mend}.")
 
 
 def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
@@ -143,8 +145,3 @@ def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) ->
             f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
             + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
         )
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Return at most twenty names for a sentence, and the number of others."""
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
