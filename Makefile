@@ -1,6 +1,7 @@
 # make demo: set up what the main job needs and run it; make test: set up the rest and run the tests, the 20 slowest last;
+# make chaos: the long attack; make oldest: the lowest versions; make lock: the pins.
 # make lint: style and types; make docs: the site of the pages in docs/, checked. A second run installs nothing.
-.PHONY: demo test slow lint docs clean
+.PHONY: demo test slow lint docs oldest lock chaos clean
 PYTHON ?= python3
 READY = .venv/.ready
 DEMO = .venv/.ready-for-demo
@@ -22,23 +23,43 @@ docs: $(READY)
 	@.venv/bin/python tools/check_site.py
 	@echo "Built: open site/index.html"
 
-EVERYTHING = demo,dev,docs,slurm,ray,optuna,peft,dashboard,tensorboard,sentencepiece
-
-$(DEMO): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml requirements/demo.txt
 	$(call set_up,demo,a minute or two)
 	@touch $(DEMO)
 
-$(READY): pyproject.toml constraints.txt
-	$(call set_up,$(EVERYTHING),a few minutes)
+$(READY): pyproject.toml requirements/all.txt
+	$(call set_up,all,a few minutes)
 	@touch $(READY) $(DEMO)
 
+# Nothing but torch is installed whose hash is not in requirements/ (tools/lock.py says why); what has no wheel, and ptuning,
+# are built by what is there.
+PIP = .venv/bin/python -m pip install --disable-pip-version-check
 define set_up
 	@echo "Setting up .venv: $(2), once (log: .venv/setup.log)"
 	@$(PYTHON) -c 'import sys; sys.exit("ptuning needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(1)]' > .venv/setup.log 2>&1 \
+	@{ $(PIP) --require-hashes -r requirements/build.txt && \
+	   $(PIP) --require-hashes --no-deps --no-build-isolation -r requirements/$(1).txt && \
+	   $(PIP) $$(grep '^torch==' constraints.txt) && \
+	   $(PIP) --no-deps --no-build-isolation -e .; } > .venv/setup.log 2>&1 \
 	  || { tail -n 15 .venv/setup.log; echo "Setting up failed: see .venv/setup.log, mend, and type the command again."; exit 1; }
 endef
 
+# The lowest versions that pyproject.toml allows, but torch's, and the fast tests in them.
+oldest:
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip install --quiet uv
+	@.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --no-emit-package torch \
+	  --extra demo --extra dev pyproject.toml -o .venv-oldest/pins.txt
+	@.venv-oldest/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt) -r .venv-oldest/pins.txt -e .
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+lock: $(READY)
+	@.venv/bin/python tools/lock.py
+
+# Hours of kills, faults and generated inputs; adds what came out to docs/reliability.md.
+chaos: $(READY)
+	@.venv/bin/python tests/chaos $(CLASSES)
+
 clean:
-	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-oldest site .mypy_cache .ruff_cache .pytest_cache

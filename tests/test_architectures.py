@@ -332,7 +332,7 @@ def test_a_run_moves_its_module_alone_goes_on_exactly_and_leaves_a_delta_that_gi
     selection = select(before, ["layernorm", "attention_output"], "all" if family == "albert" else "last:2")
     assert set(values) == {*selection.names, *selection.head_names}
     assert whole.record["trainable_parameters"] == selection.trainable_parameters
-    assert description["backbone"]["hash"] == backbone_hash(before)
+    assert description.backbone.hash == backbone_hash(before)
     assert (whole.path / "predictions/test.parquet").exists()
     after, tokenizer = ptuning.load(whole.path)
     for name, parameter in after.named_parameters():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ptuning.cli.main import main
-from ptuning.results import Count, collect, read_results, summarise, write_report
+from ptuning.results import collect, read_results, summarise, write_report
 from ptuning.results.claims import Claim, check_claims, claims_markdown
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS, holm, paired_t
@@ -22,7 +22,7 @@ from support.running import TINY, run_in
 BLOCK = MODULES_OF_BLOCK[:-1]
 FULL = (0.860, 0.858, 0.862, 0.861, 0.859)
 JITTER = (0.000, 0.001, -0.001, 0.0005, -0.0005)
-COUNT = Count(3_072, 109_483_778)
+COUNT = (3_072, 109_483_778)
 
 
 def near(points: float) -> list[float]:
@@ -50,7 +50,7 @@ def compared(runs: Path, **wanted: str) -> pd.Series:
     return table.iloc[0]
 
 
-def claims(runs: Path, margin: float = 0.01, count: Count | None = COUNT) -> list[Claim]:
+def claims(runs: Path, margin: float = 0.01, count: tuple[int, int] | None = COUNT) -> list[Claim]:
     table = collect(runs).runs
     comparer, summary = Comparer(runs, table, margin), summarise(table)
     return check_claims(comparer, summary, against_full(comparer, summary), count)
@@ -202,7 +202,7 @@ def test_the_report_says_on_what_the_best_epoch_was_chosen(tmp_path: Path, ways:
     assert ("which flatters" in page.read_text()) == ("dev" in ways)
 
 
-def test_the_report_holds_comparisons_and_ends_with_the_claims(tmp_path: Path) -> None:
+def test_the_report_holds_comparisons_then_the_claims_then_how_it_was_trained(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     seeds(runs, *FULL, module="full", task="mrpc")
     seeds(runs, *near(-0.2), task="mrpc")
@@ -218,7 +218,9 @@ def test_the_report_holds_comparisons_and_ends_with_the_claims(tmp_path: Path) -
     assert r"a\_b & all & $-$8.0" in latex
     assert pd.read_csv(tables / "comparisons.csv")["verdict"].tolist() == ["comparable", "worse"]
     assert text.index("1-minilm-mrpc-local-full") < text.index('id="claims"') < text.index('id="claim-3"')
-    assert "<section>" not in text[text.index('id="claim-3"') :]
+    assert text.index('id="claim-3"') < text.index('id="hyperparameters"')
+    trained = "| mrpc | layernorm, full, a_b | 5 | 2 | 32 | 0.001 |"
+    assert trained in (tables / "1-minilm-hyperparameters.md").read_text()
     assert "3,072 of 109,483,778" in text
     generated = (page.parent / "claims.md").read_text()
     assert generated.count("\n## Claim") == 3
@@ -406,7 +408,7 @@ def test_each_backbone_has_its_own_verdict_and_names_are_data(tmp_path: Path) ->
 def test_a_count_that_was_not_made_or_does_not_fit_is_said(tmp_path: Path) -> None:
     record(tmp_path)
     assert "not counted" in claims(tmp_path, count=None)[1].number
-    assert "does not agree" in claims(tmp_path, count=Count(9_999, 109_483_778))[1].number
+    assert "does not agree" in claims(tmp_path, count=(9_999, 109_483_778))[1].number
 
 
 def test_the_command_takes_a_margin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_the_held_out_part_chooses_and_dev_is_reported_at_that_epoch(
     kept = {file.stem for file in (run.path / "predictions").iterdir()}
     assert kept == set(TASKS[task].validation)
     assert len(pq.read_table(run.path / "predictions" / f"{min(kept)}.parquet")) == 40
-    assert read_delta(run.path)[1]["epoch"] == 2
+    assert read_delta(run.path)[1].epoch == 2
 
 
 def test_runs_that_choose_on_dev_keep_their_folders_and_the_others_have_their_own(train: Train) -> None:

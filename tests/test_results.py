@@ -85,7 +85,7 @@ def test_files_that_are_no_records_are_left_out_with_a_reason(tmp_path: Path) ->
     assert set(reasons) == {f"{name}/record.json" for name in bad}
     assert "half-written" in reasons["half/record.json"]
     assert reasons["empty/record.json"].startswith("empty")
-    assert reasons["list/record.json"] == "not a record: no JSON object"
+    assert reasons["list/record.json"] == "no JSON object"
     assert "no backbone, task" in reasons["other/record.json"]
     assert "without a score" in reasons["scoreless/record.json"]
 

@@ -18,6 +18,7 @@ from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
+from ptuning.deltas.description import write_description
 from ptuning.deltas.format import read_delta
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
@@ -88,6 +89,18 @@ def test_while_training_nothing_frozen_has_a_gradient_or_a_place_in_the_optimise
     moving = {*run.record["selection"], "classifier.weight", "classifier.bias"}
     assert seen
     assert all(with_gradient == moving and held == moving for with_gradient, held in seen)
+
+
+def test_training_s_clock_runs_in_every_epoch_and_around_every_evaluation(train: Train) -> None:
+    def wait(*_: Any) -> None:
+        time.sleep(0.05)
+
+    typed = ("task=rte", "trainer.max_epochs=3", "trainer.val_check_interval=3", "trainer.log_every_n_steps=1000")
+    record = train(*typed, hooks(on_train_batch_end=wait, on_validation_batch_end=wait)).record
+    assert len(record["history"]) == 6
+    assert record["seconds"]["train"] > 18 * 0.05
+    assert record["seconds"]["validate"] > 6 * 0.05
+    assert record["train_examples_per_second"] < 3 * 96 / (18 * 0.05)
 
 
 def test_a_record_says_what_ran_how_well_and_how_fast(train: Train) -> None:
@@ -250,7 +263,7 @@ def test_a_delta_refuses_another_backbone_and_a_torn_pair(train: Train) -> None:
     description = json.loads((run.path / "delta.json").read_text())
     description["backbone"]["config"]["hidden_act"] = "relu"  # same shapes, and the same weights: still fits
     description["backbone"]["config"]["initializer_range"] = 0.5
-    (run.path / "delta.json").write_text(json.dumps(description))
+    write_description(run.path, description)
     with pytest.raises(RunError, match="fits only the backbone"):
         ptuning.load(run.path)
     values = (run.path / "delta.safetensors").read_bytes()

@@ -9,6 +9,7 @@ import sys
 import threading
 import venv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ptuning.backbones.load import backbone_hash, input_names, load_model, load_
 from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
 from ptuning.deltas.card_data import public_base
+from ptuning.deltas.description import write_description
 from ptuning.deltas.export import export
 from ptuning.deltas.format import describe_backbone, read_delta, save_delta
 from ptuning.deltas.loading import load_run
@@ -297,7 +299,7 @@ def test_a_delta_folder_is_small_and_loads_where_its_backbone_is_named(
 
     code, _, _ = command(capsys, "export", delta, "--to", "delta", "--out", tmp_path / "b", "--base", "me/tiny")
     assert code == 0
-    assert read_delta(tmp_path / "b")[1]["backbone"]["path"] == "me/tiny"
+    assert read_delta(tmp_path / "b")[1].backbone.path == "me/tiny"
     assert ModelCard.load(tmp_path / "b" / "README.md").data.base_model == "me/tiny"
 
 
@@ -316,8 +318,8 @@ def test_a_packaged_backbone_and_one_from_the_cache_are_named_by_their_hub_ids(s
         ("bert-base-uncased", "bert-base-uncased", None),
         ("random:tiny", "random:tiny", None),
     ):
-        loaded.description["backbone"]["path"] = path  # type: ignore[index]
-        found = public_base(loaded)
+        backbone = replace(loaded.description.backbone, path=path)
+        found = public_base(replace(loaded, description=replace(loaded.description, backbone=backbone)))
         assert (found.name, found.revision) == (name, revision)
     assert not found.on_hub
 
@@ -396,6 +398,7 @@ def test_the_card_of_a_run_on_glue_has_it_in_its_model_index(trained: list[Run],
     for name in ("record.json", "delta.json"):
         path = tmp_path / "run" / name
         path.write_text(path.read_text().replace('"source": "synthetic"', '"source": "hub"'))
+    write_description(tmp_path / "run", json.loads((tmp_path / "run" / "delta.json").read_text()))  # with its digest
     export(load_run(tmp_path / "run"), "delta", tmp_path / "out")
     values = ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()
     dataset = values["model-index"][0]["results"][0]["dataset"]

@@ -26,7 +26,7 @@ from ptuning.data.sources import SyntheticSource
 from ptuning.deltas.format import read_delta
 from ptuning.errors import SelectionError, UserError
 from ptuning.results import collect, summarise
-from ptuning.results.tables import as_text, module_tables
+from ptuning.results.tables import module_tables
 from ptuning.results.text_table import to_markdown
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.selection.select import select
@@ -380,7 +380,7 @@ def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
     assert 0 < moved <= count == record["trainable_parameters"]
     assert record["trainable_percent"] == pytest.approx(100 * count / record["total_parameters"])
     scoped = {"subset": subset} | ({"subset_scope": scope} if "outlier" not in subset else {})
-    for said in (record, record["recipe"], description):
+    for said in (record, record["recipe"], description.content):
         assert {key: said[key] for key in said if key.startswith("subset")} == scoped
 
     # The optimiser knows of nothing else, and decay goes by the whole tensor's dimensions.
@@ -485,7 +485,7 @@ def test_tables_have_a_row_per_subset(train: Train, tmp_path: Path) -> None:
     assert cells["trainable_parameters"].tolist() == [2112, 36, 40, 10]
     assert set(cells["note"]) == {""}
     modules, parts = module_tables(cells)
-    assert [row.layers for row in parts.rows] == ["all", "all, top:9", "all, top:10", "all, top:10 of the selection"]
+    assert [row[1] for row in parts.rows] == ["all", "all, top:9", "all, top:10", "all, top:10 of the selection"]
     assert parts.title == "tiny, chosen layers or weights"
-    assert "| query | all, top:9 |" in to_markdown(as_text(parts))
+    assert "| query | all, top:9 |" in to_markdown(parts)
     assert len(modules.rows) == 1

@@ -59,6 +59,12 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
+def shorten(text: object, most: int = 80) -> str:
+    """Return text for a sentence, cut if it is long."""
+    shown = str(text)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
 def first_line(error: BaseException | str) -> str:
     """Return the first line of an error's message for a sentence, or its name if it has no message."""
     if isinstance(error, PermissionError):

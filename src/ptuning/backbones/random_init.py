@@ -1,10 +1,11 @@
 """Configurations of backbones with random weights: any family of the architectures' table, from a few sizes."""
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ptuning.errors import BackboneError, in_one_line, nearest
+from ptuning.errors import BackboneError, in_one_line, nearest, shorten
 
 _OWN_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType({"distilbert": {"intermediate_size": "hidden_dim"}})
 """Family → BERT's name of a size → the family's, if its configuration class does not translate it."""
@@ -53,12 +54,12 @@ def check_model_type(model_type: object) -> str:
     """
     from ptuning.selection.architectures import ARCHITECTURES
 
-    if model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise BackboneError(
             f"backbone.config.model_type={model_type} is not known.{nearest(str(model_type), ARCHITECTURES)} "
             f"Allowed: {', '.join(ARCHITECTURES)}."
         )
-    return str(model_type)
+    return model_type
 
 
 def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
@@ -113,9 +114,33 @@ def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
         config = family(**fitting, **labels)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise BackboneError(f"backbone.config does not make a {family.__name__}: {in_one_line(error)}.") from error
+    _check_size(config)
     if config.hidden_size % config.num_attention_heads:  # some families say so themselves, some only when they compute
         raise BackboneError(
             f"backbone.config.hidden_size={config.hidden_size} is not a multiple of "
             f"backbone.config.num_attention_heads={config.num_attention_heads}."
         )
     return config
+
+
+def _check_size(config: Any) -> None:
+    """Refuse sizes that are none, or that no machine holds, before anything is made of them."""
+    sizes = Counter({name: getattr(config, name) for name in _SIZES if hasattr(config, name)})
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < (name not in _TABLES):
+            raise BackboneError(f"backbone.config.{name}={shorten(size)} does not fit: it must be a whole number.")
+    layers, width, inner = sizes["num_hidden_layers"], sizes["hidden_size"], sizes["intermediate_size"]
+    weights = width * (layers * (4 * width + 2 * (inner or sizes["hidden_dim"])) + sum(sizes[name] for name in _TABLES))
+    if max(layers, sizes["num_hidden_groups"], sizes["inner_group_num"]) > _MOST_LAYERS or weights > _MOST_WEIGHTS:
+        raise BackboneError(
+            f"backbone.config describes {layers:,} layers and some {weights:,} weights. Random ones may have "
+            f"{_MOST_LAYERS:,} layers and {_MOST_WEIGHTS:,} weights."
+        )
+
+
+_TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size")
+_SIZES = (
+    *("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", *_TABLES),
+    *("hidden_dim", "num_hidden_groups", "inner_group_num"),  # DistilBERT's, ALBERT's
+)
+_MOST_LAYERS, _MOST_WEIGHTS = 1000, 4_000_000_000

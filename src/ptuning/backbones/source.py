@@ -27,8 +27,8 @@ _LARGE = 1 << 20
 """Bytes from which on a digest is kept on disk: a smaller file is read as fast as its digest is looked up."""
 
 OTHER_WAYS = (
-    "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged "
-    "demo (experiment=demo)."
+    "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged MiniLM "
+    "(backbone=minilm; experiment=demo has data for it too)."
 )
 """What to do where the Hub cannot be reached."""
 

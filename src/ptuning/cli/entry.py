@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ptuning.config.compose import config_folder
 from ptuning.config.explain import explain
+from ptuning.display.printable import printable
 from ptuning.errors import Interrupted, SweepError
 from ptuning.system.hub import use_cache_for_run
 from ptuning.system.imports import large_imports
@@ -87,7 +88,7 @@ def run_job(cfg: DictConfig) -> float | None:
         if sentence is None or os.environ.get(_SHOW) == "1":
             raise
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Interrupted):
-            sys.stderr.write(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n")
+            sys.stderr.write(printable(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n"))
             raise
         _leave(sentence, _code(error))
 
@@ -97,5 +98,5 @@ def _code(error: BaseException) -> int:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{printable(sentence)}\n")
     sys.exit(code)

@@ -15,6 +15,7 @@ COMMANDS = (
     "evaluate",
     "moved",
     "submit",
+    "rerun",
     "export",
     "push",
     "results",

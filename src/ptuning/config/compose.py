@@ -8,7 +8,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from ptuning.config.rules import check
-from ptuning.config.schema import Config
+from ptuning.config.schema import Config, DataConfig
 
 
 def config_folder() -> Path:
@@ -29,6 +29,17 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 def restore(values: Mapping[str, Any]) -> DictConfig:
     """Return a configuration from the plain containers that a job of a sweep carries."""
     return cast(DictConfig, OmegaConf.merge(_schema(), values))
+
+
+def restore_data(values: Mapping[str, Any]) -> DataConfig:
+    """Return the keys of ``data`` as a record has them, their types checked.
+
+    Raises
+    ------
+    omegaconf.errors.OmegaConfBaseException
+        If a value is of another type, or there is no ``source``.
+    """
+    return cast(DataConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), dict(values))))
 
 
 @cache

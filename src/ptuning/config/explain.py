@@ -1,11 +1,15 @@
 """Sentences for errors: those of Hydra and OmegaConf, ptuning's own, and what the file system refuses."""
 
 import re
+import traceback
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, get_args
 
 from ptuning.config.schema import Config
-from ptuning.errors import Interrupted, UserError, first_line, nearest
+from ptuning.errors import Interrupted, UserError, first_line, nearest, shorten
 from ptuning.system.os_errors import explain_os_error
 
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
@@ -25,7 +29,7 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError | Interrupted):
             return str(link)
-        if sentence := explain_os_error(link):
+        if sentence := explain_os_error(link) or _explain_giant(link):
             return sentence
     if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
         return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
@@ -37,34 +41,63 @@ def explain(error: BaseException) -> str | None:
             other = " A folder or a Hub id does too, but no such folder is here, and the Hub has none or is silent."
         return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}.{other}"
     if isinstance(error, OverrideParseException):
-        key, _, value = str(error.override).partition("=")
+        key, _, value = shorten(error.override).partition("=")
         return (
-            f"'{error.override}' cannot be read as KEY=VALUE: {first_line(error)}. "
+            f"'{shorten(error.override)}' cannot be read as KEY=VALUE: {shorten(first_line(error), _MOST)}. "
             f"Quotes may be missing: '{key}=\"{value}\"'"
         )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_override(error)
-    if isinstance(error, ValueError) and "Config group override must be" in str(error):  # Hydra's, for task=null
+    if isinstance(error, ValueError) and "Config group override" in str(error):  # Hydra's, for task=null
         return "A group takes the name of one of its choices, not null or a number: module=layernorm, logger=none."
+    if isinstance(error, AssertionError) and "Unexpected type for root" in str(error):  # OmegaConf's
+        return "A key inside of ${…} cannot be set: type the values themselves."
     return None
+
+
+def _explain_giant(error: BaseException) -> str | None:
+    """Return the sentence for what is too long or nested too deep for Python to read, or ``None``."""
+    if isinstance(error, ValueError | OverflowError) and re.search("4300 digits|int too large to convert", str(error)):
+        return "A number has too many digits to be read: no value takes more than 19."
+    if isinstance(error, RecursionError):
+        readers = ("antlr4", "omegaconf", "hydra", "yaml")
+        files = [Path(frame.f_code.co_filename).parts for frame, _ in traceback.walk_tb(error.__traceback__)][-20:]
+        if any(reader in parts for parts in files for reader in readers):
+            return TOO_DEEP
+    return None
+
+
+_MOST = 300
+"""Characters that a sentence repeats of what was typed or of a library's words."""
+TOO_DEEP = "A value is nested too deep to be read: lists and objects inside one another, or ${…} that leads to itself."
 
 
 def _explain_override(error: BaseException) -> str:
     text = str(error)
-    detail = first_line(error.__cause__) if error.__cause__ else ""
+    detail = shorten(first_line(error.__cause__), _MOST) if error.__cause__ else ""
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
         return f"There is no key '{key}'.{suggest_key(key)}"
     if match := re.search(r"Error merging override (\S+)", text):
-        return f"{match[1]} does not fit: {detail or first_line(error)}. `python train.py --help` says what fits."
+        why = detail or shorten(first_line(error), _MOST)
+        return f"{match[1]} does not fit: {why}. `python train.py --help` says what fits."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"'{match[1]}' exists already: type it without the +."
     if text.startswith("In 'wandb/"):
         return "conf/wandb holds sweeps for W&B's own agents: wandb sweep conf/wandb/modules.yaml"
-    first = first_line(error)
+    first = shorten(first_line(error), _MOST)
     return f"{first}{f' ({detail})' if detail and detail not in first else ''}"
+
+
+def _leaves(schema: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (last part, whole key) of the keys inside groups."""
+    for one in fields(schema):
+        if is_dataclass(one.type):
+            yield from _leaves(one.type, f"{place}{one.name}.")
+        elif place:
+            yield one.name, f"{place}{one.name}"
 
 
 def suggest_key(key: str) -> str:
@@ -85,4 +118,8 @@ def suggest_key(key: str) -> str:
     prefix = "".join(f"{parent}." for parent in parents)
     if last in names:
         return ""
+    leaves = {} if parents else dict(_leaves(Config))
+    best = get_close_matches(last, [*names, *leaves], n=1, cutoff=0.7)
+    if best and best[0] not in names:
+        return f" Did you mean '{leaves[best[0]]}'? `python train.py --help` says what there is."
     return f"{nearest(last, names)} There is: {', '.join(prefix + name for name in names)}."

@@ -3,15 +3,16 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ptuning.config.explain import suggest_key
+from ptuning.config.explain import TOO_DEEP, suggest_key
 from ptuning.config.schema import Config, TrainerConfig
-from ptuning.errors import ConfigError, first_line, nearest
+from ptuning.errors import ConfigError, first_line, nearest, shorten
 
 
 def check(cfg: DictConfig) -> Config:
@@ -22,11 +23,19 @@ def check(cfg: DictConfig) -> Config:
     ConfigError
         With the key, the value, what is allowed and the override to type.
     """
-    _refuse_unknown(cfg, Config, "")
     try:
+        _refuse_unknown(cfg, Config, "")
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
-        raise ConfigError(first_line(error)) from None
+        raise ConfigError(shorten(first_line(error), 300)) from None
+    except RecursionError:
+        raise ConfigError(TOO_DEEP) from None
+    for pattern in ("backbone.config", "data.sizes", "module.chosen", "callbacks"):
+        for key, value in _values(config, pattern):
+            if not isinstance(value, dict):  # ${…} may put anything here
+                raise ConfigError(f"{key}={shorten(value)} does not fit: it takes names and values, {{name: value}}.")
+    for key, text in _texts(asdict(config)):
+        _refuse_characters(key, text)
     if not config.module.chosen:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
     if config.data.source == "local" and not config.data.dir:
@@ -51,7 +60,7 @@ def check(cfg: DictConfig) -> Config:
     for pattern, (fits, allowed) in _RULES.items():
         for key, value in _values(config, pattern):
             if not fits(value):
-                raise ConfigError(f"{key}={value} does not fit: it must be {allowed}.")
+                raise ConfigError(f"{key}={shorten(value)} does not fit: it must be {allowed}.")
     return config
 
 
@@ -124,8 +133,9 @@ def _values(config: Config, pattern: str) -> Iterator[tuple[str, Any]]:
     yield from ((key, value) for key, value in found if value is not None)
 
 
-def _whole_from(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and value >= least
+def _whole_from(least: int, most: int = 10**9) -> Callable[[Any], bool]:
+    """Return whether a value is a whole number in a range that nobody leaves on purpose."""
+    return lambda value: isinstance(value, int) and least <= value <= most
 
 
 def _is_share(value: Any) -> bool:
@@ -145,7 +155,7 @@ def _is_one_device(value: Any) -> bool:
     return (type(value) is int and value == 1) or value == "1" or (type(index) is int and index >= 0)
 
 
-_COUNT = (_whole_from(1), "a whole number from 1")
+_COUNT = (_whole_from(1), "a whole number from 1 to 1,000,000,000")
 _RATE = (lambda value: 0 < value < 10, "a learning rate between 0 and 10, e.g. 1e-3")
 _SHARE = (_is_share, "a number of batches from 1, or a share of them above 0 and up to 1.0")
 
@@ -167,14 +177,15 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "frozen_prefix_memory_mb": (lambda value: value >= 0, "at least 0 MB"),
     "frozen_prefix_disk_mb": (lambda value: value >= 1, "at least 1 MB"),
     "checkpoint_seconds": (lambda value: value >= 0, "at least 0 seconds"),
-    "job_timeout": (lambda value: value > 0, "above 0 seconds, or null"),
+    "job_timeout": (lambda value: 0 < value <= 10**9, "above 0 seconds, or null"),
     "module.chosen.*.learning_rate": _RATE,
     "module.chosen.*.head_learning_rate": _RATE,
     "module.chosen.*.max_epochs": _COUNT,
     "task.max_epochs": _COUNT,
     "task.batch_size": _COUNT,
-    "task.max_length": (_whole_from(8), "at least 8 tokens"),
-    "data.sizes.*": _COUNT,
+    "task.max_length": (_whole_from(8, 10**6), "at least 8 tokens"),
+    "data.seed": (_whole_from(-(2**63), 2**63 - 1), "a whole number of 64 bits"),
+    "data.sizes.*": (_whole_from(1, 10**7), "a number of rows from 1 to 10,000,000"),
     "data.eval_batch_size": _COUNT,
     "optim.lr": _RATE,
     "optim.head_lr": _RATE,
@@ -222,6 +233,37 @@ def _refuse_unknown(cfg: DictConfig, schema: Any, place: str) -> None:
                 _refuse_unknown(cfg[key][name], within[-1], f"{place}{key}.{name}.")
 
 
+_PATHS = ("runs_dir", "backbone.path", "data.dir", "data.path", "data.train", "data.dev", "data.test")
+"""Keys that may hold bytes that are no characters, as the names of files may (PEP 383), and ``~``."""
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (key, text) for every text of a configuration, names of keys included."""
+    if isinstance(node, str):
+        yield key, node
+    inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for name, value in inside:
+        yield key, str(name)
+        yield from _texts(value, f"{key}.{name}".removeprefix("."))
+
+
+def _refuse_characters(key: str, text: str) -> None:
+    """Refuse NUL, and halves of characters, which no file can hold as text."""
+    shown = f"{key}={ascii(shorten(text))[1:-1]}"
+    if "\0" in text:
+        raise ConfigError(f"{shown} holds the character NUL, which no text or path can have.")
+    halves = [letter for letter in text if "\ud800" <= letter <= "\udfff"]
+    if halves and not (key in _PATHS and all("\udc80" <= letter <= "\udcff" for letter in halves)):
+        raise ConfigError(f"{shown} holds bytes that are no characters: type it in UTF-8.")
+    if key in _PATHS and text.startswith("~"):
+        try:
+            Path(text).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{shown} begins with a user who has no home here. Type the whole path.") from None
+
+
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{key}={value} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
+        raise ConfigError(
+            f"{key}={shorten(value)} is not known.{nearest(value, allowed)} Allowed: {', '.join(allowed)}."
+        )

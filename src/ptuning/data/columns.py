@@ -7,10 +7,8 @@ from typing import Any
 
 from ptuning.data.readers import ENDINGS, format_of, open_file, read_file
 from ptuning.data.rows import Dialect
-from ptuning.errors import DataError, nearest
+from ptuning.errors import DataError, nearest, shorten
 
-_SHOWN = 100
-"""Characters of a value that a sentence repeats."""
 _MOST_COLUMNS = 5_000
 
 
@@ -102,20 +100,14 @@ def check_text(text: Any, column: str, where: str, may_be_empty: bool = False) -
     if not isinstance(text, str):
         if several := several_values(text):
             raise DataError(f"{where}: '{column}' is {several}; one text per row.")
-        raise DataError(f"{where}: '{column}' is {shown(repr(text))}, not text.")
+        raise DataError(f"{where}: '{column}' is {shorten(repr(text))}, not text.")
     if not may_be_empty and not text.strip():
         raise DataError(f"{where}: '{column}' is empty.")
 
 
-def shown(value: Any) -> str:
-    """Return a value for a sentence, cut if it is long."""
-    text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
 def shortened(names: Iterable[str]) -> str:
     """Return at most twenty names for a sentence, and the number of others."""
-    listed = [shown(name) for name in names]
+    listed = [shorten(name) for name in names]
     return ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")
 
 

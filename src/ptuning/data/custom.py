@@ -19,7 +19,7 @@ from ptuning.data.sources import DataSource
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks.glue import Task
-from ptuning.tasks.metrics import METRICS
+from ptuning.tasks.metrics import METRICS, fitting_metrics
 
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 """What a dataset's splits are called where nothing else was typed."""
@@ -220,11 +220,7 @@ def _check_variety(names: Sequence[str], chosen: CustomData, origin: str, regres
 
 def score_metrics(chosen: CustomData, labels: tuple[str, ...], counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the metrics whose mean is the score: the typed ones, if they fit, else the default."""
-    fitting = [
-        name
-        for name, metric in METRICS.items()
-        if (metric.takes == "scores") == (not labels) and (not metric.two_classes or len(labels) == 2)
-    ]
+    fitting = fitting_metrics(labels)
     kind = f"classification with {len(labels)} labels" if labels else "regression"
     for name in chosen.metric:
         if name not in METRICS:

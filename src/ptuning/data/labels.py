@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ptuning.data.columns import Columns, check_text, several_values, shortened, shown
+from ptuning.data.columns import Columns, check_text, several_values, shortened
 from ptuning.data.table import Table
-from ptuning.errors import DataError, nearest
+from ptuning.errors import DataError, nearest, shorten
 from ptuning.tasks.glue import TASKS, Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -124,7 +124,7 @@ def _with_labels(
             labels.append(ids[value])
         else:
             near = nearest(str(value), task.labels)
-            raise DataError(f"{rows.where(row)}: the label '{shown(value)}' {unknown[0]}.{near} {unknown[1]}")
+            raise DataError(f"{rows.where(row)}: the label '{shorten(value)}' {unknown[0]}.{near} {unknown[1]}")
     return replace(table, labels=labels)
 
 
@@ -133,7 +133,7 @@ def _score(label: Any, rows: Columns, row: int, mend: str) -> float:
         with suppress(OverflowError):
             if math.isfinite(score := float(label)):
                 return score
-    raise DataError(f"{rows.where(row)}: the score '{shown(label)}' is not a number{mend}.")
+    raise DataError(f"{rows.where(row)}: the score '{shorten(label)}' is not a number{mend}.")
 
 
 def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:

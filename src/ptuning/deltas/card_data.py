@@ -1,66 +1,18 @@
 """The data of a model card: trained weights, scores by seed, backbone and licence."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
 from ptuning.backbones.source import PACKAGED, BackboneRef
+from ptuning.deltas.description import Facts
 from ptuning.deltas.format import count_values, parameter_names
-from ptuning.deltas.loading import Loaded
+from ptuning.deltas.loading import Loaded, find_own_record
 from ptuning.errors import RunError
 from ptuning.runs.recipe import but_seed
 from ptuning.runs.record import RECORD, RunRecord, find_record
 from ptuning.selection.select import describe
 from ptuning.system.hub import hub_answers
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The facts of a run on its model card, as plain values; an exported delta carries them on.
-
-    Attributes
-    ----------
-    source
-        ``hub``, ``local`` or ``synthetic``.
-    moved, head, total
-        Numbers of weights: trained ones of the selection, the head's, the whole model's.
-    score
-        The task's GLUE number at the best evaluation, in [-1, 1].
-    metrics
-        Metric → value at the best evaluation, by the names in the record (``accuracy_matched``).
-    seed
-        The run's own.
-    scores
-        Seed → score, of all finished runs that differ in the seed alone, this one included.
-    """
-
-    task: str
-    source: str
-    module: str
-    layers: str
-    subset: str
-    moved: int
-    head: int
-    total: int
-    score: float
-    epoch: float
-    metrics: Mapping[str, float]
-    seed: int | None
-    scores: Mapping[str, float]
-    versions: Mapping[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the facts as plain JSON values."""
-        return asdict(self)
-
-    @property
-    def spread(self) -> tuple[float, float] | None:
-        """(Mean, standard deviation) of the scores over seeds, or ``None`` for a single seed."""
-        values = list(self.scores.values())
-        return (mean(values), stdev(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -89,25 +41,24 @@ class Base:
 
 def gather_facts(loaded: Loaded) -> Facts:
     """Return the facts from a run's record, from an exported delta, or as far as a bare delta has them."""
-    carried = loaded.description.get("run")
-    record = _finished(loaded.folder)
-    if record is None and (loaded.folder / RECORD).exists():
-        raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
-    if record is None and isinstance(carried, dict):
-        return Facts(**{field.name: carried[field.name] for field in fields(Facts)})
-    counted = describe(loaded.model, parameter_names(loaded.values))
     known = loaded.description
+    record = find_own_record(loaded.folder, known)
+    if record is not None and not record.is_finished:
+        raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
+    if record is None and known.run is not None:
+        return known.run
+    counted = describe(loaded.model, parameter_names(loaded.values))
     return Facts(
         task=loaded.task.name,
-        source=known["source"],
-        module=known["module"],
-        layers=known["layers"],
-        subset=known["subset"],
+        source=known.source,
+        module=known.module,
+        layers=known.layers,
+        subset=known.subset,
         moved=(record and record.trainable_parameters) or count_values(loaded.values, counted.names),
         head=counted.head_parameters,
         total=counted.total_parameters,
-        score=known["score"],
-        epoch=known["epoch"],
+        score=known.score,
+        epoch=known.epoch,
         metrics=dict(record.best.metrics) if record and record.best else {},
         seed=record.seed if record else None,
         scores=_scores(loaded.folder, record) if record else {},
@@ -127,8 +78,7 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
     licence
         An identifier as the Hub has them (``apache-2.0``); by default what the backbone's own card says.
     """
-    known = loaded.description["backbone"]
-    path, revision = str(known["path"]), known["revision"]
+    path, revision = loaded.description.backbone.path, loaded.description.backbone.revision
     if name:
         path, revision = name, None
     elif path in PACKAGED:

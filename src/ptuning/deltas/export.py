@@ -1,10 +1,12 @@
 """A run as a folder for others: a whole Hugging Face model, a PEFT adapter, or a delta of a few kilobytes."""
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ptuning.deltas.card_data import Base, Facts, gather_facts, public_base
+from ptuning.deltas.card_data import Base, gather_facts, public_base
+from ptuning.deltas.description import Facts
 from ptuning.deltas.format import save_delta
 from ptuning.deltas.loading import Loaded
 from ptuning.deltas.model_card import write_card
@@ -78,6 +80,7 @@ def _write_model(loaded: Loaded, folder: Path) -> None:
 
 def _description(loaded: Loaded, facts: Facts, base: Base) -> dict[str, Any]:
     """Return the delta's description with the backbone's public name and the facts of the model card."""
-    kept = {name: value for name, value in loaded.description.items() if name not in ("format", "sha256", "backbone")}
-    backbone = {**loaded.description["backbone"], "path": base.name, "revision": base.revision}
-    return {**kept, "backbone": backbone, "run": facts.as_json()}
+    known = loaded.description
+    kept = {name: value for name, value in known.content.items() if name not in ("format", "sha256", "backbone")}
+    backbone = {**asdict(known.backbone), "path": base.name, "revision": base.revision}
+    return {**kept, "backbone": backbone, "run": asdict(facts)}

@@ -1,18 +1,22 @@
 """Runs and deltas, loaded onto their backbone: ``ptuning.load`` and what it is made of."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
-from ptuning.backbones.load import backbone_hash, load_model, load_tokenizer
+from ptuning.backbones.load import backbone_hash, load_model, load_tokenizer, usable_positions
 from ptuning.backbones.source import PACKAGED, BackboneRef, find_backbone, is_packaged
-from ptuning.deltas.format import DESCRIPTION, WEIGHTS, apply_delta, read_delta, value_type
-from ptuning.errors import BackboneError, RunError, first_line
+from ptuning.deltas.description import DESCRIPTION, MEND, WEIGHTS, DeltaDescription
+from ptuning.deltas.format import apply_delta, check_fit, open_delta, value_type
+from ptuning.errors import BackboneError, RunError, first_line, shorten
+from ptuning.runs.recipe import short_hash
+from ptuning.runs.record import RECORD, RunRecord, read_record
 from ptuning.system.hub import hub_answers, looks_like_hub_id, use_cache_if_unreachable
-from ptuning.tasks.glue import Task, described_task
+from ptuning.tasks.glue import Task
 
 if TYPE_CHECKING:
     from ptuning.deltas.stack import DeltaStack
@@ -47,12 +51,12 @@ class Loaded:
     folder: Path
     backbone: BackboneRef
     values: Mapping[str, Tensor]
-    description: Mapping[str, Any]
+    description: DeltaDescription
 
     @property
     def max_length(self) -> int:
         """Tokens kept per row, as in training."""
-        return int(self.description["max_length"])
+        return self.description.max_length
 
 
 @overload
@@ -104,15 +108,16 @@ def load(
 
 def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
     """Return the :class:`Loaded` of a run folder, a delta folder or a Hub id; see :func:`load`."""
-    folder = delta_folder(run)
-    values, description = read_delta(folder)
-    task = described_task(description)
+    delta = open_delta(delta_folder(run))
+    description, task = delta.description, delta.description.as_task()
     ref = find_delta_backbone(description, backbone)
     model = load_model(ref, task, seed=0)
     check_backbone(model, ref, description, str(run))
-    model.to(value_type(values))
+    check_fit(delta, model, task, f"The delta in {run}")
+    values = delta.read()
+    model.to(value_type(delta.shapes))
     apply_delta(model, values)
-    return Loaded(model.eval(), load_tokenizer(ref), task, folder, ref, values, description)
+    return Loaded(model.eval(), load_tokenizer(ref), task, delta.folder, ref, values, description)
 
 
 def delta_folder(run: str | Path) -> Path:
@@ -144,34 +149,80 @@ def delta_folder(run: str | Path) -> Path:
         ) from error
 
 
-def find_delta_backbone(description: Mapping[str, Any], backbone: str | Path | None = None) -> BackboneRef:
+def find_delta_backbone(description: DeltaDescription, backbone: str | Path | None = None) -> BackboneRef:
     """Return the backbone of a delta, found where ``backbone`` says, else where its description says."""
-    known = description["backbone"]
-    path = str(backbone) if backbone is not None else known["path"]
+    known = description.backbone
+    path = str(backbone) if backbone is not None else known.path
     if path in PACKAGED and not is_packaged(path):
         path = PACKAGED[path]
     elif package := next((name for name, hub_id in PACKAGED.items() if hub_id == path), None):
         path = package if is_packaged(package) else path
-    config = known["config"] if path == known["path"] or path.startswith("random:") else {}
-    revision = known["revision"] if path == known["path"] else None
+    config = known.config if path == known.path or path.startswith("random:") else {}
+    revision = known.revision if path == known.path else None
     try:
         return find_backbone(path, revision, config)
-    except BackboneError as error:
+    except (BackboneError, OSError, RuntimeError) as error:  # RuntimeError: ~NAME, of nobody here
         if backbone is not None:
             raise
         raise BackboneError(
-            f"{str(error).split(' backbone.path takes')[0]} The delta was trained on it; where it lies elsewhere, say "
-            "so: --backbone FOLDER, in Python ptuning.load(..., backbone=FOLDER)."
+            f"{first_line(error).split('. backbone.path takes')[0]}. The delta was trained on it; where it lies "
+            "elsewhere, say so: --backbone FOLDER, in Python ptuning.load(..., backbone=FOLDER)."
         ) from error
 
 
-def check_backbone(model: nn.Module, ref: BackboneRef, description: Mapping[str, Any], run: str) -> None:
+def check_backbone(model: nn.Module, ref: BackboneRef, description: DeltaDescription, run: str) -> None:
     """Raise :class:`RunError` if a model's backbone is not the one that a delta was trained on."""
-    found, wanted = backbone_hash(model), description["backbone"]["hash"]
-    known = Path(description["backbone"]["path"]).name
+    found, wanted = backbone_hash(model), description.backbone.hash
     if found != wanted:
         raise RunError(
-            f"The delta in {run} was trained on {known} with weights "
+            f"The delta in {run} was trained on {Path(description.backbone.path).name} with weights "
             f"{wanted[:12]}, but {ref.label} has {found[:12]}. A delta fits only the backbone that it was trained "
             "on."
         )
+    positions = usable_positions(model)
+    if positions is not None and description.max_length > positions:
+        raise RunError(
+            f"The delta in {run} reads {description.max_length} tokens per row, but {ref.label} has positions for "
+            f"{positions}. {MEND}"
+        )
+
+
+def find_own_record(folder: Path, description: DeltaDescription) -> RunRecord | None:
+    """Return the record beside a delta, or ``None`` for a delta alone.
+
+    Raises
+    ------
+    RunError
+        If the record is damaged, or that of another run.
+    """
+    path = folder / RECORD
+    if not os.path.lexists(path):
+        return None
+    found = read_record(path)
+    why = found if isinstance(found, str) else _why_not_of(found, description)
+    if isinstance(found, str) or why:
+        raise RunError(
+            f"{path} is damaged, or another run's: {why}. Take a copy of it that is whole, or run the training again "
+            f"with force=true. Its delta serves without it: in a folder with {DESCRIPTION} and {WEIGHTS} alone."
+        )
+    return found
+
+
+def _why_not_of(record: RunRecord, description: DeltaDescription) -> str:
+    """Return why a record is not the one of a delta's run, or an empty string if it may be."""
+    if mistyped := [one.name for one in fields(record) if one.name in record.others]:
+        return f"'{mistyped[0]}' is of another type"
+    if record.recipe and record.key != short_hash(record.recipe):
+        return "its recipe is not the one that its key is the hash of"
+    pairs = {name: (getattr(record, name), getattr(description, name)) for name in _SHARED}
+    pairs["backbone_hash"] = (record.backbone_hash or description.backbone.hash, description.backbone.hash)
+    if record.is_finished:
+        pairs["score"] = (record.score, description.score)
+    for name, (said, known) in pairs.items():
+        if said != known:
+            return f"it says {name}={shorten(said)}, the delta says {name}={shorten(known)}"
+    return ""
+
+
+_SHARED = ("task", "source", "module", "layers", "subset")
+"""What a record and a description both say of a run."""

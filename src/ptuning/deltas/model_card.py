@@ -1,5 +1,6 @@
 """The model card of an exported run: the Hub's metadata, and the page of ``model_card.md.j2``."""
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
@@ -8,8 +9,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 import ptuning
-from ptuning.deltas.card_data import Base, Facts
+from ptuning.deltas.card_data import Base
+from ptuning.deltas.description import Facts
 from ptuning.display.format import format_percent
+from ptuning.display.printable import code_span, escape_markdown
 from ptuning.tasks.glue import TASKS, Task
 
 _METRICS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -61,6 +64,7 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         eval_results=_results(task, facts) or None,
     )
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"code": code_span, "plain": escape_markdown}
     template = environment.from_string((files("ptuning.deltas") / "model_card.md.j2").read_text("utf-8"))
     page = template.render(
         metadata=data.to_yaml(),
@@ -72,7 +76,7 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         max_length=max_length,
         synthetic=synthetic,
         needs_folder=not base.on_hub,
-        revision=f', revision="{base.revision}"' if base.revision else "",
+        revision=f", revision={json.dumps(base.revision)}" if base.revision else "",
         percent=format_percent(100 * facts.moved / facts.total),
         points=lambda score: f"{100 * score:.1f}",
         version=ptuning.__version__,

@@ -53,11 +53,11 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
             again = peft.PeftModel.from_pretrained(load_model(loaded.backbone, loaded.task, seed=1), str(folder))
             difference = _difference(loaded, again)
     except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
-        what = f"module={loaded.description['module']} ({first_line(error)})"
+        what = f"module={loaded.description.module} ({first_line(error)})"
         raise RunError(f"PEFT cannot hold {what}. {_OTHER_WAYS}") from error
     if difference > _TOLERANCE:
         raise RunError(
-            f"PEFT loads another model from what it wrote for module={loaded.description['module']}: its logits are "
+            f"PEFT loads another model from what it wrote for module={loaded.description.module}: its logits are "
             f"off by {difference:.1g}. {_OTHER_WAYS}"
         )
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names, label_settings, load_model, load_tokenizer
-from ptuning.deltas.format import read_delta, value_type, whole_values
+from ptuning.deltas.format import check_fit, open_delta, value_type, whole_values
 from ptuning.deltas.loading import check_backbone, delta_folder, find_delta_backbone
 from ptuning.deltas.mixed_batch import Mixture, check_mixable
 from ptuning.errors import RunError, nearest
 from ptuning.selection.parameters import split_head
-from ptuning.tasks.glue import Task, described_task
+from ptuning.tasks.glue import Task
 
 
 class DeltaStack:
@@ -61,27 +61,40 @@ class DeltaStack:
     def __init__(self, backbone: str, deltas: Mapping[str, str | Path]) -> None:
         if not deltas:
             raise RunError('deltas={} is empty: name at least one, deltas={"rte": "runs/…"}.')
-        folders = {name: delta_folder(run) for name, run in deltas.items()}
-        read = {name: read_delta(folder) for name, folder in folders.items()}
-        for name, (values, _) in read.items():
-            if value_type(values) != torch.float32:
+        opened = {name: open_delta(delta_folder(run)) for name, run in deltas.items()}
+        for name, delta in opened.items():
+            if (kind := value_type(delta.shapes)) != torch.float32:
                 raise RunError(
-                    f"The delta '{name}' was trained in {value_type(values)}, and a stack computes in fp32. Load it "
-                    "alone: ptuning.load(run)."
+                    f"The delta '{name}' was trained in {kind}, and a stack computes in fp32. Load it alone: "
+                    "ptuning.load(run)."
                 )
-        self.tasks: dict[str, Task] = {name: described_task(description) for name, (_, description) in read.items()}
-        first = next(iter(read))
-        ref = find_delta_backbone(read[first][1], backbone)
+        self.tasks: dict[str, Task] = {name: delta.description.as_task() for name, delta in opened.items()}
+        first = next(iter(opened))
+        ref = find_delta_backbone(opened[first].description, backbone)
         self.model: Any = load_model(ref, self.tasks[first], seed=0).eval().requires_grad_(False)
-        for name, (_, description) in read.items():
-            check_backbone(self.model, ref, description, str(deltas[name]))
+        for name, delta in opened.items():
+            check_backbone(self.model, ref, delta.description, str(deltas[name]))
+            check_fit(delta, self.model, self.tasks[name], f"The delta '{name}'")
         self.tokenizer = load_tokenizer(ref)
         self._inputs = input_names(self.model)
         self._head = set(split_head(self.model)[0])
         self._pristine = dict(self.model.named_parameters())
-        self._values = {name: self._as_parameters(name, values) for name, (values, _) in read.items()}
+        self._values = {
+            name: {
+                parameter: nn.Parameter(value, requires_grad=False)
+                for parameter, value in whole_values(delta.read(), self._pristine).items()
+            }
+            for name, delta in opened.items()
+        }
         self._slots = _slots(self.model, {parameter for values in self._values.values() for parameter in values})
-        self._switches = {name: self._switch(values) for name, values in self._values.items()}
+        self._switches = {
+            name: [
+                (parameters, key, values.get(parameter, self._pristine[parameter]))
+                for parameter, slots in self._slots.items()
+                for parameters, key in slots
+            ]
+            for name, values in self._values.items()
+        }
         self._configs = {name: self._config(task) for name, task in self.tasks.items()}
         self.use(first)
 
@@ -136,37 +149,16 @@ class DeltaStack:
             self._check(name)
             check_mixable(self.model, name, self._values[name], self._head)
         which = torch.tensor([names.index(name) for name in tasks], device=inputs["input_ids"].device)
-        mixture = Mixture(
-            self.model, [{**self._pristine, **self._values[name]} for name in names], which, self._differing(names)
-        )
-        with mixture:
+        differing = {parameter for name in names for parameter in self._values[name]}
+        with Mixture(self.model, [{**self._pristine, **self._values[name]} for name in names], which, differing):
             logits = self.model(**inputs).logits
         return [row[: self.tasks[name].num_outputs] for row, name in zip(logits, tasks, strict=True)]
-
-    def _differing(self, names: Sequence[str]) -> set[str]:
-        return {parameter for name in names for parameter in self._values[name]}
 
     def _check(self, name: str) -> None:
         if name not in self.tasks:
             raise RunError(
                 f"There is no delta '{name}' here.{nearest(name, self.tasks)} Here: {', '.join(self.tasks)}."
             )
-
-    def _as_parameters(self, name: str, values: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-        values = whole_values(values, self._pristine)
-        for parameter, value in values.items():
-            wanted = self._pristine.get(parameter)
-            if wanted is None or (parameter not in self._head and wanted.shape != value.shape):
-                raise RunError(f"The delta '{name}' has a value for '{parameter}' that this model does not have so.")
-        return {parameter: nn.Parameter(value, requires_grad=False) for parameter, value in values.items()}
-
-    def _switch(self, values: Mapping[str, nn.Parameter]) -> list[tuple[dict[str, Any], str, nn.Parameter]]:
-        """Return (module's parameters, key, value) for every parameter of any delta, with this delta's values."""
-        return [
-            (holder, key, values.get(parameter, self._pristine[parameter]))
-            for parameter, slots in self._slots.items()
-            for holder, key in slots
-        ]
 
     def _config(self, task: Task) -> Any:
         config = copy(self.model.config)

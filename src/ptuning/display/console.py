@@ -12,41 +12,41 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from ptuning.display.format import format_percent, format_seconds
+from ptuning.display.printable import printable
+from ptuning.runs.evaluation import Evaluation
 from ptuning.runs.limits import part_of_data
-from ptuning.runs.record import Evaluation, RunRecord
+from ptuning.runs.record import RunRecord
+
+
+class CleanConsole(Console):
+    """A console that writes control characters in texts as their codes: names come from files of strangers."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text with its markup applied."""
+        return super().render_str(printable(text), **options)
+
 
 # A notebook gives the commands of its cells a pseudo-terminal, and shows the codes that redraw one as text.
-console = Console(highlight=False, soft_wrap=True, force_terminal=False if "JPY_PARENT_PID" in os.environ else None)
+console = CleanConsole(
+    highlight=False, soft_wrap=True, force_terminal=False if "JPY_PARENT_PID" in os.environ else None
+)
+
+_TALKERS = ("torchmetrics", "transformers", "datasets", "huggingface_hub")
+"""Packages whose notices and warnings do not reach the screen."""
 
 
 def quiet() -> None:
     """Keep third-party notices and progress bars from the screen."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for name in (
-        "lightning.pytorch",
-        "lightning.fabric",
-        "torchmetrics",
-        "transformers",
-        "datasets",
-        "huggingface_hub",
-    ):
+    for name in ("lightning.pytorch", "lightning.fabric", *_TALKERS):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # W&B's word to its makers that it got no word through
-    for module in (
-        "lightning",
-        "torch",
-        "transformers",
-        "datasets",
-        "torchmetrics",
-        "huggingface_hub",
-        "wandb",
-    ):
-        warnings.filterwarnings("ignore", module=rf"{module}\b.*")
+    for name in ("lightning", "torch", "wandb", *_TALKERS):
+        warnings.filterwarnings("ignore", module=rf"{name}\b.*")
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's word to its makers that no word got through
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -75,7 +75,7 @@ class _Once(logging.Handler):
         line = record.getMessage()
         if line not in self._told:
             self._told.add(line)
-            sys.stderr.write(f"{line}\n")
+            sys.stderr.write(f"{printable(line)}\n")
 
 
 def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut: float) -> None:
@@ -95,18 +95,21 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
     recipe, rates = record.recipe, record.optimisation
     synthetic = " [yellow]synthetic[/]" if record.source == "synthetic" else ""
     size = f"{tokens:,} tokens" if (tokens := recipe.get("batch_tokens")) else record.batch_size
-    rows = {"task": f"{record.task}{synthetic} ({sizes})", **{name: escape(value) for name, value in about.items()}}
+    rows = {
+        "task": f"{escape(record.task)}{synthetic} ({sizes})",
+        **{name: escape(value) for name, value in about.items()},
+    }
     if about and share_cut:
         cut = format_percent(100 * share_cut)
         rows["cut"] = f"{cut} % of the training rows, at {recipe['max_length']} tokens (task.max_length)"
-    rows["module"] = f"{record.module}, layers {record.layers}"
+    rows["module"] = escape(f"{record.module}, layers {record.layers}")
     if record.subset != "all":
         scopes = {"tensor": " of each tensor", "selection": " of the selection"}
         rows["subset"] = f"{record.subset}{scopes.get(record.subset_scope or '', '')}"
     rows |= {
-        "moves": f"{record.trainable_parameters:,} of {record.total_parameters:,} "
+        "trainable": f"{record.trainable_parameters:,} of {record.total_parameters:,} "
         f"({format_percent(record.trainable_percent or 0)} %), and {record.head_parameters:,} in the head",
-        "backbone": record.backbone,
+        "backbone": escape(record.backbone),
     }
     if record.frozen_prefix:
         prefix = record.frozen_prefix
@@ -115,9 +118,9 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
             f"{prefix['depth']} blocks, cached: {prefix['megabytes']:,.1f} MB ({tokens_kept}, {prefix['dtype']})"
         )
     elif record.config["frozen_prefix"] != "live":
-        rows["prefix"] = "live, for want of a block below everything that moves"
+        rows["prefix"] = "live, for want of a block below everything that trains"
     rows |= {
-        "on": f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}",
+        "on": escape(f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}"),
         "training": f"{record.max_epochs} epochs, batch {size}, seed {record.seed}",
         "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}",
     }
@@ -129,15 +132,15 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
 
 def show_table(table: Table, width: int = 125) -> None:
     """Print a wide table; where there is less room (or no terminal), its lines run over, its cells are not cut."""
-    Console(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
+    CleanConsole(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
 
 
 def show_result(record: RunRecord, folder: str, earlier: bool) -> None:
     """Print score, folder and time of a finished run, and at the score what it is not a score of."""
     best, last = record.best or Evaluation(), record.last or Evaluation()
     synthetic = " (synthetic data)" if record.source == "synthetic" else ""
-    part = f" [yellow]({part})[/]" if (part := part_of_data(record)) else ""
-    metrics = "  ".join(f"{name} {100 * value:.1f}" for name, value in best.scores.items())
+    part = f" [yellow]({escape(part)})[/]" if (part := part_of_data(record)) else ""
+    metrics = escape("  ".join(f"{name} {100 * value:.1f}" for name, value in best.scores.items()))
     how = f" in {record.precision} on {record.device}" if record.device else ""
     seconds = (record.seconds or {}).get("total", math.nan)
     when = f"finished earlier{how}; force=true runs it again" if earlier else format_seconds(seconds)
@@ -145,9 +148,9 @@ def show_result(record: RunRecord, folder: str, earlier: bool) -> None:
         f"[bold green]score {100 * (record.score or 0):.1f}[/]{synthetic}{part}  "
         f"at epoch {best.epoch:g} of {last.epoch:g}  ({metrics})"
     )
-    console.print(f"{folder}  ({when})")
+    console.print(f"{folder}  ({when})", markup=False)
     if record.wandb_sync:
-        console.print(f"W&B is offline: {record.wandb_offline}. To upload later: {record.wandb_sync}")
+        console.print(f"W&B is offline: {record.wandb_offline}. To upload later: {record.wandb_sync}", markup=False)
 
 
 def follow(name: str, steps: Sequence[Any]) -> Iterable[Any]:

@@ -18,7 +18,9 @@ def format_percent(percent: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return ``4.2 s``, ``42 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    """Return ``4.2 s``, ``42 s``, ``3 min 20 s`` or ``1 h 05 min``; a dash for a missing number."""
+    if not math.isfinite(seconds):
+        return "–"
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"

@@ -2,10 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from torch import Tensor
+from dataclasses import dataclass
 
 from ptuning.data.custom_summary import describe_constant
 from ptuning.deltas.predictor import Predictor
@@ -41,10 +38,6 @@ class Evaluation:
     metrics: Mapping[str, Mapping[str, float]]
     score: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the evaluation as plain JSON values."""
-        return asdict(self)
-
 
 def evaluate(
     predictor: Predictor, task_name: str | None = None, split: str | None = None, overrides: Sequence[str] = ()
@@ -71,7 +64,7 @@ def evaluate(
     task = own if task_name in (None, own.name, CUSTOM) else get_task(str(task_name))
     columns = _columns(own, task)
     files = task_name == CUSTOM or takes_files(own, task, overrides)
-    splits = _custom_splits(split) if files else _splits(task, split)
+    splits = _splits(task, split, files)
     source = evaluation_source(predictor.loaded, task, files, overrides, split)
     task = source.task
     rows: dict[str, int] = {}
@@ -82,7 +75,9 @@ def evaluate(
             raise ConfigError(f"The {name} split of {task.name} has no labels to compare with.")
         if constant := describe_constant(task, labels.tolist(), f"of {name}"):
             log.warning("%s", constant)
-        rows[name], found[name] = len(labels), metrics.evaluate(task, _reordered(logits, columns), labels)
+        if columns is not None:
+            logits = logits[:, columns]
+        rows[name], found[name] = len(labels), metrics.evaluate(task, logits, labels)
     scores = [metrics.score(task, one) for one in found.values()]
     return Evaluation(task.name, source.place, rows, found, sum(scores) / len(scores))
 
@@ -96,36 +91,25 @@ def _columns(own: Task, task: Task) -> list[int] | None:
     return None if task.is_regression else [own.labels.index(label) for label in task.labels]
 
 
-def _reordered(logits: Tensor, columns: list[int] | None) -> Tensor:
-    return logits if columns is None else logits[:, columns]
-
-
-def _custom_splits(split: str | None) -> tuple[str, ...]:
-    """Return the split of custom data to score: the dev set, or ``train``."""
-    if split == "test":
+def _splits(task: Task, split: str | None, files: bool) -> tuple[str, ...]:
+    """Return the splits to score: the dev sets, or the one that was asked for; custom data has a single dev set."""
+    dev = ("validation",) if files else tuple(task.validation)
+    labelled = ("train", *dev) if task.trains else dev
+    if not labelled:
+        raise ConfigError(f"{task.name} has no labels to compare with. `ptuning submit` writes its predictions.")
+    if split is None:
+        return dev
+    if split in labelled:
+        return (split,)
+    if files and split == "test":
         raise ConfigError(
             "data.test is taken to have no labels (predict=[test] writes its answers). To score a labelled file, name "
             "it as the dev set: data.dev=FILE."
         )
-    labelled = ("train", "validation")
-    if split is not None and split not in labelled:
-        raise ConfigError(f"There is no split '{split}'.{nearest(split, labelled)} Labelled: {', '.join(labelled)}.")
-    return (split or "validation",)
-
-
-def _splits(task: Task, split: str | None) -> tuple[str, ...]:
-    labelled = (*(("train",) if task.trains else ()), *task.validation)
-    if not labelled:
-        raise ConfigError(f"{task.name} has no labels to compare with. `ptuning submit` writes its predictions.")
-    if split is None:
-        return tuple(task.validation)
     if split in task.test:
         raise ConfigError(
             f"The {split} split of {task.name} has no labels: the benchmark keeps them. `ptuning submit` writes its "
             f"predictions. With labels: {', '.join(labelled)}."
         )
-    if split not in labelled:
-        raise ConfigError(
-            f"{task.name} has no split '{split}'.{nearest(split, labelled)} Labelled: {', '.join(labelled)}."
-        )
-    return (split,)
+    here = "There is" if files else f"{task.name} has"
+    raise ConfigError(f"{here} no split '{split}'.{nearest(split, labelled)} Labelled: {', '.join(labelled)}.")

@@ -5,14 +5,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ptuning.config.compose import compose
+from omegaconf.errors import OmegaConfBaseException
+
+from ptuning.config.compose import compose, restore_data
 from ptuning.config.schema import Config, DataConfig
 from ptuning.data.custom import EvaluationSource, score_metrics
 from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys
 from ptuning.data.sources import DataSource
-from ptuning.deltas.loading import Loaded
-from ptuning.errors import ConfigError, DataError, UserError
-from ptuning.runs.record import find_record
+from ptuning.deltas.loading import Loaded, find_own_record
+from ptuning.errors import ConfigError, DataError, RunError, UserError, first_line
+from ptuning.runs.record import RECORD
 from ptuning.tasks.glue import CUSTOM, Task
 from ptuning.training.data_source import make_source
 
@@ -66,17 +68,17 @@ def takes_files(own: Task, task: Task, overrides: Sequence[str]) -> bool:
 def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfig:
     """Return the configuration of a GLUE task's data: as typed, else as the run was trained on."""
     _typed_keys(overrides)
-    source, recorded = loaded.description["source"], _recorded(loaded)
+    source = loaded.description.source
     if overrides:
         named = source == "files" or any(word.startswith("data=") for word in overrides)
         return compose([f"task={task.name}", *([] if named else [f"data={source}"]), *overrides]).data
     if loaded.task.is_custom:
         raise ConfigError(f"Say where {task.name} lies: data=local data.dir=FOLDER, or data=hub.")
-    if not recorded:
-        if source == "local":
-            raise ConfigError("A delta does not say where its data lie: type data=local data.dir=FOLDER, or data=hub.")
-        return compose([f"task={task.name}", f"data={source}"]).data
-    return DataConfig(**recorded)
+    if recorded := _recorded(loaded):
+        return _as_config(recorded, loaded)
+    if source == "local":
+        raise ConfigError("A delta does not say where its data lie: type data=local data.dir=FOLDER, or data=hub.")
+    return compose([f"task={task.name}", f"data={source}"]).data
 
 
 def _files(
@@ -90,7 +92,7 @@ def _files(
     if not elsewhere and not keys & {scored, "config", "revision"}:
         if not recorded:
             raise ConfigError(f"Neither the run nor what was typed says which rows to score. {_OTHERS}")
-        trained_on = custom_data(DataConfig(**recorded))
+        trained_on = custom_data(_as_config(recorded, loaded))
         places = [place for place in (trained_on.train, trained_on.dev) if place]
         if not trained_on.path and (gone := [place for place in places if not Path(place).expanduser().exists()]):
             raise DataError(f"The data that the run was trained on are not here: there is no {gone[0]}. {_OTHERS}")
@@ -112,7 +114,7 @@ def _merged(
     dropped = {"source", *(_PLACES if elsewhere else ["dev_share"] if "dev" in keys else [])}
     values = {key: value for key, value in recorded.items() if key not in dropped}
     values |= {key: getattr(typed, key) for key in keys}
-    return DataConfig(**{**values, "source": typed.source, "name": name}), elsewhere
+    return restore_data({**values, "source": typed.source, "name": name}), elsewhere
 
 
 def _as_typed(task: Task, chosen: CustomData, keys: set[str]) -> Task:
@@ -139,7 +141,7 @@ def answers(task: Task) -> str:
 
 def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -> None:
     """Refuse rows that go by the name of those that the run was trained on and are others."""
-    record = find_record(loaded.folder)
+    record = find_own_record(loaded.folder, loaded.description)
     trained_on = record.recipe.get("data") if record else None
     if trained_on is None:  # a delta alone, or a record of before there was a recipe in it
         return
@@ -155,11 +157,36 @@ def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -
 
 
 def _recorded(loaded: Loaded) -> dict[str, Any]:
-    """Return the keys of ``data`` that the run was trained with; nothing for a delta alone."""
-    record = find_record(loaded.folder)
+    """Return the keys of ``data`` that the run was trained with; nothing for a delta alone.
+
+    Raises
+    ------
+    RunError
+        If the record is damaged: the rows that it lost are not made up.
+    """
+    record = find_own_record(loaded.folder, loaded.description)
+    if record is None:
+        return {}
+    data = record.config.get("data")
+    if not isinstance(data, Mapping) or not data:
+        raise _says_no_data(loaded)
     known = {field.name for field in fields(DataConfig)}
-    data: Mapping[str, Any] = (record.config.get("data") if record else None) or {}
     return {name: value for name, value in data.items() if name in known}
+
+
+def _as_config(recorded: Mapping[str, Any], loaded: Loaded) -> DataConfig:
+    """Return the recorded keys of ``data`` with their types checked."""
+    try:
+        return restore_data(recorded)
+    except OmegaConfBaseException as error:
+        raise _says_no_data(loaded, f" ({first_line(error)})") from None
+
+
+def _says_no_data(loaded: Loaded, why: str = "") -> RunError:
+    return RunError(
+        f"{loaded.folder / RECORD} is damaged: it does not say what data the run was trained on{why}. Type the data to "
+        "score: data=synthetic, data=local data.dir=FOLDER, data.dev=FILE."
+    )
 
 
 def _typed_keys(overrides: Sequence[str]) -> set[str]:

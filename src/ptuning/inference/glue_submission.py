@@ -4,6 +4,7 @@ File names, header, labels and sizes are the benchmark's (https://gluebenchmark.
 Choosing the runs takes no torch.
 """
 
+import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,18 @@ import numpy as np
 from ptuning.config.schema import Config
 from ptuning.errors import ConfigError, DataError, RunError, nearest
 from ptuning.runs.limits import part_scored
+from ptuning.runs.predictions import read_predictions
 from ptuning.runs.record import find_record
 from ptuning.system.files import whole_file
+from ptuning.system.json_files import DamagedError
 from ptuning.tasks.glue import Task, get_task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ptuning.deltas.predictor import Predictor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -223,14 +228,16 @@ def _answer(predictor: "Predictor", rule: Rule, overrides: Sequence[str]) -> "Te
 
 
 def _kept(run: Path, rule: Rule) -> "Tensor | None":
-    """Return the logits that a run has kept for a whole test set, or ``None``."""
+    """Return the logits that a run has kept for a whole test set, or ``None``; a damaged file is named."""
     import torch
-    from pyarrow import parquet
 
     path = run / "predictions" / f"{'ax' if rule.task == 'ax' else rule.split}.parquet"
-    if not path.exists():
+    try:
+        kept = read_predictions(path)
+    except FileNotFoundError:
         return None
-    table = parquet.read_table(path)
-    if not np.array_equal(table["index"].to_numpy(), np.arange(rule.rows)):
+    except DamagedError as error:
+        log.warning("%s is damaged (%s): its answers are computed anew", path, error)
         return None
-    return torch.from_numpy(table["logits"].combine_chunks().flatten().to_numpy().reshape(rule.rows, -1).copy())
+    whole = np.array_equal(kept.index, np.arange(rule.rows)) and kept.logits.shape[1] == get_task(rule.head).num_outputs
+    return torch.from_numpy(kept.logits.copy()) if whole else None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from io import BufferedReader
 
+import torch
 from torch import Tensor
 
 from ptuning.data.columns import check_text
@@ -12,7 +13,7 @@ from ptuning.data.rows import Dialect, Row
 from ptuning.data.sources import benchmark_dialect
 from ptuning.data.table import Table
 from ptuning.deltas.predictor import Predictor
-from ptuning.errors import ConfigError, DataError, nearest
+from ptuning.errors import ConfigError, DataError, RunError, nearest
 from ptuning.tasks.glue import Task
 
 Texts = tuple[str, ...]
@@ -43,7 +44,15 @@ def predict_rows(predictor: Predictor, rows: Iterable[Texts], chunk: int = 1024)
 
 
 def format_answers(task: Task, logits: Tensor) -> Iterator[str]:
-    """Yield ``{"label": …, "scores": {label: probability}}`` per row of logits, or ``{"value": …}`` for regression."""
+    """Yield ``{"label": …, "scores": {label: probability}}`` per row of logits, or ``{"value": …}`` for regression.
+
+    Raises
+    ------
+    RunError
+        If an answer is no finite number, which JSON cannot hold.
+    """
+    if not torch.isfinite(logits).all():
+        raise RunError("The model answers with values that are no finite numbers (NaN or infinite): train it again.")
     if task.is_regression:
         for (value,) in logits.tolist():
             yield json.dumps({"value": round(value, 6)})

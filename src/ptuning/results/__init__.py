@@ -1,14 +1,12 @@
 """Results of many runs: their records and predictions as tables, figures and a report. Knows no torch."""
 
 from ptuning.results.analysis import Results, read_results
-from ptuning.results.claims import Count
 from ptuning.results.collect import Collected, LeftOut, collect
 from ptuning.results.report import write_report
 from ptuning.results.summary import mark_shown, summarise, write_table
 
 __all__ = [
     "Collected",
-    "Count",
     "LeftOut",
     "Results",
     "collect",

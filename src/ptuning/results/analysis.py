@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ptuning.results.claims import Claim, Count, check_claims
+from ptuning.results.appendix import hyperparameter_tables
+from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, collect
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.figures import Picture, draw_all
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
-from ptuning.results.tables import ModuleTable, comparison_tables, module_tables
+from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.results.text_table import TextTable
 
 
@@ -36,6 +37,8 @@ class Results:
         (backbone, those rows as a table to read).
     claims
         The paper's claims, checked on these runs.
+    appendix
+        The hyperparameters behind the scores, a table per backbone.
     pictures
         (backbone, figure).
     """
@@ -43,10 +46,11 @@ class Results:
     runs_dir: Path
     collected: Collected
     summary: pd.DataFrame
-    tables: list[ModuleTable]
+    tables: list[TextTable]
     comparisons: pd.DataFrame
     compared: list[tuple[str, TextTable]]
     claims: list[Claim]
+    appendix: list[TextTable]
     pictures: list[tuple[str, Picture]]
 
     @property
@@ -59,7 +63,7 @@ def read_results(
     runs_dir: Path | str,
     only: Sequence[Path] | None = None,
     margin: float = MARGIN,
-    count: Count | None = None,
+    count: tuple[int, int] | None = None,
 ) -> Results:
     """Return the :class:`Results` of a folder of runs.
 
@@ -72,7 +76,8 @@ def read_results(
     margin
         How far below full fine-tuning a score counts as comparable, as a share: 0.01 is one point.
     count
-        The selection's own count for the percentage that the paper names, which takes a model to make.
+        The selection's own count for the percentage that the paper names, which takes a model to make: weights in the
+        LayerNorms of one block of BERT-base, and in the whole model.
 
     Raises
     ------
@@ -93,5 +98,6 @@ def read_results(
         comparisons=comparisons,
         compared=comparison_tables(comparisons),
         claims=check_claims(comparer, summary, comparisons, count),
+        appendix=hyperparameter_tables(collected.runs),
         pictures=list(draw_all(summary, collected.history, collected.runs)),
     )

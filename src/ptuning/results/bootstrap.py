@@ -11,11 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ptuning.results.statistics import MARGIN, Difference, Floats, from_bootstrap
+from ptuning.runs.predictions import read_predictions
+from ptuning.system.json_files import DamagedError
 from ptuning.tasks.glue import Task
 
 RESAMPLES = 2000
@@ -31,25 +31,27 @@ class Answers:
     logits: Floats
 
 
-def read_answers(folder: Path, task: Task) -> dict[str, Answers] | None:
-    """Return dev set → predictions of a run's best evaluation, or ``None`` if one cannot be read."""
+def read_answers(folder: Path, task: Task) -> dict[str, Answers] | str:
+    """Return dev set → predictions of a run's best evaluation, or the reason why one cannot be read."""
     found = {}
     for split in task.validation:
+        path = folder / "predictions" / f"{split}.parquet"
         try:
-            table = pq.read_table(folder / "predictions" / f"{split}.parquet", columns=["index", "label", "logits"])
-        except (OSError, pa.ArrowException):  # not kept, or broken: there is nothing to resample
-            return None
-        index = table["index"].to_numpy()
-        logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(index), -1)
-        order = np.argsort(index)
-        labels = table["label"].to_numpy()[order].astype(np.float64)
-        found[split] = Answers(labels, logits[order].astype(np.float64))
+            kept = read_predictions(path)
+        except OSError:
+            return f"{path.name} is not there"
+        except DamagedError as error:
+            return f"{path.name} is damaged: {error}"
+        if kept.labels is None:
+            return f"{path.name} has no labels"
+        order = np.argsort(kept.index)
+        found[split] = Answers(kept.labels[order].astype(np.float64), kept.logits[order].astype(np.float64))
     return found
 
 
 def can_resample(task: Task) -> bool:
     """Return True if every metric of a task's score can be resampled, as GLUE's all can."""
-    return set(task.score_of) <= set(_METRICS)
+    return bool(task.score_of) and set(task.score_of) <= set(_METRICS)
 
 
 def paired_bootstrap(

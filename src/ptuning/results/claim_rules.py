@@ -1,5 +1,6 @@
 """The rules of the paper's claims: from the comparisons of one backbone and task to a verdict."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def one_layer(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
     if not single:
         return None
     whole = next((row for row in rows if row["module"] == "layernorm" and row["layers"] == "all"), None)
-    layers = round(_size(whole) / _size(single[0])) if whole else None
+    layers = _times(_size(whole), _size(single[0])) if whole else None
     best = max(single, key=lambda row: (pd.notna(row["difference"]), row["difference"]))
     good = [row["layers"] for row in single if row["verdict"] in _GOOD]
     percent = (
@@ -140,14 +141,14 @@ def _head_alone(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
     """Return (verdict, reason) if the head alone settles the question or leaves it open, else ``None``."""
     verdict = next((row["verdict"] for row in rows if row["module"] == "frozen"), None)
     if verdict in _GOOD:
-        return FAILS, "the head alone does as well: nothing has to move"
+        return FAILS, "the head alone does as well: nothing else has to train"
     if verdict != WORSE:
         return NOT_ENOUGH, f"the head alone (frozen): {verdict}" if verdict else _NO_HEAD
     return None
 
 
 _NO_HEAD = "the head alone (frozen): no finished run"
-_NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights moved cannot matter"
+_NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights were trained cannot matter"
 _BY_MAGNITUDE = re.compile(r"(top|bottom|random):(.+)")
 
 
@@ -186,7 +187,7 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
             for kind in ("bottom", "random")
             if (found := compared.get((same, kind))) and found.difference
         )
-        asked = f"{module}, {name_layers(layers, amount)} ({int(size):,} weights)"
+        asked = f"{module}, {name_layers(layers, amount)} ({_weights(size)})"
         place, evidence = f"{task} ({source})", _is_evidence(next(iter(kinds.values()))[0])
         found_text = "\n".join(filter(None, (scores, differences)))
         findings.append(Finding(backbone, place, asked, found_text, verdict, why, evidence))
@@ -222,8 +223,16 @@ def _signed(estimate: float, low: float, high: float) -> str:
 
 
 def _share(row: Mapping[str, Any]) -> str:
-    return f"{int(_size(row)):,} weights ({format_percent(row['trainable_percent'])} %)"
+    return f"{_weights(_size(row))} ({format_percent(row['trainable_percent'])} %)"
+
+
+def _weights(count: float) -> str:
+    return f"{int(count):,} weights" if math.isfinite(count) else "weights that nobody counted"
 
 
 def _size(row: Mapping[str, Any]) -> float:
     return float(row["trainable_parameters"])
+
+
+def _times(whole: float, part: float) -> int | None:
+    return round(whole / part) if part > 0 and math.isfinite(whole / part) else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ptuning.display.printable import escape_markdown
 from ptuning.results.claim_rules import FAILS, HOLDS, Finding, every_module, fewest, magnitudes, one_layer, per_place
 from ptuning.results.collect import CELL
 from ptuning.results.comparisons import Comparer
@@ -17,14 +18,6 @@ from ptuning.results.text_table import DAGGER, TextTable, markdown_rows
 from ptuning.selection.names import MODULES_OF_BLOCK
 
 _PAPERS_PERCENT = "0.003"
-
-
-@dataclass(frozen=True)
-class Count:
-    """Numbers of weights of BERT-base: in the LayerNorms of one block, and in the whole model."""
-
-    weights: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -58,13 +51,13 @@ class Claim:
     def _repr_markdown_(self) -> str:
         """Return the claim as Markdown, for notebooks and pages."""
         number = f"Its number: {self.number}\n\n" if self.number else ""
-        verdicts = "".join(f"- **{backbone}: {verdict}**\n" for backbone, verdict in self.verdicts)
+        verdicts = "".join(f"- **{escape_markdown(backbone)}: {verdict}**\n" for backbone, verdict in self.verdicts)
         found = markdown_rows(self.table) if self.table.rows else "There is no such run."
         return f"## {self.title}\n\nThe paper: {self.paper}\n\n{number}Rule: {self.rule}\n\n{verdicts}\n{found}\n\n"
 
 
 def check_claims(
-    comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: Count | None = None
+    comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: tuple[int, int] | None = None
 ) -> list[Claim]:
     """Return the paper's three claims, checked on a folder of runs.
 
@@ -77,7 +70,8 @@ def check_claims(
     comparisons
         ``against_full(...)`` of that summary.
     count
-        The selection's own count for the paper's percentage.
+        The selection's own count for the paper's percentage: weights in the LayerNorms of one block of BERT-base, and
+        in the whole model.
     """
     whole = summary[summary["part"] == ""]  # what saw a part of its data is no evidence
     cells = comparisons.merge(
@@ -121,12 +115,12 @@ def check_claims(
             "LayerNorms owe their performance to weights of high magnitude, compared with those of other modules. (How "
             "large the weights are is a question to the pretrained model: the command ptuning weights.)",
             "",
-            "Asked of runs in which equally many weights of one module moved, chosen by their pretrained magnitude: it "
-            f"holds where the bottom ones and random ones are surely worse than the top ones by more than {margin}. It "
-            f"does not hold where either is surely within {margin} of the top ones, or above them, provided that one "
-            "of the three is surely better than the head alone: where none is, it cannot matter which weights moved. "
-            "p-values are corrected by Holm over the comparisons of one backbone and task, and over those with the "
-            "head alone.",
+            "Asked of runs in which equally many weights of one module were trained, chosen by their pretrained "
+            f"magnitude: it holds where the bottom ones and random ones are surely worse than the top ones by more "
+            f"than {margin}. It does not hold where either is surely within {margin} of the top ones, or above them, "
+            "provided that one of the three is surely better than the head alone: where none is, it cannot matter "
+            "which weights were trained. p-values are corrected by Holm over the comparisons of one backbone and task, "
+            "and over those with the head alone.",
             magnitudes(comparer, whole),
             summary,
         ),
@@ -167,14 +161,15 @@ def _claim(
     return Claim(table.slug, f"Claim {number}. {title}", paper, exact, rule, tuple(verdicts), table)
 
 
-def _number(count: Count | None) -> str:
+def _number(count: tuple[int, int] | None) -> str:
     if count is None:
         return "not counted in this report."
-    percent = 100 * count.weights / count.total
+    weights, total = count
+    percent = 100 * weights / total
     rounded = f"{percent:.3f}"
     agrees = "agrees" if rounded == _PAPERS_PERCENT else "does not agree"
     return (
-        f"the LayerNorms of one block of BERT-base are {count.weights:,} of {count.total:,} weights (with a two-label "
+        f"the LayerNorms of one block of BERT-base are {weights:,} of {total:,} weights (with a two-label "
         f"head), counted by the selection itself: {percent:.5f} %, rounded {rounded} %, which {agrees} with the "
         f"paper's {_PAPERS_PERCENT} %."
     )

@@ -1,6 +1,7 @@
 """The records below a folder as one pandas table, a row per run, and the files that are no records."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from ptuning.display.printable import printable
 from ptuning.errors import RunError
 from ptuning.runs.limits import part_of_data
 from ptuning.runs.recipe import short_hash
-from ptuning.runs.record import RECORD, RunRecord, read_record
+from ptuning.runs.record import RECORD, RunRecord
+from ptuning.runs.walk import walk_records
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")
 """The columns that make a cell of a table; runs with equal cell and recipe differ in the seed alone."""
@@ -51,6 +54,8 @@ class Collected:
         themselves. ``part`` says on which part of its data a run trained or was scored, and is empty for all of it.
     left_out
         Files called ``record.json`` that hold no record, and folders that cannot be read.
+    edited
+        Records whose digest does not fit: edited by hand, or damaged. They are in the table.
     history
         One row per evaluation: ``folder``, ``epoch``, ``step``, ``train_loss``, ``score`` and the metrics; ``None``
         unless asked for.
@@ -59,6 +64,7 @@ class Collected:
     runs: pd.DataFrame
     left_out: tuple[LeftOut, ...]
     history: pd.DataFrame | None = None
+    edited: tuple[str, ...] = ()
 
 
 def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None = None) -> Collected:
@@ -83,46 +89,40 @@ def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None =
     rows: list[dict[str, Any]] = []
     evaluations: list[dict[str, Any]] = []
     left_out: list[LeftOut] = []
-    for folder, found in _walk(str(runs_dir), "") if only is None else _visit(runs_dir, only):
+    edited: list[str] = []
+    for folder, found in walk_records(runs_dir) if only is None else _visit(runs_dir, only):
         if isinstance(found, str):
-            left_out.append(LeftOut(folder, found))
-            continue
-        record = read_record(found.path)
-        if isinstance(record, RunRecord) and record.lacks:
-            record = f"not a record: {record.lacks}"
-        if isinstance(record, str):
-            left_out.append(LeftOut(f"{folder}/{RECORD}" if folder else RECORD, record))
-            continue
-        rows.append(_row(record, folder or "."))
-        if history:
-            evaluations += [{"folder": folder or ".", **one.as_json()} for one in record.history or ()]
+            left_out.append(LeftOut(printable(folder), found))
+        elif why := found.lacks or _unlisted(folder):
+            left_out.append(LeftOut(_file(folder), f"not a record: {why}"))
+        else:
+            rows.append(_row(found, folder))
+            if found.is_edited:
+                edited.append(_file(folder))
+            if history:
+                evaluations += [{**one.as_json(), "folder": folder} for one in found.history or ()]
     if not rows:
         unread = f" ({left_out[0].file}: {left_out[0].reason})" if left_out else ""
         raise RunError(f"No record of a run lies below {runs_dir}{unread}. Train one, or name another folder.")
     curves = pd.DataFrame(evaluations, columns=None if evaluations else ["folder", "epoch", "score"])
-    return Collected(_table(rows), tuple(left_out), curves if history else None)
+    return Collected(_table(rows), tuple(left_out), curves if history else None, tuple(edited))
 
 
-def _walk(path: str, folder: str) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
-    """Yield (relative folder, its record's entry, or the reason why it cannot be read), sorted by name."""
-    try:
-        with os.scandir(path) as entries:
-            inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        yield folder or ".", f"cannot be read ({error.strerror})"
-        return
-    for entry in inside:
-        if entry.name == RECORD:
-            yield folder, entry
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{folder}/{entry.name}" if folder else entry.name)
-
-
-def _visit(runs_dir: Path, folders: Sequence[Path]) -> Iterator[tuple[str, "os.DirEntry[str] | str"]]:
-    """Yield the same as :func:`_walk`, for the named folders alone."""
+def _visit(runs_dir: Path, folders: Sequence[Path]) -> Iterator[tuple[str, RunRecord | str]]:
+    """Yield the same as :func:`walk_records`, for the named folders alone."""
     for folder in folders:
-        for _, found in _walk(str(folder), ""):
-            yield os.path.relpath(folder, runs_dir.resolve()), found
+        for place, found in walk_records(folder):
+            yield os.path.relpath(folder / place, runs_dir.resolve()), found
+
+
+def _file(folder: str) -> str:
+    return printable(os.path.normpath(os.path.join(folder, RECORD)))
+
+
+def _unlisted(folder: str) -> str:
+    """Return why a record's folder cannot be shown in a table, or an empty string."""
+    shows = "\n" not in folder and printable(folder) == folder
+    return "" if shows else "its folder's name has characters that nobody sees"
 
 
 def _row(record: RunRecord, folder: str) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def _row(record: RunRecord, folder: str) -> dict[str, Any]:
         "subset": record.subset + (" of the selection" if record.subset_scope == "selection" else ""),
         "schedule": _text(optimisation.get("schedule")),
         **{f"{name}_id": _text(record.recipe.get(name)) for name in ("data", "backbone")},
-        **{name: optimisation.get(name) for name in ("lr", "weight_decay", "warmup")},
-        **{name: record.recipe.get(name) for name in ("batch_tokens", "max_length")},
+        **{name: _number(optimisation.get(name)) for name in ("lr", "weight_decay", "warmup")},
+        **{name: _number(record.recipe.get(name)) for name in ("batch_tokens", "max_length")},
         "last_score": record.last.score if record.last else None,
         "recipe": short_hash(settings),
         "folder": folder,
@@ -161,16 +161,26 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{prefix}{name}", value if isinstance(value, str) else _as_json(value)
+
+
+def _as_json(value: Any) -> str:
+    """Return a plain value as JSON text; most are numbers, whose text needs no encoder."""
+    is_number = type(value) is int or (type(value) is float and math.isfinite(value))
+    return repr(value) if is_number else json.dumps(value, ensure_ascii=False)
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for name in table.columns:
         if name.startswith(("version/", SETTING)) or isinstance(rows[0].get(name), str):
-            table[name] = table[name].map(_text).astype("str")
+            texts = [value if isinstance(value, str) else "" for value in table[name]]
+            shown = texts if "".join(texts).isprintable() else [printable(text) for text in texts]
+            table[name] = pd.Series(shown, table.index, dtype="str")
         else:
             table[name] = pd.to_numeric(table[name], errors="coerce")
+    table.columns = table.columns.map(printable)
+    table = table.loc[:, ~table.columns.duplicated()]
     first = [*CELL, "seed", "status", "score"]
     rest = [name for name in table.columns if name not in first and "/" not in name]
     return table[[*first, *rest, *sorted(name for name in table.columns if "/" in name)]]
@@ -178,3 +188,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ptuning.results.bootstrap import Answers, can_resample, paired_bootstrap, r
 from ptuning.results.collect import CELL
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
 from ptuning.results.summary import IDENTITY, recipe_keys, scores_by_recipe, short_setting
-from ptuning.runs.record import find_record
+from ptuning.runs.record import RunRecord, find_record
 from ptuning.tasks.glue import Task, described_task
 
 COLUMNS = (
@@ -93,10 +93,11 @@ class Comparer:
         task = self._task(folders[0])
         if not can_resample(task):
             return Compared(None, f"{one}, and {' and '.join(task.score_of)} cannot be scored on resampled examples")
-        answers = [self._answers(folder) for folder in folders]
-        if answers[0] is None or answers[1] is None:
-            return Compared(None, f"{one}, and not both runs' predictions can be read")
-        found = paired_bootstrap(task, answers[0], answers[1], self.margin)
+        mine_answers, others = (self._answers(folder) for folder in folders)
+        if isinstance(mine_answers, str) or isinstance(others, str):
+            reasons = [f"{folder}: {why}" for folder in folders if isinstance(why := self._answers(folder), str)]
+            return Compared(None, f"{one}, and not both runs' predictions can be read ({'; '.join(reasons)})")
+        found = paired_bootstrap(task, mine_answers, others, self.margin)
         return Compared(found, "" if found else f"{one}, and their predictions are not of the same examples")
 
     def compare_all(self, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compared]:
@@ -116,11 +117,11 @@ class Comparer:
 
     def _task(self, folder: str) -> Task:
         """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
-        record = find_record(self._runs_dir / folder)
-        assert record is not None  # collect read it
-        return described_task(record.as_json())
+        record = find_record(self._runs_dir / folder) or RunRecord()  # which changes under a reader's eyes
+        parts = ("task", "text", "label", "labels", "metrics", "score_of")
+        return described_task({name: getattr(record, name) for name in parts})
 
-    def _read(self, folder: str) -> Mapping[str, Answers] | None:
+    def _read(self, folder: str) -> Mapping[str, Answers] | str:
         return read_answers(self._runs_dir / folder, self._task(folder))
 
 
@@ -168,12 +169,8 @@ def _flat(row: dict[str, Any], margin: float) -> dict[str, Any]:
     return {
         **row,
         "difference": found.estimate if found else math.nan,
-        **{
-            name: getattr(found, name) if found else math.nan
-            for name in ("low", "high", "p_not_worse", "p_worse", "p_better")
-        },
-        "method": found.method if found else "",
-        "pairs": found.pairs if found else 0,
+        **dict.fromkeys(("low", "high", "p_not_worse", "p_worse", "p_better"), math.nan),
+        **(asdict(found) if found else {"method": "", "pairs": 0}),
         "margin": margin,
         "verdict": compared.verdict,
         "why": compared.why,

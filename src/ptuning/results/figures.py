@@ -15,8 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from ptuning.results.collect import CELL
 from ptuning.results.tables import column_names
-from ptuning.results.text_table import MARK, MISSING
+from ptuning.results.text_table import MARK, MISSING, slug
 from ptuning.selection.names import module_key
 
 _INK, _FAINT = "#1b1b1f", "#8c8c94"
@@ -82,19 +83,18 @@ def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -
                 where = f"{backbone}, {name.removesuffix(' †')}" + (
                     " — synthetic data" if source == "synthetic" else ""
                 )
-                slug = re.sub(r"[^\w.-]+", "_", f"{number}-{backbone}-{task}-{source}")
                 for kind, picture in (
                     ("parameters", _parameters(cells, where)),
                     ("curves", _curves(cells, history, runs, where)),
                     ("layers", _layers(cells, where)),
                 ):
                     if picture is not None:
-                        yield backbone, _render(*picture, f"{slug}-{kind}")
+                        yield backbone, _render(*picture, slug(f"{number}-{backbone}-{task}-{source}-{kind}"))
 
 
 def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
     """Return the figure of score against trainable parameters; modules in all layers are named in it."""
-    cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]) > 0]
+    cells = cells[(cells["trainable_parameters"] + cells["head_parameters"]).between(1, 1e15)]
     if len(cells) < 2:
         return None
     figure, axes = new_axes(4.9, 3.7)
@@ -127,7 +127,7 @@ def _parameters(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | No
 
 def _layers(cells: pd.DataFrame, where: str) -> tuple[Figure, str, str] | None:
     """Return the heat map of modules by single layers, with the scores in its cells."""
-    single = cells[cells["layers"].str.fullmatch(r"\d+") & (cells["subset"] == "all")]
+    single = cells[cells["layers"].str.fullmatch(r"\d{1,3}") & (cells["subset"] == "all")]
     if single.empty:
         return None
     modules = sorted(set(single["module"]), key=module_key)
@@ -166,11 +166,10 @@ def _curves(
     whole = cells[(cells["layers"] == "all") & (cells["subset"] == "all")]
     shown = (whole if len(whole) else cells).head(_LABELLED)
     marks = {(row.module, row.layers, row.subset): _mark(row.note) for row in shown.itertuples()}
-    keys = [name for name in shown.columns if name in ("backbone", "task", "source", "module", "layers", "subset")]
     finished = runs[runs["status"] == "finished"]
-    chosen = finished.merge(shown[[*keys, "recipe"]], on=[*keys, "recipe"])[[*keys, "folder"]]
+    chosen = finished.merge(shown[[*CELL, "recipe"]], on=[*CELL, "recipe"])[[*CELL, "folder"]]
     points = history.merge(chosen, on="folder")
-    points = points[points["score"].notna() & points["epoch"].notna()]
+    points = points[points["score"].between(-1, 1) & points["epoch"].between(0, 1e6)]
     if points.empty or points["epoch"].nunique() < 2:
         return None
     figure, axes = new_axes(4.9, 3.7)

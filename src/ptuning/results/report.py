@@ -2,24 +2,23 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import ptuning
+from ptuning.display.printable import printable
 from ptuning.errors import RunError
 from ptuning.results.analysis import Results
 from ptuning.results.claims import claims_markdown
-from ptuning.results.collect import LeftOut
-from ptuning.results.figures import Picture
 from ptuning.results.summary import write_table
-from ptuning.results.tables import ModuleTable, as_text, describe_choice
-from ptuning.results.text_table import MARK, TextTable, hide_folders, to_latex, to_markdown
+from ptuning.results.tables import describe_choice
+from ptuning.results.text_table import MARK, hide_folders, to_latex, to_markdown
 from ptuning.selection.names import module_key, task_key
 from ptuning.system.files import write_whole
 
@@ -32,15 +31,7 @@ _WITHOUT_REASON = {
     "failed": "no reason was recorded",
 }
 
-
-@dataclass(frozen=True)
-class Section:
-    """The page's section on one backbone."""
-
-    backbone: str
-    tables: tuple[ModuleTable, ...]
-    comparisons: tuple[TextTable, ...]
-    pictures: tuple[Picture, ...]
+_EDITED = "its digest does not fit; its numbers are in the tables as they stand there"
 
 
 def write_report(results: Results, out: Path, now: datetime | None = None) -> Path:
@@ -60,21 +51,13 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
     RunError
         If ``out`` cannot be written into.
     """
-    sections = [
-        Section(
-            backbone,
-            tuple(table for table in results.tables if table.backbone == backbone),
-            tuple(table for name, table in results.compared if name == backbone),
-            tuple(picture for name, picture in results.pictures if name == backbone),
-        )
-        for backbone in dict.fromkeys(results.summary["backbone"])
-    ]
-    page = _page(results, sections, now or datetime.now(UTC))
+    tables = [*results.tables, *(table for _, table in results.compared), *results.appendix]
+    page = _page(results, now or datetime.now(UTC))
     try:
         for folder in (out / TABLES, out / FIGURES):
             folder.mkdir(parents=True, exist_ok=True)
         written = {PAGE: page.encode(), CLAIMS: claims_markdown(results.claims).encode()}
-        for table in (*map(as_text, results.tables), *(table for _, table in results.compared)):
+        for table in tables:
             written[f"{TABLES}/{table.slug}.md"] = to_markdown(table).encode()
             written[f"{TABLES}/{table.slug}.tex"] = to_latex(table).encode()
         for _, picture in results.pictures:
@@ -121,10 +104,20 @@ def one_line(traceback: str) -> str:
     return hide_folders((named or lines or [""])[-1].strip())[:300]
 
 
-def _page(results: Results, sections: list[Section], now: datetime) -> str:
+def _page(results: Results, now: datetime) -> str:
     runs, summary = results.runs, results.summary
-    left_out = [LeftOut(left.file, hide_folders(left.reason)) for left in results.collected.left_out]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    sections = [
+        (
+            backbone,
+            [table for table in results.tables if table.backbone == backbone]
+            + [table for name, table in results.compared if name == backbone],
+            [picture for name, picture in results.pictures if name == backbone],
+        )
+        for backbone in dict.fromkeys(summary["backbone"])
+    ]
+    environment = Environment(
+        autoescape=True, finalize=_clean, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
     template = environment.from_string((files("ptuning.results") / "report.html.j2").read_text("utf-8"))
     return template.render(
@@ -144,15 +137,25 @@ def _page(results: Results, sections: list[Section], now: datetime) -> str:
         sections=sections,
         claims=results.claims if sections else [],
         claims_file=CLAIMS,
+        appendix=results.appendix,
         lists=[
             ("Runs without a result", unfinished(runs)),
-            ("Files left out", [(left.file, "", left.reason) for left in left_out]),
+            (
+                "Records that were edited by hand, or damaged",
+                [(file, "", _EDITED) for file in results.collected.edited],
+            ),
+            ("Files left out", [(left.file, "", hide_folders(left.reason)) for left in results.collected.left_out]),
         ],
         mark=MARK,
         listed=_LISTED,
         tables=TABLES,
         figures=FIGURES,
     )
+
+
+def _clean(value: Any) -> Any:
+    """Return a text without control characters; what a macro or a filter has made is markup already."""
+    return printable(value) if type(value) is str else value
 
 
 def _versions(runs: pd.DataFrame) -> dict[str, str]:

@@ -110,15 +110,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     chosen["recipes"] = [len(found[cell]) for cell in cells]
     chosen["note"] = [_note(cell, found[cell]) for cell in cells]
     keys = [
-        (
-            row.backbone,
-            task_key(row.task),
-            row.source,
-            module_key(row.module),
-            layers_key(row.layers),
-            subset_key(row.subset),
-        )
-        for row in chosen.itertuples(index=False)
+        (backbone, task_key(task), source, module_key(module), layers_key(layers), subset_key(subset))
+        for backbone, task, source, module, layers, subset in cells
     ]
     order = sorted(range(len(chosen)), key=keys.__getitem__)
     return chosen.iloc[order][list(COLUMNS)].reset_index(drop=True)
@@ -170,7 +163,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """
     check_place(path, "table", TABLE_SUFFIXES)
     if path.suffix == ".csv":
-        write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+        write_whole(path, table.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace"))
         return
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)

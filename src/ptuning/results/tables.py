@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,77 +9,15 @@ import pandas as pd
 from ptuning.display.format import format_p, format_percent, format_points
 from ptuning.results.bootstrap import RESAMPLES
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS
-from ptuning.results.text_table import DAGGER, MARK, MISSING, TextTable, hide_folders, number_notes, slug, to_markdown
+from ptuning.results.text_table import DAGGER, MARK, MISSING, Cell, TextTable, hide_folders, number_notes, slug
 from ptuning.selection.names import layers_key, module_key, subset_key, task_key
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table, ready to print; ``score`` is ``–`` if there was no run.
+def module_tables(summary: pd.DataFrame) -> list[TextTable]:
+    """Return two tables of scores per backbone, unless they are empty: all layers, and chosen layers or subsets.
 
-    ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data.
-    """
-
-    score: str = MISSING
-    deviation: str = ""
-    interval: str = ""
-    percent_of_full: str = ""
-    synthetic: bool = False
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: a module in some of its layers."""
-
-    module: str
-    layers: str
-    trainable_percent: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class ModuleTable:
-    """The scores of one backbone, a row per selection and a column per task and source.
-
-    Attributes
-    ----------
-    backbone
-        The backbone of all its rows.
-    slug
-        Unique name for files and anchors.
-    title
-        Backbone and layers: ``minilm, all layers``.
-    columns
-        Names of the tasks, with the source where a task has several, with a dagger where the text is synthetic.
-    rows
-        In the canonical order of modules, then layers.
-    caption
-        How to read the numbers.
-    shows_layers
-        True if rows name their layers.
-    notes
-        The notes behind the marks ‡1, ‡2 … at its numbers.
-    """
-
-    backbone: str
-    slug: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    caption: str
-    shows_layers: bool
-    notes: tuple[str, ...] = ()
-
-    def _repr_markdown_(self) -> str:
-        """Return the table as Markdown, for notebooks."""
-        return to_markdown(as_text(self), "###")
-
-
-def module_tables(summary: pd.DataFrame) -> list[ModuleTable]:
-    """Return two tables per backbone, unless they are empty: all layers, and chosen layers or subsets.
-
-    The second also has the row for all weights of a module whose subsets were trained in all layers, to compare with.
+    A row is a selection, in the canonical order of modules, then layers; a column is a task and source. The second
+    table also has the row for all weights of a module whose subsets were trained in all layers, to compare with.
     """
     tables = []
     for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
@@ -108,18 +45,6 @@ def column_names(part: pd.DataFrame) -> dict[tuple[str, str], str]:
         named = f"{task} ({source})" if len(real) > 1 and source != "synthetic" else task
         names[task, source] = f"{named} {DAGGER}" if source == "synthetic" else named
     return names
-
-
-def as_text(table: ModuleTable) -> TextTable:
-    """Return the table with its cells as texts, for Markdown and LaTeX."""
-    layers = ("layers",) if table.shows_layers else ()
-    head = ("module", *layers, "trainable %", *table.columns)
-    rows = tuple(
-        (row.module, *([row.layers] if table.shows_layers else []), row.trainable_percent, *map(_text, row.cells))
-        for row in table.rows
-    )
-    align = "l" * (1 + len(layers)) + "r" * (1 + len(table.columns))
-    return TextTable(table.slug, table.title, table.caption, head, align, rows, table.notes)
 
 
 def name_layers(layers: str, subset: str) -> str:
@@ -192,39 +117,30 @@ def _on_marks(rows: pd.DataFrame) -> str:
     )
 
 
-def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = False) -> ModuleTable:
+def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = False) -> TextTable:
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
-    rows = []
+    rows: list[tuple[str | Cell, ...]] = []
     groups = part.groupby(["module", "layers", "subset"], sort=False)
-    selections = sorted(groups.groups, key=_row_key)
+    selections = sorted(groups.groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     by_row = (groups.get_group(selection).to_dict("records") for selection in selections)
     order = list(columns)
     in_order = (sorted(group, key=lambda row: order.index((row["task"], row["source"]))) for group in by_row)
     marks, notes = number_notes(row["note"] for group in in_order for row in group)
+    several = part.groupby(["task", "source"])["mean"].agg(["max", "size"])
+    best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1}
     for module, layers, subset in selections:
         group = groups.get_group((module, layers, subset))
-        cells = {(row["task"], row["source"]): _cell(row, marks) for row in group.to_dict("records")}
-        rows.append(
-            Row(
-                module,
-                name_layers(layers, subset),
-                format_percent(group["trainable_percent"].mean()),
-                tuple(cells.get(column, Cell()) for column in columns),
-            )
-        )
-    title = f"{backbone}, {title}"
-    return ModuleTable(
-        backbone, file_name, title, tuple(columns.values()), tuple(rows), _caption(part), shows_layers, notes
-    )
+        cells = {(row["task"], row["source"]): _cell(row, marks, best) for row in group.to_dict("records")}
+        chosen = [name_layers(layers, subset)] if shows_layers else []
+        percent = format_percent(group["trainable_percent"].mean())
+        rows.append((module, *chosen, percent, *(cells.get(column, Cell()) for column in columns)))
+    head = ("module", *(["layers"] if shows_layers else []), "trainable %", *columns.values())
+    align = "l" * (len(head) - len(columns) - 1) + "r" * (1 + len(columns))
+    return TextTable(file_name, f"{backbone}, {title}", _caption(part), head, align, tuple(rows), notes, backbone)
 
 
-def _row_key(row: tuple[str, str, str]) -> Any:
-    module, layers, subset = row
-    return module_key(module), layers_key(layers), subset_key(subset)
-
-
-def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
+def _cell(row: Mapping[str, Any], marks: Mapping[str, str], best: Mapping[tuple[str, str], float]) -> Cell:
     mean, std, percent = row["mean"], row["std"], row["percent_of_full"]
     low, high = row["low"], row["high"]
     return Cell(
@@ -234,6 +150,7 @@ def _cell(row: Mapping[str, Any], marks: Mapping[str, str]) -> Cell:
         "" if math.isnan(percent) else f"{percent:.1f}",
         row["source"] == "synthetic",
         marks[row["note"]],
+        mean == best.get((row["task"], row["source"])),
     )
 
 
@@ -270,10 +187,3 @@ def describe_choice(part: pd.DataFrame) -> str:
     if "dev" not in ways:
         return "Best epoch chosen on a tenth of train that was held out; dev took no part in it."
     return f"Best epoch chosen on the dev set itself, {optimistic}, or on a held-out tenth of train: see summary.csv."
-
-
-def _text(cell: Cell) -> str:
-    deviation = f" ± {cell.deviation}" if cell.deviation else ""
-    interval = f" {cell.interval}" if cell.interval else ""
-    percent = f" ({cell.percent_of_full})" if cell.percent_of_full else ""
-    return f"{cell.score}{DAGGER if cell.synthetic else ''}{cell.mark}{deviation}{interval}{percent}"

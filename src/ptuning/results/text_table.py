@@ -4,8 +4,38 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ptuning.display.printable import escape_markdown
+from ptuning.runs.recipe import short_hash
+
 MISSING, DAGGER, MARK = "–", "†", "‡"
 """No number; a number from synthetic data; a number with a note of its own: ``‡3``."""
+
+_LONGEST = 150
+"""Bytes of a file's name, before its ending."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score of a table, ready to print; ``score`` is ``–`` if there was no run.
+
+    ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data;
+    ``is_best`` is true for the highest score of a column of several.
+    """
+
+    score: str = MISSING
+    deviation: str = ""
+    interval: str = ""
+    percent_of_full: str = ""
+    synthetic: bool = False
+    mark: str = ""
+    is_best: bool = False
+
+    def __str__(self) -> str:
+        """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (99.0)``."""
+        deviation = f" ± {self.deviation}" if self.deviation else ""
+        interval = f" {self.interval}" if self.interval else ""
+        percent = f" ({self.percent_of_full})" if self.percent_of_full else ""
+        return f"{self.score}{DAGGER if self.synthetic else ''}{self.mark}{deviation}{interval}{percent}"
 
 
 @dataclass(frozen=True)
@@ -23,9 +53,11 @@ class TextTable:
     align
         A letter per column, as LaTeX has it: ``l`` for texts, ``r`` for numbers.
     rows
-        Texts, as many per row as there are columns; a text may have several lines.
+        Texts and scores, as many per row as there are columns; a text may have several lines.
     notes
         The notes behind the marks ‡1, ‡2 … in the rows.
+    backbone
+        The backbone of all its rows, if it is one of scores.
     """
 
     slug: str
@@ -33,8 +65,14 @@ class TextTable:
     caption: str
     head: tuple[str, ...]
     align: str
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    backbone: str = ""
+
+    @property
+    def shows_layers(self) -> bool:
+        """True if rows name their layers."""
+        return "layers" in self.head
 
     def _repr_markdown_(self) -> str:
         """Return the table as Markdown, for notebooks."""
@@ -53,8 +91,12 @@ def number_notes(notes: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]
 
 
 def slug(text: str) -> str:
-    """Return a text as a file name: letters, digits, dots and hyphens, underscores for everything else."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
+    """Return a text as a file name: letters, digits, dots and hyphens, underscores for everything else.
+
+    Of a long one the beginning is kept, and a hash of the whole.
+    """
+    name = "".join(c if c.isalnum() or c in "-." else "_" for c in text)
+    return name if len(name.encode()) <= _LONGEST else f"{name[: _LONGEST // 5]}-{short_hash(text)}"
 
 
 def marked(notes: Iterable[str]) -> list[str]:
@@ -64,19 +106,15 @@ def marked(notes: Iterable[str]) -> list[str]:
 
 def to_markdown(table: TextTable, heading: str = "#") -> str:
     """Return the table as a Markdown page, or as a section of one."""
-    parts = (f"{heading} {table.title}", markdown_rows(table), table.caption, *marked(table.notes))
-    return "\n\n".join(parts) + "\n"
+    texts = map(escape_markdown, (table.caption, *marked(table.notes)))
+    return "\n\n".join((f"{heading} {escape_markdown(table.title)}", markdown_rows(table), *texts)) + "\n"
 
 
 def markdown_rows(table: TextTable) -> str:
     """Return the bare table in Markdown."""
     marks = tuple(":--" if letter == "l" else "--:" for letter in table.align)
     lines = (table.head, marks, *table.rows)
-    return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
-
-
-def _markdown(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", "<br>")
+    return "\n".join(f"| {' | '.join(escape_markdown(str(text)) for text in line)} |" for line in lines)
 
 
 def to_latex(table: TextTable) -> str:
@@ -102,9 +140,9 @@ def to_latex(table: TextTable) -> str:
     )
 
 
-def _line(texts: tuple[str, ...]) -> str:
+def _line(texts: tuple[str | Cell, ...]) -> str:
     # Braces, since a line that begins with a bracket would be read as an option of the one before.
-    cells = (f"{{{text}}}" if text.startswith("[") else text for text in map(_latex, texts))
+    cells = (f"{{{text}}}" if text.startswith("[") else text for text in (_latex(str(text)) for text in texts))
     return rf"{' & '.join(cells)} \\"
 
 

@@ -1,8 +1,9 @@
 """Run folders: where a run lies, whether it is done, whether another process is at work there. Knows no torch."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ptuning.errors import BusyError, ConfigError, RunError
 from ptuning.runs.recipe import earlier_recipes, short_hash
-from ptuning.runs.record import RECORD, RunRecord, parse_record
+from ptuning.runs.record import RECORD, RunRecord, load_record
 from ptuning.system.os_errors import explain_os_error
 
 CHECKPOINT = "last.ckpt"
@@ -23,7 +24,7 @@ _LONGEST = 255
 class RunFolder:
     """The folder of one run, decided by its recipe: ``<backbone>/<task>/<module>/<layers>/seed=<s>-<hash>``.
 
-    Where a subset moves, the layers' part says so: ``all,top=1%``, and ``all,top=1%,selection`` across the selection.
+    Where a subset trains, the layers' part says so: ``all,top=1%``, and ``all,top=1%,selection`` across the selection.
 
     Attributes
     ----------
@@ -48,27 +49,27 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def record(self) -> RunRecord | None:
-        """Return the record, or ``None`` if there is none.
+        """Return the record, or ``None`` if there is none, or a damaged one.
 
         Raises
         ------
         ConfigError
-            If no file of that name can be there: a folder above it is a file, the path is too long.
+            If no file of that name can be there: a folder above it is a file, the path is too long. If it may not be
+            read.
         """
         try:
             with _as_a_run_folder(self.path):
-                found = parse_record((self.path / RECORD).read_bytes())
-        except (FileNotFoundError, ValueError):  # never begun, or no name for a file
+                return load_record(self.path / RECORD)
+        except (FileNotFoundError, ValueError):  # never begun, no name for a file, damaged
             return None
-        return found if isinstance(found, RunRecord) else None
 
     def finished(self) -> RunRecord | None:
         """Return the record of a run that finished, else ``None``."""
         found = self.record()
-        return found if found is not None and found.is_finished else None
+        return found if found is not None and found.is_finished and not found.lacks else None
 
-    def lock(self) -> FileLock:
-        """Take this folder for one process; the lock dies with it.
+    def lock(self) -> FileLock | nullcontext[None]:
+        """Take this folder for one process; the lock dies with it. A finished run that is read-only needs none.
 
         Raises
         ------
@@ -86,6 +87,10 @@ class RunFolder:
                 raise BusyError(
                     f"This run is under way in another process ({self.path}). Wait for it, or stop it."
                 ) from None
+            except OSError as error:
+                if error.errno in (errno.EROFS, errno.EACCES) and self.finished():
+                    return nullcontext()  # in an archive nobody writes, and what is finished can be shown
+                raise
         return lock
 
 
@@ -103,7 +108,7 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> tuple[
         The backbone's label.
     recipe
         Everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers`` and ``seed``
-        among its keys, and ``subset`` and ``subset_scope`` where only some weights move.
+        among its keys, and ``subset`` and ``subset_scope`` where only some weights train.
     """
     folders = [_folder(runs_dir, backbone, one) for one in (recipe, *earlier_recipes(recipe))]
     there = [folder for folder in folders if (folder.path / RECORD).exists()]

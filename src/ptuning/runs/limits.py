@@ -49,7 +49,7 @@ def _training(record: RunRecord) -> str:
         return f"trained on {_of(record.partial_training)} batches"
     name, limit = _limit(record, "limit_train_batches")
     rows, size = record.train_examples, record.batch_size
-    if limit is not None and rows and size and not record.recipe.get("batch_tokens"):
+    if limit is not None and rows and size and size > 0 and not record.recipe.get("batch_tokens"):
         there_are = math.ceil(rows / size)
         used = batches_used(limit, 0, there_are)
         return f"trained on {used:,} of {there_are:,} batches" if used < there_are else ""
@@ -62,12 +62,13 @@ def _limit(record: RunRecord, name: str) -> tuple[str, float | None]:
     It is that of the configuration as typed, or of the recipe of an old record.
     """
     trainer = _dict(record.config.get("trainer")) or _dict(record.recipe.get("trainer"))
-    if overfit := trainer.get("overfit_batches"):
-        name, limit = "overfit_batches", overfit
-    else:
-        limit = trainer.get(name)
-    is_all = limit is None or (isinstance(limit, float) and limit == 1.0)
-    return name, None if is_all or not isinstance(limit, int | float) else limit
+    overfit = trainer.get("overfit_batches")
+    if isinstance(overfit, int | float) and overfit:
+        name = "overfit_batches"
+    limit = trainer.get(name)
+    is_number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit) and limit >= 0
+    is_all = isinstance(limit, float) and limit == 1.0
+    return name, limit if is_number and not is_all else None
 
 
 def _of(pair: Pair) -> str:

@@ -4,18 +4,29 @@ A field is declared once, in :class:`RunRecord`: name, type, default, and who sh
 and the console read that type.
 """
 
+import errno
+import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
-from math import nan
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from ptuning.runs.evaluation import Evaluation
+from ptuning.runs.recipe import canonical
+from ptuning.system.digests import set_aside
 from ptuning.system.files import write_json
+from ptuning.system.json_files import DamagedError, parse_json, read_regular
 
 RECORD = "record.json"
+_SEAL = "sha256"
+"""The last key of the file: a digest over the canonical text of the others."""
+_LARGEST = 64 * 2**20
+"""Bytes of the largest record that is read; one of 100,000 evaluations has 30 MB."""
+_LONGEST = 255
+"""Characters of a name; longer ones cannot be those of folders."""
 
 _COLUMN, _SUMMARY = "column", "summary"
 _T = TypeVar("_T")
@@ -25,59 +36,6 @@ Summary = Annotated[_T, _SUMMARY]
 """A field that trackers show in a run's summary."""
 Pair = tuple[int, int]
 """[how many took part, how many there are]"""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of one evaluation.
-
-    Attributes
-    ----------
-    epoch, step
-        Epochs and optimiser steps trained before it.
-    train_loss
-        Mean loss since the evaluation before it.
-    score
-        The task's number over its dev sets, in [-1, 1].
-    metrics
-        Metric → value, by names like ``accuracy_matched``.
-    holdout_score
-        The score on what ``data.select_on=holdout`` keeps out of train, which chooses the best evaluation there.
-    """
-
-    epoch: float = nan
-    step: int = 0
-    train_loss: float = nan
-    score: float = nan
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    holdout_score: float | None = None
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Self:
-        """Return the evaluation that flat values describe; what is no number is left out."""
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        named: dict[str, Any] = {name: numbers.pop(name) for name in _NOT_METRICS if name in numbers}
-        return cls(metrics=numbers, **named)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return flat plain values, as a record and a checkpoint hold them."""
-        values = asdict(self)
-        holdout = values.pop("holdout_score")
-        metrics: dict[str, float] = values.pop("metrics")
-        return values | metrics | ({} if holdout is None else {"holdout_score": holdout})
-
-    @property
-    def chooses(self) -> float:
-        """The score that chooses the best evaluation: that of what was held out of train, where there is any."""
-        return self.score if self.holdout_score is None else self.holdout_score
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The metrics, and the score of what was held out."""
-        return {**self.metrics, **({} if self.holdout_score is None else {"holdout_score": self.holdout_score})}
-
-
-_NOT_METRICS = tuple(one.name for one in fields(Evaluation) if one.name != "metrics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +68,8 @@ class RunRecord:
         Package → version.
     micro_batches
         Parts of every batch; 2 after a first attempt that ran out of memory.
+    processor
+        Name and instructions of the processor, beside ``device``.
     frozen_prefix
         Depth, tokens, type and MB of a cached prefix.
     validation_examples
@@ -126,6 +86,8 @@ class RunRecord:
         What went wrong with the tracker, why W&B is offline, and the command that uploads later.
     others
         Keys of a newer version, and values of another type than declared: kept, and written again.
+    is_edited
+        True if the file was edited by hand, or damaged: its digest does not fit. No key of the file.
     """
 
     backbone: Column[str] = ""
@@ -165,6 +127,7 @@ class RunRecord:
     validation_examples: Mapping[str, int] | None = None
     micro_batches: int | None = None
     compiled: bool | None = None
+    processor: str | None = None
     frozen_prefix: Mapping[str, Any] | None = None
     selection: tuple[str, ...] | None = None
     backbone_hash: str | None = None
@@ -182,15 +145,19 @@ class RunRecord:
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, Any] = field(default_factory=dict)
+    is_edited: bool = False
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """Return the record that JSON values hold. Whatever they lack or have of another type has its default."""
         known: dict[str, Any] = {}
-        for name in values.keys() & _TYPES.keys():
-            with suppress(TypeError):
-                known[name] = _made(values[name], _TYPES[name])
-        return cls(**known, others={name: value for name, value in values.items() if name not in known})
+        others: dict[str, Any] = {}
+        for name, value in values.items():
+            try:
+                known[name] = _READERS[name](value)
+            except (KeyError, TypeError):
+                others[name] = value
+        return cls(**known, others=others)
 
     def as_json(self) -> dict[str, Any]:
         """Return the values that ``record.json`` holds."""
@@ -225,36 +192,41 @@ class RunRecord:
     @property
     def lacks(self) -> str:
         """The first words that say why this is no record of a run; empty if it is one."""
-        names = ("backbone", "task", "source", "module", "layers", "status")
-        missing = [name for name in names if not getattr(self, name)]
+        needed = {name: getattr(self, name) for name in ("backbone", "task", "source", "module", "layers", "status")}
+        missing = [name for name, value in needed.items() if not value]
         missing += [] if isinstance(self.seed, int) else ["seed"]
         if missing:
             return f"no {', '.join(missing)}"
-        return "finished without a score" if self.is_finished and self.score is None else ""
+        if long := [name for name, value in needed.items() if len(value) > _LONGEST]:
+            return f"its {long[0]} has {len(needed[long[0]]):,} characters"
+        if self.is_finished and self.score is None:
+            return "finished without a score"
+        if self.score is not None and not -1 <= self.score <= 1:
+            return f"a score of {self.score:g}, and scores lie within -1 and 1"
+        return ""
 
 
-def _made(value: Any, kind: Any) -> Any:
-    """Return the value of a type that a JSON value stands for.
-
-    Raises
-    ------
-    TypeError
-        If it stands for none.
-    """
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """Return the function from a JSON value to a value of a type; it raises TypeError for one that stands for none."""
     args, plain = get_args(kind), get_origin(kind) or kind
     if NoneType in args:
-        return _made(value, args[0])
-    if kind is Any:
-        return value
-    if kind is Evaluation and isinstance(value, dict):
-        return Evaluation.read(value)
-    if plain is tuple and isinstance(value, list) and (Ellipsis in args or len(args) == len(value)):
-        return tuple(_made(one, args[0]) for one in value)
-    if plain is Mapping and isinstance(value, dict):
-        return {name: _made(one, args[1]) for name, one in value.items()}
-    if isinstance(value, bool) == (plain is bool) and isinstance(value, (int, float) if plain in _NUMBERS else plain):
-        return value
-    raise TypeError
+        return _reader(args[0])
+    inner = _reader(args[0] if plain is tuple else args[1]) if args else None
+
+    def read(value: Any) -> Any:
+        if inner and plain is tuple and isinstance(value, list) and (Ellipsis in args or len(args) == len(value)):
+            return tuple(map(inner, value))
+        if inner and plain is Mapping and isinstance(value, dict):
+            return {name: inner(one) for name, one in value.items()}
+        if kind is Evaluation and isinstance(value, dict):
+            return Evaluation.read(value)
+        if plain is int and isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, bool) == (plain is bool) and isinstance(value, (int, float) if plain is float else plain):
+            return value
+        raise TypeError
+
+    return (lambda value: value) if kind is Any else read
 
 
 def _plain(value: Any) -> Any:
@@ -263,30 +235,42 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
-_HINTS = {name: hint for name, hint in get_type_hints(RunRecord, include_extras=True).items() if name != "others"}
-_MARKS = {name: get_args(hint)[1:] if get_origin(hint) is Annotated else () for name, hint in _HINTS.items()}
-_TYPES = {name: kind for name, kind in get_type_hints(RunRecord).items() if name != "others"}
-_NUMBERS = (int, float)
+_TYPES = {name: kind for name, kind in get_type_hints(RunRecord).items() if name not in ("others", "is_edited")}
+_HINTS = get_type_hints(RunRecord, include_extras=True)
+_MARKS = {name: get_args(_HINTS[name])[1:] if get_origin(_HINTS[name]) is Annotated else () for name in _TYPES}
+_READERS = {name: _reader(kind) for name, kind in _TYPES.items()}
 _COLUMNS = tuple(name for name, marks in _MARKS.items() if _COLUMN in marks)
 _SUMMARIES = tuple(name for name, marks in _MARKS.items() if _SUMMARY in marks)
 
 
-def parse_record(content: bytes) -> RunRecord | str:
-    """Return the record that a file's content holds, or the reason why it holds none."""
+def load_record(path: str | Path) -> RunRecord:
+    """Return the record in a file.
+
+    Raises
+    ------
+    DamagedError
+        If the file holds none.
+    OSError
+        If it is not there or may not be read.
+    """
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        if not content.strip():
-            return "empty: its writing never ended"
-        return f"broken JSON, perhaps half-written ({str(error).splitlines()[0]})"
-    return RunRecord.read(values) if isinstance(values, dict) else "not a record: no JSON object"
+        content = read_regular(path, _LARGEST)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
+            raise DamagedError("no regular file") from error
+        raise
+    values = parse_json(content)
+    is_sealed, seal = _SEAL in values, values.pop(_SEAL, None)
+    record = RunRecord.read(values)
+    return replace(record, is_edited=True) if is_sealed and seal != _digest(values) else record
 
 
 def read_record(path: str | Path) -> RunRecord | str:
-    """Return the record in a file, or the reason why there is none."""
+    """Return the record in a file, or the reason why there is none, in a few words."""
     try:
-        with open(path, "rb") as stream:
-            return parse_record(stream.read())
+        return load_record(path)
+    except DamagedError as error:
+        return str(error)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 
@@ -297,6 +281,24 @@ def find_record(folder: Path) -> RunRecord | None:
     return found if isinstance(found, RunRecord) else None
 
 
+def set_damaged_aside(folder: Path) -> str:
+    """Rename what lies in a record's place and is none, and return what is wrong with it; empty if nothing is."""
+    path = folder / RECORD
+    if not os.path.lexists(path):
+        return ""
+    found = read_record(path)
+    reason = found.lacks if isinstance(found, RunRecord) and found.is_finished else found
+    if not isinstance(reason, str) or not reason:
+        return ""
+    set_aside(path)
+    return reason
+
+
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write the record of a run folder, whole."""
-    write_json(folder / RECORD, record.as_json())
+    """Write the record of a run folder, whole, with its digest; one that was edited stays one."""
+    values = json.loads(json.dumps(record.as_json()))  # as a reader gets them: keys are texts, tuples lists
+    write_json(folder / RECORD, {**values, _SEAL: None if record.is_edited else _digest(values)})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(values).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """The one writer of a run's record: at the start, as the run learns more, and at the end whatever happens."""
 
+import logging
 import platform
 import traceback
 from contextlib import nullcontext, suppress
@@ -11,7 +12,9 @@ from typing import Any, Self
 
 import ptuning
 from ptuning.errors import Interrupted, Pruned
-from ptuning.runs.record import RunRecord, write_record
+from ptuning.runs.record import RECORD, RunRecord, set_damaged_aside, write_record
+
+log = logging.getLogger(__name__)
 
 
 class RunWriter:
@@ -56,6 +59,13 @@ class RunWriter:
                 self.add()
 
     def __enter__(self) -> Self:
+        if damage := set_damaged_aside(self.folder):
+            log.warning(
+                "%s was damaged (%s): it is kept as %s.damaged, and the run begins anew.",
+                self.folder / RECORD,
+                damage,
+                RECORD,
+            )
         self.add(status="running", begun=self.record.begun or _now())
         return self
 

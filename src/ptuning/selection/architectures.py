@@ -90,17 +90,22 @@ _DENSE_IN_HEAD = _modules(
     pooler="the dense layer before its classifier is part of the head: not pretrained, it always trains"
 )
 
+_BEHIND_PROJECTIONS = _modules(
+    attention_output=r"attention\.output\.dense\.",
+    attention_layernorm=r"attention\.output\.LayerNorm\.",
+    intermediate=r"intermediate\.dense\.",
+    output=r"output\.dense\.",
+    output_layernorm=r"output\.LayerNorm\.",
+)
+"""The modules of a block behind query, key and value, in BERT and DeBERTa."""
+
 BERT = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
     in_block=_modules(
         query=r"attention\.self\.query\.",
         key=r"attention\.self\.key\.",
         value=r"attention\.self\.value\.",
-        attention_output=r"attention\.output\.dense\.",
-        attention_layernorm=r"attention\.output\.LayerNorm\.",
-        intermediate=r"intermediate\.dense\.",
-        output=r"output\.dense\.",
-        output_layernorm=r"output\.LayerNorm\.",
+        **_BEHIND_PROJECTIONS,
     ),
     outside=_modules(embeddings=r"embeddings\.", pooler=r"pooler\."),
 )
@@ -129,18 +134,16 @@ DISTILBERT = Architecture(
     absent=_DENSE_IN_HEAD,
 )
 
-MPNET = Architecture(
-    block=r"encoder\.layer\.(\d+)\.",
-    in_block=_modules(
-        query=r"attention\.attn\.q\.",
-        key=r"attention\.attn\.k\.",
-        value=r"attention\.attn\.v\.",
-        attention_output=r"attention\.attn\.o\.",
-        attention_layernorm=r"attention\.LayerNorm\.",
-        intermediate=r"intermediate\.dense\.",
-        output=r"output\.dense\.",
-        output_layernorm=r"output\.LayerNorm\.",
-    ),
+MPNET = replace(
+    BERT,
+    in_block={
+        **BERT.in_block,
+        "query": r"attention\.attn\.q\.",
+        "key": r"attention\.attn\.k\.",
+        "value": r"attention\.attn\.v\.",
+        "attention_output": r"attention\.attn\.o\.",
+        "attention_layernorm": r"attention\.LayerNorm\.",
+    },
     outside=_modules(
         embeddings=r"embeddings\.",
         relative_positions=r"encoder\.relative_attention_bias\.",
@@ -159,11 +162,7 @@ DEBERTA_V2 = Architecture(
         value=r"attention\.self\.value_proj\.",
         position_query=r"attention\.self\.pos_query_proj\.",
         position_key=r"attention\.self\.pos_key_proj\.",
-        attention_output=r"attention\.output\.dense\.",
-        attention_layernorm=r"attention\.output\.LayerNorm\.",
-        intermediate=r"intermediate\.dense\.",
-        output=r"output\.dense\.",
-        output_layernorm=r"output\.LayerNorm\.",
+        **_BEHIND_PROJECTIONS,
     ),
     outside=_modules(
         embeddings=r"embeddings\.",  # embed_proj, which widens them, included

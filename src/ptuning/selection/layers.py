@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from ptuning.errors import SelectionError
+from ptuning.errors import SelectionError, shorten
 
 Layers = str | int | Sequence[int | str]
 """A value of ``layers=``."""
@@ -24,11 +24,12 @@ def parse_layers(layers: Layers, num_layers: int) -> tuple[int, ...]:
         If the expression is not of the grammar, selects nothing, or names a block that the model lacks.
     """
     if isinstance(layers, bool | bytes) or not isinstance(layers, str | int | Sequence):
-        raise SelectionError(f"layers={layers!r} is not a layer expression. Allowed: {_GRAMMAR}.")
-    if isinstance(layers, Sequence) and not isinstance(layers, str):
-        parts: list[int | str] = list(layers)
-    else:
-        parts = list(str(layers).split(","))
+        raise SelectionError(f"layers={shorten(repr(layers))} is not a layer expression. Allowed: {_GRAMMAR}.")
+    parts: list[int | str] = [layers] if isinstance(layers, int) else list(layers)
+    if isinstance(layers, str):
+        parts = list(layers.split(","))
+    if any(isinstance(part, int) and abs(part) >= 10**18 for part in parts):
+        raise SelectionError(f"layers= has a number of more than 18 digits. Allowed: {_GRAMMAR}.")
     if not parts:
         raise SelectionError(f"layers=[] selects no layer. Allowed: {_GRAMMAR}; for the head alone: module=frozen.")
     found = {number for part in parts for number in _parse_one(str(part).strip(), layers, num_layers)}
@@ -68,10 +69,8 @@ def _parse_one(text: str, layers: Layers, num_layers: int) -> Iterable[int]:
 
 
 def format_typed(layers: Layers) -> str:
-    """Return a layer expression as typed on the command line."""
-    if isinstance(layers, str | int):
-        return str(layers)
-    return "[" + ",".join(map(str, layers)) + "]"
+    """Return a layer expression as typed on the command line, cut if it is long."""
+    return shorten(layers if isinstance(layers, str | int) else f"[{','.join(map(str, layers))}]")
 
 
 def format_layers(numbers: Sequence[int], num_layers: int) -> str:

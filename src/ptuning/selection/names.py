@@ -63,7 +63,7 @@ def layers_key(layers: str) -> tuple[int, list[int], str]:
     >>> sorted(["10", "9-11", "2", "all"], key=layers_key)
     ['all', '2', '9-11', '10']
     """
-    return int(layers != "all"), [int(number) for number in re.findall(r"\d+", layers)], layers
+    return int(layers != "all"), [int(number) for number in re.findall(r"\d{1,9}", layers)], layers
 
 
 def subset_key(subset: str) -> tuple[int, str, float, str]:
@@ -73,5 +73,5 @@ def subset_key(subset: str) -> tuple[int, str, float, str]:
     ['all', 'bottom:1%', 'top:9', 'top:10']
     """
     kind, _, rest = subset.partition(":")
-    number = re.match(r"[\d.]+", rest)
+    number = re.match(r"\d+(\.\d+)?", rest)
     return int(subset != "all"), kind, float(number[0]) if number else 0.0, rest

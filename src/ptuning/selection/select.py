@@ -1,12 +1,11 @@
 """Trainable parameters of a model, from names of modules and layers: chosen, counted, and everything else frozen."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from ptuning.errors import SelectionError, nearest
+from ptuning.errors import SelectionError, nearest, shorten
 from ptuning.selection.architectures import GROUPS, Architecture, architecture_of, known_architecture, module_names
 from ptuning.selection.layers import Layers, format_typed, parse_layers
 from ptuning.selection.parameters import (
@@ -17,6 +16,7 @@ from ptuning.selection.parameters import (
     locate_parameters,
     split_head,
 )
+from ptuning.selection.patterns import names_with
 
 
 @dataclass(frozen=True)
@@ -61,26 +61,9 @@ def select(
 ) -> Selection:
     """Return the chosen parameters, after freezing everything in ``model`` but them and the head.
 
-    Nothing is frozen if the choice cannot be made. A second call starts from the whole model again. To look without
-    touching the model there is :func:`ptuning.selection.choose_parameters`.
-
-    Parameters
-    ----------
-    model
-        A Hugging Face encoder, bare or with a classification head.
-    module, layers, patterns
-        As for :func:`ptuning.selection.choose_parameters`.
-
-    Returns
-    -------
-    Selection
-        Names in the model's own order, with counts. ``requires_grad`` is true for its names and for its head's, and
-        false for all other parameters.
-
-    Raises
-    ------
-    SelectionError
-        If a name, layer or pattern is not to be had in this model, or if nothing is selected.
+    Arguments and errors are those of :func:`ptuning.selection.choose_parameters`, which leaves the model as it is.
+    Afterwards ``requires_grad`` is true for the selection's names and the head's, and false for all other parameters.
+    Nothing is frozen if the choice cannot be made. A second call starts from the whole model again.
 
     Examples
     --------
@@ -206,13 +189,10 @@ def _by_patterns(backbone: Mapping[str, object], patterns: Sequence[str]) -> set
         )
     chosen: set[str] = set()
     for pattern in patterns:
-        try:
-            matches = {name for name in backbone if re.search(pattern, name)}
-        except re.error as error:
-            raise SelectionError(f"'{pattern}' in module.patterns is not a regular expression: {error}.") from None
+        matches = names_with(pattern, tuple(backbone))
         if not matches:
             raise SelectionError(
-                f"'{pattern}' in module.patterns matches no parameter of the backbone; a name looks like "
+                f"'{shorten(pattern)}' in module.patterns matches no parameter of the backbone; a name looks like "
                 f"'{next(iter(backbone), '')}'. `ptuning modules --names` lists all."
             )
         chosen |= matches
@@ -225,7 +205,7 @@ def _by_modules(model: nn.Module, located: Mapping[str, Located], modules: Seque
     for module in modules:
         if module not in allowed:
             raise SelectionError(_why_absent(module, architecture, allowed))
-        if module in (*architecture.outside, *architecture.beside) and str(layers) != "all":
+        if module in (*architecture.outside, *architecture.beside) and layers != "all":
             raise SelectionError(
                 f"module={module} has no layers, so layers={format_typed(layers)} cannot apply to it: say layers=all."
             )
@@ -253,7 +233,7 @@ def _why_absent(module: str, architecture: Architecture, allowed: Sequence[str])
 
 
 def _in_layers(model: nn.Module, located: Mapping[str, Located], names: set[str], layers: Layers) -> set[str]:
-    if str(layers) == "all":
+    if layers == "all":
         return names
     architecture = known_architecture(model)
     if architecture is None:

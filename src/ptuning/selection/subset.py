@@ -10,7 +10,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from ptuning.errors import SelectionError, nearest
+from ptuning.errors import SelectionError, nearest, shorten
 
 SCOPES = ("tensor", "selection")
 
@@ -66,31 +66,32 @@ def parse_subset(text: str, scope: str = "tensor") -> Subset:
     SelectionError
         If the expression is not of the grammar, or its number is out of range.
     """
+    shown = shorten(text)
     kind, colon, number = text.partition(":")
     if scope not in SCOPES:
         raise SelectionError(
-            f"subset_scope={scope} is not known.{nearest(scope, SCOPES)} Allowed: {', '.join(SCOPES)}."
+            f"subset_scope={shorten(scope)} is not known.{nearest(scope, SCOPES)} Allowed: {', '.join(SCOPES)}."
         )
     if kind not in _KINDS or (kind == "all" and colon):
-        raise SelectionError(f"subset={text} is not a subset.{nearest(kind, _KINDS)} Allowed: {_GRAMMAR}.")
+        raise SelectionError(f"subset={shown} is not a subset.{nearest(kind, _KINDS)} Allowed: {_GRAMMAR}.")
     if kind == "all":
         return Subset()
     match = re.fullmatch(f"({_NUMBER})(%?)", number)
     if not match:
         example = "3" if kind == "outlier" else "100 or 1%"
-        raise SelectionError(f"subset={text} needs a number after {kind}:, e.g. {example}. Allowed: {_GRAMMAR}.")
+        raise SelectionError(f"subset={shown} needs a number after {kind}:, e.g. {example}. Allowed: {_GRAMMAR}.")
     amount, is_share = Decimal(match[1]), match[2] == "%"
     if kind == "outlier":
         if is_share or amount == 0:
             raise SelectionError(
-                f"subset={text}: outlier takes a number of standard deviations above 0, e.g. outlier:3."
+                f"subset={shown}: outlier takes a number of standard deviations above 0, e.g. outlier:3."
             )
         return Subset(kind, amount)
     if is_share and not 0 < amount <= 100:
-        raise SelectionError(f"subset={text}: a share lies above 0% and up to 100%, e.g. {kind}:1%.")
+        raise SelectionError(f"subset={shown}: a share lies above 0% and up to 100%, e.g. {kind}:1%.")
     if not is_share and (amount < 1 or amount != int(amount)):
         share = f", or a share: {kind}:{_plain(100 * amount)}%" if 0 < amount < 1 else f", or a share: {kind}:1%"
-        raise SelectionError(f"subset={text} counts weights: a whole number from 1, e.g. {kind}:100{share}.")
+        raise SelectionError(f"subset={shown} counts weights: a whole number from 1, e.g. {kind}:100{share}.")
     return Subset(kind, amount, is_share, scope)
 
 
@@ -166,19 +167,31 @@ def choose_weights(
     Raises
     ------
     SelectionError
-        If the subset asks for more weights than there are, or contains none.
+        If the subset asks for more weights than there are, contains none, or has to rank what is no finite number.
     """
     flat = {name: value.detach().reshape(-1) for name, value in values.items()}
     if not subset.is_ranked:
+        _refuse_nan(subset, flat, "weights")
         return _outliers(subset, flat)
     counts = count_weights(subset, {name: len(value) for name, value in flat.items()})
     ranks = {name: _rank(subset.kind, name, value, seed, scores or {}) for name, value in flat.items()}
+    _refuse_nan(subset, ranks, "Fisher information" if subset.kind == "fisher" else "weights")
     if isinstance(counts, dict):
         found = {name: _largest(rank, counts[name]) for name, rank in ranks.items()}
     else:
         chosen = _largest(torch.cat(list(ranks.values())), counts)
         found = dict(zip(ranks, _split_indices(chosen, [len(rank) for rank in ranks.values()]), strict=True))
     return {name: indices for name, indices in found.items() if len(indices)}
+
+
+def _refuse_nan(subset: Subset, ranked: Mapping[str, Tensor], what: str) -> None:
+    """Raise :class:`SelectionError` for values that have no order, among which too few would be chosen."""
+    for name, values in ranked.items():
+        if number := int((~torch.isfinite(values)).sum()):
+            raise SelectionError(
+                f"subset={subset} cannot rank '{name}': {number:,} of its {what} are no finite numbers (NaN or "
+                "infinite). Take a backbone whose weights are finite, or subset=random:1%."
+            )
 
 
 def outliers(values: Tensor, deviations: float) -> Tensor:

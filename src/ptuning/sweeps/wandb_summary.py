@@ -26,12 +26,12 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
     if not tracking.logs_to_wandb(jobs[0].config["logger"]):
         return
     folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
-    from ptuning.results import Count, read_results, write_report
+    from ptuning.results import read_results, write_report
     from ptuning.weights.reference import count_layernorms_of_one_block
 
     runs_dir = Path(str(jobs[0].config["runs_dir"])).expanduser()
     try:
-        count = Count(*count_layernorms_of_one_block())
+        count = count_layernorms_of_one_block()
         results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
         page = write_report(results, scratch / REPORT)
         upload = _log_sweep(

@@ -1,11 +1,13 @@
 """Files that are written whole or not at all."""
 
+import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,23 +24,67 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name when all is written; after an error it never was.
 
-    A temporary file in the same folder, ``fsync``, then an atomic rename.
+    A temporary file in the same folder, ``fsync``, then an atomic rename. A file that is there keeps its mode. Of a
+    link the target is replaced. A pipe or a device is written as it is.
+
+    Raises
+    ------
+    RunError
+        If the path is a folder or a socket.
+    OSError
+        With ``path`` as its ``filename``, if it cannot be written.
     """
-    if path.is_dir():
-        raise RunError(f"{path} is a folder: name a file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_hidden(path), suffix=".part")
+    with _named(path):
+        earlier = _status(path)
+        if earlier and stat.S_ISDIR(earlier.st_mode):
+            raise RunError(f"{path} is a folder: name a file.")
+        if earlier and stat.S_ISSOCK(earlier.st_mode):
+            raise RunError(f"{path} is a socket: name a file.")
+        if str(path).startswith(_OPEN_FILES) or (earlier and not stat.S_ISREG(earlier.st_mode)):
+            try:
+                with open(path, "wb") as stream:
+                    yield stream
+            except BrokenPipeError:
+                raise RunError(f"{path} was closed by its reader before all was written.") from None
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(target)
+        try:
+            with open(temporary, "xb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            if earlier:
+                os.chmod(temporary, stat.S_IMODE(earlier.st_mode))
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OPEN_FILES = ("/dev/std", "/dev/fd/", "/proc/")
+"""Where Linux has files that are open already under a name; such a name cannot be replaced."""
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in errors that carry a temporary name, or, as a full disk's, none."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+        yield
+    except OSError as error:
+        if str(error.filename).endswith(_PART) or (error.filename is None and error.errno in _FULL):
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return what is at a path, through links, or ``None`` if nothing is."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def check_place(path: Path, kind: str, suffixes: Sequence[str]) -> None:
@@ -59,21 +105,30 @@ def check_place(path: Path, kind: str, suffixes: Sequence[str]) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a folder to write into that takes its name when all is written; after an error it never was.
 
+    Of a link the target is replaced. Every file gets the mode that a new file has here.
+
     Raises
     ------
     RunError
-        If ``path`` exists and is not an empty folder.
+        If ``path`` exists and is not an empty folder, or is one that cannot be replaced.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise RunError(f"{path} exists already. Remove it, or name another folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path), suffix=".part"))
-    try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if target == Path.cwd() or os.path.ismount(target):
+        raise RunError(f"{path} cannot be replaced by a new folder: name one inside it, {path / 'model'}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(target)
+    with _named(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            for folder, _, files in os.walk(temporary):
+                for name in files:
+                    os.chmod(os.path.join(folder, name), temporary.stat().st_mode & 0o666)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,9 +140,12 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, content + b"\n")
 
 
-def _hidden(path: Path) -> str:
-    """Return the beginning of a temporary name, short enough beside a name of 255 bytes."""
-    return f".{path.name[:50]}."
+_PART = ".part"
+
+
+def _beside(path: Path) -> Path:
+    """Return a temporary path in the same folder, whose name is short enough beside one of 255 bytes."""
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}{_PART}")
 
 
 def cache_folder() -> Path:

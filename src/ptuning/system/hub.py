@@ -36,12 +36,17 @@ def hub_answers() -> bool:
     """Return true if the Hub takes a connection within 2 s, or a proxy is set; offline mode is false."""
     if "HF_HUB_OFFLINE" in os.environ:
         return os.environ["HF_HUB_OFFLINE"].upper() not in ("1", "ON", "YES", "TRUE")
+    return server_answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+
+
+def server_answers(address: str) -> bool:
+    """Return true if a server takes a connection within 2 s, or a proxy is set: then the first request will tell."""
     if any(name in os.environ for name in _PROXIES):
         return True
-    url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    url = urlsplit(address)
     port = url.port or (80 if url.scheme == "http" else 443)
     try:
-        socket.create_connection((url.hostname or "huggingface.co", port), timeout=2).close()
+        socket.create_connection((url.hostname or address, port), timeout=2).close()
     except OSError:
         return False
     return True

@@ -10,7 +10,10 @@ from typing import Any, NoReturn
 _LARGEST = 256 * 2**20
 """Bytes of the largest file that is read."""
 
-_LONG_INTEGER = re.compile(rb"\d{19}")
+_DEEPEST = 100
+"""Levels of nesting; readers may call themselves for each."""
+
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _HALF_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates but for those by which Python's paths stand for bytes that are no characters."""
 
@@ -41,10 +44,11 @@ def read_regular(path: str | Path, largest: int) -> bytes:
         As :func:`read_json`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise DamagedError("no regular file")
     with open(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise DamagedError("no regular file")
         if found.st_size > largest:
             raise DamagedError(f"too large: {found.st_size / 2**20:,.0f} MiB")
         return stream.read()
@@ -63,7 +67,9 @@ def parse_json(content: bytes) -> dict[str, Any]:
         raise DamagedError("empty: its writing never ended")
     try:
         text = content.decode()
-        values = json.loads(text, parse_int=_short_integer) if _LONG_INTEGER.search(content) else json.loads(text)
+        values = (
+            json.loads(text, parse_int=_short_integer) if b"0" * 19 in content.translate(_DIGITS) else json.loads(text)
+        )
     except UnicodeDecodeError as error:
         raise DamagedError(f"not UTF-8 (byte {error.start:,})") from None
     except DamagedError:
@@ -72,9 +78,19 @@ def parse_json(content: bytes) -> dict[str, Any]:
         raise DamagedError(f"broken JSON, perhaps half-written ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise DamagedError("no JSON object")
+    if content.count(b"[") + content.count(b"{") > _DEEPEST and _depth(values) > _DEEPEST:
+        raise DamagedError("nested too deep")
     if b"\\u" in content and _HALF_CHARACTER.search(json.dumps(values, ensure_ascii=False)):
         raise DamagedError("half a character (a lone surrogate)")
     return values
+
+
+def _depth(values: Any) -> int:
+    level, depth = [values], 0
+    while level:
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level, depth = [child for one in inside for child in one if isinstance(child, dict | list)], depth + 1
+    return depth
 
 
 def _short_integer(digits: str) -> int:

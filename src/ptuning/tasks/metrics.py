@@ -4,7 +4,7 @@ Correlations are in double precision.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -66,6 +66,15 @@ def evaluate(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
         log.warning("%s: some logits are not finite, training has diverged; its metrics are taken as 0", task.name)
         return dict.fromkeys(task.metrics, 0.0)
     return {name: _compute(name, logits, labels) for name in task.metrics}
+
+
+def fitting_metrics(labels: Sequence[str]) -> list[str]:
+    """Return the names of the metrics that can score a task with these labels; none are a regression's."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if (metric.takes == "scores") == (not labels) and (not metric.two_classes or len(labels) == 2)
+    ]
 
 
 def score(task: Task, metrics: dict[str, float]) -> float:

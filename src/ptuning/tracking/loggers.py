@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
+from ptuning.display.printable import printable
 from ptuning.errors import in_one_line
 from ptuning.runs.record import RunRecord
 
@@ -38,7 +39,12 @@ def arguments(
     """
     if issubclass(kind, MLFlowLogger):
         tags = {**labels, "folder": str(folder), **({"group": group} if group else {})}
-        return {"save_dir": str(folder), "run_name": record.name, "tags": tags, "run_id": record.mlflow_run_id}
+        return {
+            "save_dir": str(folder),
+            "run_name": printable(record.name),
+            "tags": tags,
+            "run_id": record.mlflow_run_id,
+        }
     if issubclass(kind, TensorBoardLogger) and not resumed:
         # What an earlier attempt left in the folder lies before this run: TensorBoard's sign for it.
         return {"save_dir": str(folder), "purge_step": 0}

@@ -10,8 +10,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from ptuning.deltas.format import DESCRIPTION, WEIGHTS
+from ptuning.deltas.description import DESCRIPTION, WEIGHTS
 from ptuning.display.console import console
+from ptuning.display.printable import printable
 from ptuning.errors import ConfigError, UserError, first_line, in_one_line
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep
@@ -60,7 +61,8 @@ def tracked(
 
 def labels(record: RunRecord) -> dict[str, str]:
     """Return what tells runs apart in a tracker's list."""
-    return {"task": record.task, "module": record.module, "backbone": record.backbone}
+    found = {"task": record.task, "module": record.module, "backbone": record.backbone}
+    return {word: printable(name) for word, name in found.items()}
 
 
 def tracked_config(record: RunRecord, sweep: Sweep | None) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def make_logger(
         if asked_mode(str(settings.get("mode", "auto"))) == "disabled":
             return False
         settings["tags"] = [*labels(record).values(), *(settings.get("tags") or [])]
-        named = {"name": record.name, "group": group, "run_id": record.wandb_id}
+        named = {"name": printable(record.name), "group": group, "run_id": record.wandb_id}
         return make(settings, {"save_dir": str(folder), **named})
     extra = loggers.arguments(kind or object, folder, record, labels(record), group, resumed)
     if isinstance(own := settings.pop("tags", None), Mapping):

@@ -2,7 +2,6 @@
 
 import netrc
 import os
-import socket
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,10 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ptuning.errors import ConfigError, nearest
+from ptuning.system.hub import server_answers
 
 MODES = ("auto", "online", "offline", "disabled")
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _SERVER = "https://api.wandb.ai"
 
 
@@ -69,14 +68,7 @@ def why_offline() -> str | None:
     host = _host()
     if not _has_key(host):
         return "no W&B key (wandb login sets one)"
-    if any(name in os.environ for name in _PROXIES):
-        return None  # W&B's own attempt will tell
-    url = urlsplit(_address())
-    try:
-        with socket.create_connection((host, url.port or (80 if url.scheme == "http" else 443)), timeout=2):
-            return None
-    except OSError:
-        return f"{host} does not answer"
+    return None if server_answers(_address()) else f"{host} does not answer"
 
 
 def writable_folders(instead: Path) -> Mapping[str, str]:

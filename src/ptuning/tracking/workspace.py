@@ -71,7 +71,7 @@ def make_workspace(entity: str, project: str, tasks: Sequence[str], name: str = 
         entity=entity,
         project=project,
         name=name,
-        sections=[_scores(), _layers(entity, tasks), _curves(), _cost()],
+        sections=_sections(entity, tasks),
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Config("task_name"), ws.Config("module_name")],
             order=[ws.Ordering(ws.Summary("score"), ascending=False)],
@@ -166,38 +166,26 @@ def _make_chart(api: Any, entity: str) -> None:
             raise
 
 
-def _scores() -> "Section":
+def _sections(entity: str, tasks: Sequence[str]) -> list["Section"]:
+    """Return the sections of the workspace: scores, layers, learning curves, cost."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    return ws.Section(
-        name="Scores",
-        is_open=True,
-        panels=[
-            wr.BarPlot(
-                title="Score by task and module", metrics=["score"], groupby_aggfunc="mean", groupby_rangefunc="stderr"
-            ),
-            wr.BarPlot(
-                title="Score by module, mean over tasks",
-                metrics=["score"],
-                groupby=wr.Config("module_name"),
-                groupby_aggfunc="mean",
-                groupby_rangefunc="stderr",
-            ),
-            wr.ScatterPlot(
-                title="Score against trainable weights",
-                x=wr.SummaryMetric("trainable_percent"),
-                y=wr.SummaryMetric("score"),
-                log_x=True,
-            ),
-        ],
-    )
-
-
-def _layers(entity: str, tasks: Sequence[str]) -> "Section":
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
+    by_module = {"groupby": wr.Config("module_name"), "groupby_aggfunc": "mean"}
+    scores = [
+        wr.BarPlot(
+            title="Score by task and module", metrics=["score"], groupby_aggfunc="mean", groupby_rangefunc="stderr"
+        ),
+        wr.BarPlot(
+            title="Score by module, mean over tasks", metrics=["score"], groupby_rangefunc="stderr", **by_module
+        ),
+        wr.ScatterPlot(
+            title="Score against trainable weights",
+            x=wr.SummaryMetric("trainable_percent"),
+            y=wr.SummaryMetric("score"),
+            log_x=True,
+        ),
+    ]
     maps = [
         wr.CustomChart(
             query={"summaryTable": {"tableKey": "cells"}},
@@ -213,36 +201,25 @@ def _layers(entity: str, tasks: Sequence[str]) -> "Section":
         wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("trainable_percent"), display_name="%", log=True),
         wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("score")),
     ]
-    return ws.Section(
-        name="Layers", is_open=True, panels=[*maps, wr.ParallelCoordinatesPlot(title="Every run", columns=columns)]
-    )
-
-
-def _curves() -> "Section":
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
-    step = "trainer/global_step"
-    return ws.Section(
-        name="Learning curves",
-        panels=[
-            wr.LinePlot(title="Score on dev", x=step, y=["val/score"], title_x="step"),
-            wr.LinePlot(title="Training loss", x=step, y=["train/loss"], title_x="step"),
-            wr.LinePlot(title="Learning rate", x=step, y=["train/lr"], title_x="step"),
-        ],
-    )
-
-
-def _cost() -> "Section":
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
-    by_module = {"groupby": wr.Config("module_name"), "groupby_aggfunc": "mean"}
-    return ws.Section(
-        name="Cost",
-        panels=[
-            wr.BarPlot(title="Training examples per second", metrics=["train_examples_per_second"], **by_module),
-            wr.BarPlot(title="Peak memory, MiB", metrics=["peak_memory_mb"], **by_module),
-            wr.BarPlot(title="Seconds in all", metrics=["seconds/total"], **by_module),
-        ],
-    )
+    curves = {"Score on dev": "val/score", "Training loss": "train/loss", "Learning rate": "train/lr"}
+    costs = {
+        "Training examples per second": "train_examples_per_second",
+        "Peak memory, MiB": "peak_memory_mb",
+        "Seconds in all": "seconds/total",
+    }
+    return [
+        ws.Section(name="Scores", is_open=True, panels=scores),
+        ws.Section(
+            name="Layers", is_open=True, panels=[*maps, wr.ParallelCoordinatesPlot(title="Every run", columns=columns)]
+        ),
+        ws.Section(
+            name="Learning curves",
+            panels=[
+                wr.LinePlot(title=title, x="trainer/global_step", y=[key], title_x="step")
+                for title, key in curves.items()
+            ],
+        ),
+        ws.Section(
+            name="Cost", panels=[wr.BarPlot(title=title, metrics=[key], **by_module) for title, key in costs.items()]
+        ),
+    ]

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ptuning.acceleration.activation_cache import ActivationCache
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.tokenize import Batch
 from ptuning.deltas.format import save_delta
-from ptuning.runs.record import Evaluation
+from ptuning.runs.evaluation import Evaluation
+from ptuning.runs.predictions import keep_predictions
 from ptuning.runs.writer import RunWriter
-from ptuning.system.files import write_whole
 from ptuning.training.module import GlueClassifier, Predictions
 from ptuning.training.timings import Timings
 
@@ -164,7 +165,7 @@ class HistoryCallback(pl.Callback):
         if self._best is None or entry.chooses > self._best.chooses:
             self._best = entry
             self._keep(pl_module)
-        self._timings.enter("train" if trainer.training else None)
+        self._timings.enter("train" if trainer.state.fn == TrainerFn.FITTING else None)
 
     def _keep(self, classifier: GlueClassifier) -> None:
         """Write predictions and delta of the best evaluation, which was the last one."""
@@ -213,17 +214,6 @@ class PrefixCallback(ActivationCache):
 
 
 def write_predictions(path: Path, answers: Predictions) -> None:
-    """Write answers as Parquet: ``index``, ``label`` (where known), ``logits`` (a list per row, fp32)."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {"index": pa.array(answers.index.numpy())}
-    if answers.labels is not None:
-        columns["label"] = pa.array(answers.labels.numpy())
-    columns["logits"] = pa.array(answers.logits.tolist(), type=pa.list_(pa.float32()))
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getbuffer())
+    """Write answers as a run keeps them."""
+    labels = None if answers.labels is None else answers.labels.numpy()
+    keep_predictions(path, answers.index.numpy(), labels, answers.logits.float().numpy())

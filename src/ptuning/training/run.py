@@ -22,6 +22,7 @@ from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, current_sweep
 from ptuning.runs.writer import RunWriter
 from ptuning.system.memory import peak_memory_mb, reset_peak_memory
+from ptuning.system.processor import processor_name
 from ptuning.tasks.glue import get_task
 from ptuning.tracking.run_logger import report_to_agent, tracked
 from ptuning.training.attempt import Attempt, find_attempt
@@ -196,7 +197,7 @@ def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, t
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
         with tracked(plan.output.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, logger, callbacks)
-            writer.add(device=device_name(trainer))
+            writer.add(device=device_name(trainer), processor=processor_name())
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
             if attempt.checkpoint:
                 console.print(f"Going on from {_near(attempt.checkpoint)}")

@@ -3,19 +3,20 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 
-from ptuning.cli.commands.loading import add_loading_arguments, load_quietly
+from ptuning.cli.commands.loading import add_batch_size, add_run_arguments, load_quietly
 
 HELP = "score a run on a labelled split, by default the dev sets of what it was trained on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    add_run_arguments(parser)
     parser.add_argument("--task", help="a task with the same labels (the run's own)")
     parser.add_argument("--split", help="train, or one of the task's dev sets (all of these)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_loading_arguments(parser)
+    add_batch_size(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="the data, as for train.py: data=local data.dir=FOLDER"
     )
@@ -30,7 +31,7 @@ def run(chosen: argparse.Namespace) -> None:
 
     found = evaluate(Predictor(loaded, chosen.batch_size), chosen.task, chosen.split, chosen.overrides)
     if chosen.json:
-        sys.stdout.write(f"{json.dumps(found.as_json())}\n")
+        sys.stdout.write(f"{json.dumps(asdict(found))}\n")
         return
     synthetic = " (synthetic data)" if found.data == "synthetic" else ""
     for split, metrics in found.metrics.items():

@@ -4,27 +4,27 @@ import argparse
 import sys
 from pathlib import Path
 
-from ptuning.cli.commands.loading import load_quietly
+from ptuning.cli.commands.loading import add_run_arguments, load_quietly
 
 HELP = "write a run as a folder for others: a Hugging Face model, a PEFT adapter, or a delta"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    add_common_arguments(parser, "--to")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, form: str) -> None:
+    """Declare what ``push`` takes too; ``form`` is the option that names what the run becomes."""
+    add_run_arguments(parser)
     parser.add_argument(
-        "--to",
+        form,
+        dest="kind",
         choices=("hf", "peft", "delta"),
         required=True,
         help="a whole model, a PEFT adapter, or a delta",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    add_common_arguments(parser)
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what ``push`` takes too."""
-    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
     parser.add_argument("--base", metavar="HUB_ID", help="what others know the backbone by, if it was a folder here")
     parser.add_argument("--license", metavar="ID", help="e.g. apache-2.0; by default that of the backbone's card")
 
@@ -35,9 +35,9 @@ def run(chosen: argparse.Namespace) -> None:
 
     from ptuning.deltas.export import export
 
-    base = export(loaded, chosen.to, chosen.out, None, chosen.base, chosen.license)
+    base = export(loaded, chosen.kind, chosen.out, None, chosen.base, chosen.license)
     sys.stdout.write(describe_folder(chosen.out))
-    if not base.on_hub and chosen.to != "hf":
+    if not base.on_hub and chosen.kind != "hf":
         sys.stderr.write(
             f"The backbone {base.name} is not on the Hub under that name: others need its weights from you, or its "
             "Hub id from --base.\n"

@@ -1,12 +1,12 @@
 """Loading a run and the options for it, shared by the commands that take one."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptuning.errors import ConfigError
+from ptuning.deltas.description import read_description
+from ptuning.errors import ConfigError, UserError
 from ptuning.system.hub import use_cache_if_unreachable
 from ptuning.system.imports import large_imports
 
@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from ptuning.deltas.loading import Loaded
 
 
-def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--batch-size`` and ``--backbone``."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``RUN`` and ``--backbone``."""
+    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--batch-size``."""
     parser.add_argument(
         "--batch-size", type=count("--batch-size"), default=64, metavar="N", help="rows per forward pass (64)"
     )
-    parser.add_argument("--backbone", metavar="FOLDER", help="where the backbone lies, if not where the run had it")
 
 
 def count(option: str) -> Callable[[str], int]:
@@ -51,9 +56,9 @@ def load_quietly(run: str, backbone: str | None = None, data: Sequence[str] | No
 def mind_the_hub(run: str, backbone: str | None = None, data: Sequence[str] | None = None) -> None:
     """Set offline mode if run, backbone or data would come from a silent Hub; call it before heavy imports."""
     try:
-        described = json.loads((Path(run).expanduser() / "delta.json").read_text("utf-8"))
-        path, source = str(described["backbone"]["path"]), str(described["source"])
-    except (OSError, ValueError, KeyError, TypeError):  # a Hub id, or a mistake that loading will tell
+        described = read_description(Path(run).expanduser())
+        path, source = described.backbone.path, described.source
+    except (UserError, OSError, RuntimeError):  # a Hub id, or a mistake that loading will tell
         path, source = run, ""
     if data is None:
         source = ""

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from ptuning.cli.commands.loading import add_loading_arguments, count, load_quietly
+from ptuning.cli.commands.loading import add_batch_size, add_run_arguments, count, load_quietly
 from ptuning.data.readers import open_file
 from ptuning.data.rows import FORMATS
 
@@ -16,12 +16,12 @@ HELP = "answer new texts with a run: CSV, TSV, JSON, Parquet or plain lines in, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_name", metavar="RUN", help="a run folder, a delta folder, or the Hub id of a delta")
+    add_run_arguments(parser)
     parser.add_argument("--input", default="-", metavar="FILE", help="the texts; - is standard input (-)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the file's ending")
     parser.add_argument("--text", default="", metavar="A[,B]", help="names of the text columns, if not the task's")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the answers go (standard output)")
-    add_loading_arguments(parser)
+    add_batch_size(parser)
     parser.add_argument(
         "--chunk", type=count("--chunk"), metavar="N", help="rows read at a time (1024; 1 at a terminal)"
     )

@@ -13,21 +13,13 @@ HELP = "upload a run to the Hugging Face Hub, with a model card"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_name", metavar="RUN", help="a run folder, or a delta folder")
+    add_common_arguments(parser, "--as")
     parser.add_argument("repo_id", metavar="REPO_ID", help="where it goes on the Hub: OWNER/NAME")
-    parser.add_argument(
-        "--as",
-        dest="kind",
-        choices=("hf", "peft", "delta"),
-        required=True,
-        help="a whole model, a PEFT adapter, or a delta",
-    )
     parser.add_argument("--private", action="store_true", help="make the repository private, if it is new")
     parser.add_argument(
         "--dry-run", action="store_true", help="write the folder, say what would go where, and send nothing"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the folder here (with --dry-run: NAME)")
-    add_common_arguments(parser)
 
 
 def run(chosen: argparse.Namespace) -> None:

@@ -27,9 +27,9 @@ def run(chosen: argparse.Namespace) -> None:
     margin = chosen.margin
     if not 0 < margin < 100:
         raise UserError(f"--margin {margin:g} is no margin: points of a score × 100, above 0 and below 100, e.g. 1.")
-    from ptuning.results import Count, read_results, write_report
+    from ptuning.results import read_results, write_report
     from ptuning.weights.reference import count_layernorms_of_one_block
 
-    count = Count(*count_layernorms_of_one_block())
+    count = count_layernorms_of_one_block()
     page = write_report(read_results(chosen.runs, margin=margin / 100, count=count), chosen.out)
     sys.stdout.write(f"{page}\n")
