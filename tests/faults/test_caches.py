@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,6 +69,19 @@ def test_damaged_tokens_are_made_again(tmp_path_factory: pytest.TempPathFactory,
     found = tokenize(ONE, tokenizer, 16, folder)
     for name in ("input_ids", "token_type_ids", "offsets"):
         assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/full")], ids=["a pipe", "a device"])
+def test_where_no_file_is_one_is_made(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    tokenizer = synthetic_tokenizer()
+    tokenize(ONE, tokenizer, 16, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.unlink()
+    make(file)
+    tokenize(ONE, tokenizer, 16, tmp_path)
+    assert not file.is_symlink()
     assert file.read_bytes() == whole
 
 

@@ -22,7 +22,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def write_cached(path: Path, content: bytes, private: bool = False) -> None:
     """Write a file with its digest; a full, read-only or odd cache is left without, as it costs time and never a run.
 
-    With ``private`` the folder must belong to this user, and others lose the right to write it.
+    With ``private`` the folder must belong to this user, and others lose the right to write it and the file.
     """
     with suppress(OSError, RunError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +31,7 @@ def write_cached(path: Path, content: bytes, private: bool = False) -> None:
             if folder.st_uid != os.geteuid():
                 return
             path.parent.chmod(folder.st_mode & ~_OTHERS_WRITE)
+        path.unlink(missing_ok=True)  # whose rights a new file would have; and it may be a link or a pipe
         with whole_file(path) as stream:
             stream.write(content)
             stream.write(_start(path, content).digest())
