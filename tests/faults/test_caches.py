@@ -22,7 +22,7 @@ from ptuning.system.cached_files import read_cached, write_cached
 from support.damage import DAMAGES, KINDS, damage
 from support.running import needs_compiler
 
-SHORT = settings(deadline=None, max_examples=50, derandomize=True)
+SHORT = settings(deadline=None, max_examples=30, derandomize=True)
 ONE = Table((["Anna found the lamp in Rome .", "Paul saved the desk in June ."],), None, "here")
 OTHER = Table((["Paul saved the desk in June .", "Anna found the lamp in Rome ."],), None, "here")  # as long as ONE
 
