@@ -57,7 +57,9 @@ class Pruned(Exception):
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'layernorm'?"`` for the nearest of ``allowed``, or nothing if none is near."""
-    matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    if len(given) > _WORDS:  # no slip of the keyboard, and a search that takes long
+        return ""
+    matches = get_close_matches(given, [name for name in allowed if len(name) <= _WORDS], n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
@@ -83,4 +85,4 @@ def in_one_line(error: BaseException) -> str:
 
 
 _WORDS = 300
-"""Characters of an exception that a sentence repeats."""
+"""Characters of an exception that a sentence repeats, and of a name that may be a misspelt one."""
