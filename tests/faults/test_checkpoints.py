@@ -140,15 +140,21 @@ def test_a_checkpoint_of_a_version_without_digests_is_gone_on_with(runs: Path, u
     assert delta(run) == undisturbed
 
 
-@pytest.mark.parametrize("lost", ["delta.safetensors", "predictions/validation.parquet"])
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("delta.safetensors", "it has no delta.safetensors"),
+        ("predictions/validation.parquet", "predictions/validation.parquet is missing"),
+    ],
+)
 def test_best_weights_that_are_lost_while_a_run_is_stopped_are_trained_again(
-    runs: Path, capsys: pytest.CaptureFixture[str], lost: str
+    runs: Path, capsys: pytest.CaptureFixture[str], lost: str, words: str
 ) -> None:
     level = ("optim.lr=1e-12",)  # the first evaluation stays the best
     stop_in_the_second_epoch(runs / "level", *level)
     (record,) = (runs / "level").rglob("record.json")
     (record.parent / lost).unlink()
     run = run_in(runs / "level", *COMMAND, *level)
-    assert f"is lost ({lost} is missing): it is trained from the start" in " ".join(capsys.readouterr().out.split())
+    assert f"is lost ({words}): it is trained from the start" in " ".join(capsys.readouterr().out.split())
     assert run.record["status"] == "finished"
     assert (run.path / lost).exists()

@@ -185,7 +185,8 @@ def find_damage(folder: Path) -> str:
     try:
         open_delta(folder)
     except RunError as error:
-        return str(error).removesuffix(f". {MEND}").removesuffix(": run it again with force=true.")
+        said = str(error).removeprefix(f"{folder} holds no finished run: ").removesuffix(f". {MEND}")
+        return said.removesuffix(": run it again with force=true.")
     return ""
 
 
