@@ -23,7 +23,7 @@ from ptuning.runs.limits import part_of_data
 from ptuning.runs.record import RECORD, RunRecord, find_record, read_record, write_record
 from ptuning.runs.writer import RunWriter
 from ptuning.sweeps.durations import Durations
-from support.odd_json import mutate
+from support.mutations import damage_json
 from support.records import record, seeds
 from support.running import ROOT, Train
 
@@ -210,7 +210,7 @@ def test_mutated_records_are_read_without_an_error(tmp_path: Path) -> None:
     for number in range(300):
         folder = runs / ("drawn" if number < 30 else "read") / str(number)
         folder.mkdir(parents=True)
-        use(folder, mutate(rng.choice(WRITTEN), rng, times=rng.choice((1, 1, 2, 5))))
+        use(folder, damage_json(rng.choice(WRITTEN), rng))
     collected = collect(runs, history=True)
     summary = summarise(collected.runs)
     comparer = Comparer(runs, collected.runs)
@@ -229,7 +229,7 @@ def test_a_mutated_record_in_a_runs_own_folder_is_no_error(tmp_path: Path) -> No
     folder, _ = find_run(tmp_path, "tiny", WRITTEN[0]["recipe"])
     folder.path.mkdir(parents=True)
     for _ in range(100):
-        (folder.path / RECORD).write_text(json.dumps(mutate(WRITTEN[0], rng)))
+        (folder.path / RECORD).write_text(json.dumps(damage_json(WRITTEN[0], rng)))
         again, _ = find_run(tmp_path, "tiny", WRITTEN[0]["recipe"])
         assert again == folder
         done = again.finished()
