@@ -186,7 +186,7 @@ def find_damage(folder: Path) -> str:
         open_delta(folder)
     except RunError as error:
         said = str(error).removeprefix(f"{folder} holds no finished run: ").removesuffix(f". {MEND}")
-        return said.removesuffix(": run it again with force=true.")
+        return said.removesuffix(": run it again with force=true.").removesuffix(".")
     return ""
 
 
