@@ -6,12 +6,15 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ptuning.errors import RunError, UserError
+
+_DAY = 24 * 3600
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -129,6 +132,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep_parts(*folders: Path) -> None:
+    """Remove what killed processes left unfinished in folders, once a day has passed since it was written to."""
+    for folder in folders:
+        for path in folder.glob("*.part"):
+            with suppress(OSError):
+                if time.time() - path.lstat().st_mtime < _DAY:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
