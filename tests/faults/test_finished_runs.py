@@ -40,6 +40,7 @@ LOSSES = {
     "a flipped bit": (lambda run: flip(run / "delta.safetensors"), "do not belong together"),
     "no description": (lambda run: (run / "delta.json").unlink(), "it has no delta.json"),
     "half a description": (lambda run: (run / "delta.json").write_text("{"), "is damaged (broken JSON"),
+    "damaged predictions": (lambda run: flip(run / "predictions/validation.parquet"), "validation.parquet is damaged"),
     "no predictions": (lambda run: (run / "predictions/validation.parquet").unlink(), "validation.parquet is missing"),
 }
 

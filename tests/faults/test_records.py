@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ptuning.cli.main import main
-from ptuning.display.console import console, show_result
 from ptuning.inference.glue_submission import choose_entries
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report
 from ptuning.results.appendix import hyperparameter_tables
@@ -19,12 +18,11 @@ from ptuning.results.claims import check_claims
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.runs.folder import RunFolder, find_run
-from ptuning.runs.limits import part_of_data
-from ptuning.runs.record import RECORD, RunRecord, find_record, read_record, write_record
+from ptuning.runs.record import RECORD, RunRecord, find_record, write_record
 from ptuning.runs.writer import RunWriter
 from ptuning.sweeps.durations import Durations
 from support.mutations import damage_json
-from support.records import record, seeds
+from support.records import record, seeds, use
 from support.running import ROOT, Train
 
 WRITTEN = [json.loads(path.read_text()) for path in sorted((ROOT / "tests/fixtures/written_by_0.1.0").rglob(RECORD))]
@@ -182,24 +180,6 @@ def test_an_edited_record_is_named_and_not_refused(tmp_path: Path, capsys: pytes
     assert found is not None
     write_record(folder, found)  # as the end of a sweep's job does
     assert find_record(folder).is_edited  # type: ignore[union-attr]
-
-
-def use(folder: Path, values: dict[str, Any]) -> None:
-    """Do with a mutated record what commands do with the record of one run."""
-    (folder / RECORD).write_text(json.dumps(values))
-    found = read_record(folder / RECORD)
-    if isinstance(found, str):
-        return
-    assert isinstance(found.lacks, str)
-    assert isinstance(found.columns, dict)
-    assert isinstance(found.summary, dict)
-    json.dumps(found.as_json())
-    part_of_data(found)
-    durations = Durations()
-    durations.add(found.recipe, 1.0)
-    durations.estimate(found.recipe)
-    with console.capture():
-        show_result(found, str(folder), earlier=True)
 
 
 def test_mutated_records_are_read_without_an_error(tmp_path: Path) -> None:

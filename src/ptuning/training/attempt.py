@@ -140,6 +140,9 @@ def _damage(checkpoint: Path) -> str:
 def find_loss(folder: Path, task: Task) -> str:
     """Return which of the files of a run's best evaluation is missing or damaged, in words; empty if none is."""
     for split in task.validation:
-        if not (folder / "predictions" / f"{split}.parquet").is_file():
+        path = folder / "predictions" / f"{split}.parquet"
+        if not path.is_file():
             return f"predictions/{split}.parquet is missing"
+        if is_damaged(path):
+            return f"predictions/{split}.parquet is damaged"
     return find_damage(folder)
