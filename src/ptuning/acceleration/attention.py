@@ -54,7 +54,8 @@ def attention_forward(
     """
     on_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(query)):
+    computed = query.new_empty(0, dtype=_computed_in(query.dtype))
+    if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(computed)):
         return _attend_by_kernel(kernels.attend, query, key, value, packed, dropout, scale), None
     if packed:
         query, key, value = (pad_input(x.transpose(1, 2), packed).transpose(1, 2) for x in (query, key, value))
@@ -72,9 +73,17 @@ def _attend_by_kernel(
 ) -> Tensor:
     rows, heads, tokens, width = query.shape
     cu_seqlens = packed.cu_seqlens if packed else torch.arange(0, rows * tokens + 1, tokens)
-    query, key, value = (states.transpose(1, 2).reshape(-1, heads, width) for states in (query, key, value))
+    kind = query.dtype
+    query, key, value = (
+        states.transpose(1, 2).reshape(-1, heads, width).to(_computed_in(kind)) for states in (query, key, value)
+    )
     output: Tensor = attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
-    return output.view(rows, tokens, heads, width)
+    return output.to(kind).view(rows, tokens, heads, width)
+
+
+def _computed_in(kind: torch.dtype) -> torch.dtype:
+    """Return the type in which a kernel takes states: bf16 is cast, which costs less than torch's bf16 attention."""
+    return torch.float32 if kind == torch.bfloat16 else kind
 
 
 def _attend(
@@ -90,10 +99,10 @@ def _attend(
     if attention_mask is not None:
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
-    if query.dtype == torch.float32 and (packed or attention_mask is None):  # as the kernel draws it
+    if _computed_in(query.dtype) == torch.float32 and (packed or attention_mask is None):  # as the kernel draws it
         rows, heads, tokens, _ = query.shape
         lengths = packed.cu_seqlens.diff().tolist() if packed else [tokens] * rows
-        weights = weights * row_masks(lengths, heads, *draw_seed(rate))
+        weights = weights * row_masks(lengths, heads, *draw_seed(rate)).to(weights.dtype)
     else:
         weights = drop(weights, rate)
     return torch.matmul(weights, value).transpose(1, 2)

@@ -98,7 +98,7 @@ def find_attempt(folder: RunFolder, force: bool) -> Attempt:
     if indices is None:
         return Attempt(folder)
     earlier = folder.record()
-    micro_batches = (earlier.micro_batches if earlier else None) or 1
+    micro_batches = 2 if earlier and earlier.micro_batches == 2 else 1
     return Attempt(folder, earlier, folder.checkpoint, indices, micro_batches)
 
 
