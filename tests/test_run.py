@@ -308,9 +308,12 @@ def test_a_layernorm_run_of_minilm_leaves_less_than_a_megabyte(tmp_path: Path) -
 @needs_minilm
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "floor"), [("sst2", 0.90), ("rte", 0.80)])
-def test_layernorms_of_minilm_learn_the_synthetic_tasks_within_a_minute(
-    tmp_path: Path, task: str, floor: float
-) -> None:
+def test_layernorms_of_minilm_learn_the_synthetic_tasks(tmp_path: Path, task: str, floor: float) -> None:
     run = run_in(tmp_path, "experiment=demo", "module=layernorm", f"task={task}")
     assert run.record["score"] >= floor
-    assert run.record["seconds"]["train"] < 60
+
+
+def test_several_tasks_of_a_slurm_job_are_no_processes_of_a_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "4", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert train("task=rte", "trainer.max_steps=1").record["status"] == "finished"

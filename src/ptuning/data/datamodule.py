@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ptuning.data.holdout import hold_out_tenth
@@ -147,4 +146,5 @@ class GlueDataModule(pl.LightningDataModule):
 
     def _loader(self, split: Dataset[Batch], order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:
         # A "sampler" of lists with batch_size=None: the table builds a whole batch in one indexing operation.
-        return DataLoader(split, sampler=order, batch_size=None, pin_memory=torch.cuda.is_available())
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(split, sampler=order, batch_size=None, pin_memory=on_gpu)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
@@ -197,7 +198,8 @@ def make_trainer(
         "enable_model_summary": False,
         "profiler": _make_profiler(plan.trainer.get("profiler"), folder),
         "precision": precision if plugin is None else None,
-        "plugins": [checkpoints] if plugin is None else [plugin, checkpoints],
+        # One process a run: below `#SBATCH --ntasks=N` Lightning would look for the others, and requeue by itself.
+        "plugins": [LightningEnvironment(), checkpoints, *([] if plugin is None else [plugin])],
     }
     return _Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
 

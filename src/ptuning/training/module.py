@@ -113,13 +113,19 @@ class GlueClassifier(pl.LightningModule):
         """Seed this step's dropout."""
         batches = int(self.trainer.num_training_batches)
         step = self.current_epoch * batches + batch_idx
-        torch.manual_seed(random.Random(f"{self.seed}/{step}").getrandbits(32))
+        drawn = random.Random(f"{self.seed}/{step}").getrandbits(32)
+        torch.default_generator.manual_seed(drawn)
+        if self.device.type == "cuda":  # torch.manual_seed would walk over every backend in every step
+            torch.cuda.manual_seed(drawn)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(drawn)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self.acceleration.training_loss(self.loss, batch)
         self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", torch.tensor(rate))  # on the CPU: Lightning would copy a number to a GPU and wait
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
