@@ -104,6 +104,8 @@ def suggest_key(key: str) -> str:
     """Return a sentence naming the keys at the place of a misspelt ``key``, the nearest first."""
     node: Any = Config
     *parents, last = key.split(".")
+    if parents == ["logger"]:
+        return f" Each logger has keys of its own: logger.wandb.{last}, or of your own class logger.NAME.{last}."
     for depth, parent in enumerate(parents, start=1):
         if not is_dataclass(node):
             node = (get_args(node) or (None,))[-1]  # inside a dict, whose names are the reader's own

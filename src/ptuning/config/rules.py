@@ -30,7 +30,7 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError(shorten(first_line(error), 300)) from None
     except RecursionError:
         raise ConfigError(TOO_DEEP) from None
-    for pattern in ("backbone.config", "data.sizes", "module.chosen", "callbacks"):
+    for pattern in ("backbone.config", "data.sizes", "module.chosen", "callbacks", "logger"):
         for key, value in _values(config, pattern):
             if not isinstance(value, dict):  # ${…} may put anything here
                 raise ConfigError(f"{key}={shorten(value)} does not fit: it takes names and values, {{name: value}}.")

@@ -21,9 +21,10 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 
     A summary that cannot be made costs one line, not the sweep: every run has its own record already.
     """
-    from ptuning.tracking import run_logger as tracking
+    from ptuning.tracking.make_loggers import wandb_settings
 
-    if not tracking.logs_to_wandb(jobs[0].config["logger"]):
+    settings = wandb_settings(jobs[0].config["logger"])
+    if settings is None:
         return
     folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
     from ptuning.results import read_results, write_report
@@ -35,10 +36,9 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
         page = write_report(results, scratch / REPORT)
         upload = _log_sweep(
-            jobs[0].config["logger"],
+            settings,
             scratch,
-            name=sweep.name,
-            config={"sweep": asdict(sweep)},
+            sweep,
             counts=Counter(outcome.status for outcome in outcomes.values()),
             cells=results.summary,
             report=page.parent,
@@ -56,8 +56,7 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 def _log_sweep(
     settings: Mapping[str, Any],
     folder: Path,
-    name: str,
-    config: Mapping[str, Any],
+    sweep: Sweep,
     counts: Mapping[str, int],
     cells: pd.DataFrame,
     report: Path,
@@ -67,13 +66,11 @@ def _log_sweep(
     Parameters
     ----------
     settings
-        The ``logger`` group's.
+        W&B's.
     folder
         W&B's files go to ``wandb/`` in it.
-    name
-        Of the sweep, which is the group.
-    config
-        What the run's configuration holds: the grid.
+    sweep
+        Its name is the group; a sweep that is gone on with goes on in its summary too.
     counts
         Outcome of jobs → how many.
     cells
@@ -88,12 +85,13 @@ def _log_sweep(
     """
     import wandb
 
-    from ptuning.tracking import run_logger as tracking
+    from ptuning.tracking.make_loggers import make
+    from ptuning.tracking.run_logger import begin
     from ptuning.tracking.wandb import WandbTracker
 
-    extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
-    logger: WandbTracker = tracking.make(settings, extra)
-    tracking.begin(logger, config)
+    extra = {"name": f"sweep {sweep.name}", "group": sweep.name, "job_type": "sweep", "run_id": sweep.summary_id}
+    logger: WandbTracker = make("wandb", settings, {"save_dir": str(folder), **extra})
+    begin([logger], {"sweep": asdict(sweep)})
     run = logger.experiment
     run.log(
         {

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
@@ -183,7 +184,7 @@ def make_trainer(
     device: str,
     micro_batches: int,
     folder: Path,
-    logger: Any,
+    loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
     """Return Lightning's ``Trainer``, which shows nothing of its own and writes checkpoints whole."""
@@ -196,7 +197,7 @@ def make_trainer(
         "precision": precision if plugin is None else None,
         "plugins": [checkpoints] if plugin is None else [plugin, checkpoints],
     }
-    return pl.Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+    return pl.Trainer(**arguments, logger=list(loggers), callbacks=list(callbacks), default_root_dir=folder)
 
 
 def _in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:

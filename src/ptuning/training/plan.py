@@ -57,7 +57,7 @@ class Output:
     runs_dir: Path
     force: bool
     predict: tuple[str, ...]
-    logger: Mapping[str, Any] | None
+    logger: Mapping[str, Any]
     checkpoint_seconds: float
 
 
