@@ -40,7 +40,7 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
     sweep = load_sweep_config(str(file))
     assert sweep is not None
     assert (ROOT / sweep["program"]).is_file()
-    assert sweep["project"] == compose().logger["project"]
+    assert sweep["project"] == compose().logger["wandb"]["project"]
     assert sweep["metric"]["goal"] == "maximize"
     assert sweep["metric"]["name"] in ("score", "val/score")  # what runs log: test_tracking.py reads it back
     parameters = {name: candidates(parameter) for name, parameter in sweep["parameters"].items()}
@@ -52,7 +52,7 @@ def test_every_choice_of_a_sweep_is_one_run_that_composes(file: Path) -> None:
         assert words[:3] == ["/usr/bin/env", sys.executable, "train.py"]
         assert "-m" not in words
         config = compose(words[3:])
-        assert config.logger["_target_"] == "ptuning.tracking.wandb.WandbTracker"
+        assert config.logger["wandb"]["_target_"] == "ptuning.tracking.wandb.WandbTracker"
         assert list(config.module.chosen) == [chosen["module"]]
         assert config.task.name == chosen["task"]
         assert config.optim.lr == chosen.get("optim.lr")
@@ -112,10 +112,11 @@ def test_an_agents_run_belongs_to_its_sweep_and_so_does_one_that_had_finished(
 
 def test_a_multirun_has_no_place_below_an_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ptuning.runs.record import RunRecord
-    from ptuning.tracking import run_logger as tracking
+    from ptuning.tracking.make_loggers import make_loggers
+    from ptuning.tracking.run_logger import identify
 
     monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
     monkeypatch.setenv("WANDB_RUN_ID", "first1")
     settings = compose(["logger=wandb"]).logger
     with pytest.raises(ConfigError, match=r"leave -m out"):
-        tracking.make_logger(settings, tmp_path, RunRecord(name="name", **tracking.identify(None, "key")), "group")
+        make_loggers(settings, tmp_path, RunRecord(name="name", **identify(None, "key")), "group")

@@ -52,7 +52,7 @@ def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 
 def test_a_folder_that_is_missing_or_no_model_says_what_is_wanted(tmp_path: Path) -> None:
     for missing in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
-        with pytest.raises(BackboneError, match=r"There is no folder .*backbone\.path=FOLDER.*experiment=demo"):
+        with pytest.raises(BackboneError, match=r"There is no folder .*backbone\.path=FOLDER.*backbone=minilm"):
             find_backbone(missing)
     with pytest.raises(BackboneError, match=r"no config\.json"):
         find_backbone(str(tmp_path))
@@ -99,7 +99,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence_with_two_ways_on(
         told = str(caught.value)
         assert "'someone/bert-of-nowhere' could not be had" in told
         assert "backbone.path=FOLDER" in told
-        assert "experiment=demo" in told
+        assert "backbone=minilm" in told
         assert "\n" not in told
     assert time.perf_counter() - began < 30
 

@@ -96,12 +96,13 @@ def test_the_manual_documents_commands_groups_and_choices_that_exist() -> None:
         assert re.search(rf"\b{field.name}\b", manual), field.name
 
 
-def test_the_demo_experiment_needs_no_network_and_no_key_and_fixes_its_precision() -> None:
-    config = compose(["experiment=demo"])
+@pytest.mark.parametrize("name", ["demo", "quick"])
+def test_what_a_newcomer_types_needs_no_network_and_no_key_and_fixes_its_precision(name: str) -> None:
+    config = compose([f"experiment={name}"])
     assert config.trainer.precision == 32
     assert config.backbone.path == "packaged:minilm"
     assert config.data.source == "synthetic"
-    assert "CSVLogger" in config.logger["_target_"]
+    assert name == "quick" or "CSVLogger" in config.logger["csv"]["_target_"]
 
 
 # The files of conf/
@@ -134,7 +135,7 @@ def test_every_choice_composes(group: str, choice: str) -> None:
     compose(
         [
             f"{group}={choice}",
-            *(["data.dir=X"] if (group, choice) == ("experiment", "quick") or group == "data" else []),
+            *(["data.dir=X"] if (group, choice) == ("data", "local") else []),
         ]
     )
 
@@ -184,6 +185,8 @@ def test_trainer_settings_are_lightnings_arguments_by_name_with_the_defaults_tha
         ("data=loca", "no data 'loca'. Did you mean 'local'"),
         ("data.source=hbu", "Did you mean 'hub'"),
         ("logger=wand", "Did you mean 'wandb'"),
+        ("logger=[wand,csv]", "no logger 'wand'. Did you mean 'wandb'"),
+        ("module=[qury,key]", "no module 'qury'. Did you mean 'query'"),
         ("optim.schedule=linar", "Did you mean 'linear'"),
         ("predict=[tset]", "predict=[tset] is not a split of rte. Allowed: test"),
         ("trainer.precision=12", "trainer.precision=12 is not known"),
@@ -289,6 +292,8 @@ def test_shares_and_intervals_have_to_fit_the_number_of_batches(
         (["module=pooler", "layers=1"], "say layers=all"),
         (["task=null"], "A group takes the name of one of its choices"),
         (["data=local"], "data.dir=FOLDER"),
+        (["data=synthetic", "data.dir=glue"], "data.dir=glue is read by data=local, and the data are synthetic"),
+        (["data=hub", "data.dir=glue"], "the data are hub: type data=local too"),
         (["task=ax"], "task=mnli predict=[ax]"),
         (["backbone.path=random:../x"], "random:NAME"),
         (["nonsense"], "KEY=VALUE"),

@@ -428,7 +428,8 @@ def test_an_unreachable_hub_names_both_ways_on(tmp_path: Path, hf_cache: None, m
 
     assert told.startswith("nyu-mll/glue (rte, train) could not be had: ")
     assert "data=local data.dir=FOLDER" in told
-    assert "experiment=demo" in told
+    assert "data=synthetic" in told
+    assert "backbone=minilm" in told
 
 
 def test_hub_and_synthetic_data_are_told_apart_by_what_they_are_asked_for() -> None:

@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from ptuning.errors import ConfigError
 from support.callbacks import FAILS, ctrl_c_at, stopped
-from support.running import Run, Train
+from support.commands import TypeIt
+from support.running import TINY, Run, Train
+from support.wandb_files import read_back
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
@@ -79,7 +82,7 @@ def runs_of(client: Any) -> list[Any]:
 
 
 def test_mlflow_holds_names_tags_parameters_metrics_and_how_a_run_ended(client: Any, train: Train) -> None:
-    run = train("logger=mlflow", "trainer.log_every_n_steps=1", "+logger.tags={owner: me}")
+    run = train("logger=mlflow", "trainer.log_every_n_steps=1", "+logger.mlflow.tags={owner: me}")
     (found,) = runs_of(client)
     assert found.info.run_name == "rte/layernorm/all/seed=1"
     assert found.info.status == "FINISHED"
@@ -161,7 +164,7 @@ def test_a_logger_that_fails_costs_one_sentence_and_not_the_run(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     monkeypatch.setattr(Failing, "at", place)
-    run = train("logger=csv", "logger._target_=test_loggers.Failing")
+    run = train("logger=csv", "logger.csv._target_=test_loggers.Failing")
     assert run.record["status"] == "finished"
     assert run.record["score"] == run.record["best"]["score"]
     told = "Failing failed and hears no more of this run (ConnectionError: the server is gone)."
@@ -178,8 +181,75 @@ def test_a_logger_that_cannot_begin_is_a_sentence_before_training(
     with pytest.raises(
         ConfigError, match=r"Failing cannot begin \(ConnectionError: the server is gone\)\..*logger=none"
     ):
-        train("logger=csv", "logger._target_=test_loggers.Failing")
+        train("logger=csv", "logger.csv._target_=test_loggers.Failing")
     with pytest.raises(ConfigError, match="is no logger of Lightning's"):
-        train("logger=csv", "logger._target_=types.SimpleNamespace")
+        train("logger=csv", "logger.csv._target_=types.SimpleNamespace")
     monkeypatch.setattr(Failing, "at", "")
-    assert train("logger=csv", "logger._target_=test_loggers.Failing").record["status"] == "finished"
+    assert train("logger=csv", "logger.csv._target_=test_loggers.Failing").record["status"] == "finished"
+
+
+# Several at once
+
+
+def test_several_loggers_each_get_what_they_get_alone(client: Any, train: Train) -> None:
+    command = ("logger=[wandb,mlflow,csv]", "logger.wandb.tags=[mine]", "trainer.log_every_n_steps=1", ctrl_c_at(1))
+    with stopped():
+        train(*command)
+    run = train(*command)
+    scores = [entry["score"] for entry in run.record["history"]]
+    (found,) = runs_of(client)
+    assert (found.info.run_id, found.info.status) == (run.record["mlflow_run_id"], "FINISHED")
+    assert found.data.metrics["score"] == pytest.approx(run.record["score"])
+    parts = [read_back(folder) for folder in (run.path / "wandb").glob("offline-run-*")]
+    assert {part["id"] for part in parts} == {run.record["wandb_id"]}
+    assert all("mine" in part["tags"] for part in parts)
+    (whole,) = [part for part in parts if part["exit"] == 0]
+    assert [row["val/score"] for row in whole["history"] if "val/score" in row] == pytest.approx(scores)
+    assert whole["artifacts"][0][0] == "delta"
+    assert run.record["wandb_sync"].startswith("wandb sync ")
+    table = pd.read_csv(run.path / "csv" / "metrics.csv")
+    assert table["val/score"].dropna().tolist() == pytest.approx(scores)
+    assert "logger_failed" not in run.record
+
+
+@pytest.mark.parametrize("place", ["log_metrics", "finalize"])
+def test_one_that_fails_costs_the_others_nothing(train: Train, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.setattr(Failing, "at", place)
+    twice = [f"+logger.{name}={{_target_: test_loggers.Failing, name: {name}}}" for name in ("first", "last")]
+    run = train("logger=[csv,wandb]", *twice, "trainer.max_epochs=1")
+    assert run.record["logger_failed"].count("Failing failed and hears no more of this run") == 2
+    assert pd.read_csv(run.path / "csv" / "metrics.csv")["val/score"].dropna().tolist() == [run.record["score"]]
+    found = read_back(run.path)
+    assert (found["exit"], found["summary"]["score"]) == (0, pytest.approx(run.record["score"]))
+
+
+def test_one_that_cannot_begin_ends_those_that_had_begun(
+    client: Any, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "at", "log_hyperparams")
+    with pytest.raises(ConfigError, match="Failing cannot begin"):
+        train("logger=mlflow", "+logger.mine._target_=test_loggers.Failing")
+    (found,) = runs_of(client)
+    assert found.info.status == "FAILED"
+    monkeypatch.setattr(Failing, "at", "")
+    assert train("logger=mlflow", "+logger.mine._target_=test_loggers.Failing").record["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("+logger.mine.name=x", r"logger\.mine is no logger: .*\+logger\.mine\._target_=my_package\.MyLogger"),
+        ("+logger.mine=5", r"logger=.*takes names and values|logger\.mine is no logger"),
+        ("+logger.mine._target_=ptuning.tracking.wandb.WandbTracker", r"one W&B logger: leave out logger\.mine"),
+    ],
+)
+def test_what_is_no_logger_is_a_sentence(train: Train, typed: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        train("logger=wandb", typed)
+
+
+def test_a_key_without_its_loggers_name_is_answered_with_the_whole_one(type_it: TypeIt) -> None:
+    for typed, whole in (("logger.mode=offline", "logger.wandb.mode"), ("logger._target_=x.Y", "logger.NAME._target_")):
+        told = type_it(*TINY, "logger=wandb", typed)
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert whole in told.err

@@ -75,7 +75,7 @@ def test_record_evaluate_predict_load_and_export_give_the_same_logits(
     assert labels.tolist() == parquet.read_table(run.path / "predictions/validation.parquet")["label"].to_pylist()
     assert evaluate(predictor).score == run.record["score"]
 
-    answers = "".join(predict_rows(predictor, zip(*table.texts, strict=True))).splitlines()
+    (answers,) = predict_rows(predictor, enumerate(zip(*table.texts, strict=True)))
     told = torch.tensor([json.loads(line)["value"] for line in answers])
     torch.testing.assert_close(told, logits[:, 0], atol=1e-5, rtol=0)
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,7 +23,7 @@ from ptuning.cli import main as cli
 from ptuning.data.sources import SyntheticSource
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
-from ptuning.inference.stream import predict_rows, read_texts
+from ptuning.inference.stream import predict_rows, read_asked
 from ptuning.tasks.glue import TASKS, Task
 from support.running import TINY, Run, run_in
 
@@ -108,6 +109,54 @@ def test_output_goes_into_a_file_that_appears_when_all_is_written(
     assert [path.name for path in out.parent.iterdir()] == ["answers.jsonl"]
 
 
+@pytest.mark.parametrize("task", ["mnli", "stsb"])
+def test_a_csv_of_answers_has_the_ids_of_the_input_the_prediction_and_a_probability_per_label(
+    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    ids = ["7", "a, b", 'say "x"', "two\nlines", "", "=1+1"] + [f"é{number}" for number in range(34)]
+    table = pd.DataFrame(dict(zip(TASKS[task].text, zip(*texts_of(task), strict=True), strict=True)))
+    table.assign(ID=ids).to_csv(tmp_path / "rows.csv", index=False)
+    arguments = ("predict", runs[task].path, "--input", tmp_path / "rows.csv", "--chunk", 16, "--output")
+    assert command(capsys, *arguments, tmp_path / "answers.CSV") == (0, "", "")
+    assert command(capsys, *arguments, tmp_path / "answers.jsonl") == (0, "", "")
+    found = pd.read_csv(tmp_path / "answers.CSV", keep_default_na=False)
+    assert found["id"].tolist() == ids
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    if task == "stsb":
+        assert found.columns.tolist() == ["id", "prediction"]
+        assert found["prediction"].tolist() == [answer["value"] for answer in answers]
+        return
+    assert found.columns.tolist() == ["id", "prediction", *(f"probability_{label}" for label in TASKS[task].labels)]
+    assert found["prediction"].tolist() == [answer["label"] for answer in answers]
+    probabilities = found.filter(like="probability_").to_numpy().tolist()
+    assert probabilities == [list(answer["scores"].values()) for answer in answers]
+
+
+def test_rows_without_ids_are_numbered_and_ids_of_json_may_be_of_any_type(
+    runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"sentence": "a text", "id": value} for value in (3, "x", None, [1, 2], 0.5, {"a": "é"})]
+    (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, {"sentence": "none"}]))
+    (tmp_path / "x.txt").write_text("one\ntwo\n")
+    out = tmp_path / "answers.csv"
+    for name, ids in {"x.jsonl": ["3", "x", "", "[1, 2]", "0.5", '{"a": "é"}', ""], "x.txt": ["0", "1"]}.items():
+        assert command(capsys, "predict", runs["sst2"].path, "--input", tmp_path / name, "--output", out)[0] == 0
+        assert pd.read_csv(out, dtype=str, keep_default_na=False)["id"].tolist() == ids
+    (tmp_path / "x.txt").write_text("")
+    assert command(capsys, "predict", runs["sst2"].path, "--input", tmp_path / "x.txt", "--output", out)[0] == 0
+    assert out.read_text() == "id,prediction,probability_negative,probability_positive\n"
+
+
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.tsv", "answers.csv.gz", "answers.XLSX"])
+def test_a_table_that_is_not_written_is_a_sentence_before_anything_is_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    code, _, err = command(capsys, "predict", "no_run", "--output", name)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"not written as {Path(name).suffix.lower()}: end --output in .csv, or in .jsonl" in err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -189,21 +238,22 @@ def test_every_text_comes_through_every_layout_as_it_is(rows: list[tuple[str, st
     for layout, content in layouts.items():
         if layout in ("tsv", "lines") and any(not "\t".join(row).strip() for row in rows):
             continue
-        assert list(read_texts(BufferedReader(BytesIO(content.encode())), "x", task, layout)) == rows, layout
+        found = read_asked(BufferedReader(BytesIO(content.encode())), "x", task, layout)
+        assert list(found) == list(enumerate(rows)), layout
 
 
 def test_rows_are_read_as_answers_are_taken(runs: dict[str, Run]) -> None:
     taken = 0
 
-    def endless() -> Iterator[tuple[str, ...]]:
+    def endless() -> Iterator[tuple[int, tuple[str, ...]]]:
         nonlocal taken
         while True:
             taken += 1
-            yield ("a text", "another")
+            yield taken, ("a text", "another")
 
     answers = predict_rows(Predictor(load_run(runs["rte"].path)), endless(), chunk=32)
     for number in range(1, 4):
-        assert next(answers).count("\n") == 32
+        assert len(next(answers)) == 32
         assert taken == 32 * number
 
 

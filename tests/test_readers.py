@@ -34,7 +34,7 @@ from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
-from ptuning.inference.stream import read_texts
+from ptuning.inference.stream import read_asked
 from ptuning.tasks.glue import TASKS, Task
 from support.commands import TypeIt
 from support.running import TINY, Run, run_in
@@ -57,11 +57,11 @@ class Pipe(BytesIO):
 
 def predicted(content: bytes, name: str, task: Task = MINE, **options: Any) -> list[tuple[str, ...]]:
     """What prediction takes a file for, and the same content from a pipe."""
-    found = list(read_texts(BufferedReader(BytesIO(content)), name, task, **options))  # type: ignore[arg-type]
+    found = list(read_asked(BufferedReader(BytesIO(content)), name, task, **options))  # type: ignore[arg-type]
     piped = BufferedReader(Pipe(content))  # type: ignore[arg-type]
     written = options.pop("written", None) or Path(name).suffix[1:] or None
-    assert list(read_texts(piped, "standard input", task, written, **options)) == found
-    return found
+    assert list(read_asked(piped, "standard input", task, written, **options)) == found
+    return [texts for _, texts in found]
 
 
 def trained(file: Path, content: bytes) -> list[tuple[str, ...]]:
@@ -258,7 +258,7 @@ def test_a_broken_file_has_one_sentence_for_training_and_prediction(
     monkeypatch.chdir(tmp_path)
     raw = content.encode() if isinstance(content, str) else content
     Path(name).write_bytes(raw)
-    assert told in said(lambda: list(read_texts(BufferedReader(BytesIO(raw)), name, SINGLE)))  # type: ignore[arg-type]
+    assert told in said(lambda: list(read_asked(BufferedReader(BytesIO(raw)), name, SINGLE)))  # type: ignore[arg-type]
     training = said(lambda: custom_source(custom_data(DataConfig(source="files", train=name, text="text"))))
     if not ("has no 'text'" in told or "'text' is" in told):
         assert told in training

@@ -1,16 +1,24 @@
 """W&B: what an offline run wrote is read back from its own file."""
 
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 
-from ptuning.config.compose import compose
+from ptuning.config.compose import compose, config_folder
 from ptuning.errors import ConfigError
 from ptuning.runs.record import RunRecord
+from ptuning.runs.sweep import Sweep, find_sweep, note_sweep
 from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings
-from support.callbacks import FAILS
+from ptuning.tracking.make_loggers import make_loggers
+from ptuning.tracking.make_loggers import wandb_settings as wandb_settings_of
+from ptuning.training.run import execute
+from ptuning.training.session import Session
+from support.callbacks import FAILS, ctrl_c_at, stopped
 from support.commands import TypeIt
 from support.running import TINY, Train
 from support.wandb_files import read_back
@@ -81,18 +89,17 @@ def test_what_w_and_b_cannot_begin_with_is_a_sentence(
 
     def begin() -> None:
         record = RunRecord(name="name", task="rte", module="layernorm", backbone="tiny", wandb_id="1d")
-        logger = tracking.make_logger(compose(["logger=wandb"]).logger, tmp_path, record)
-        tracking.begin(logger, {})
+        tracking.begin(make_loggers(compose(["logger=wandb"]).logger, tmp_path, record), {})
 
     with pytest.raises(ConfigError, match=told):
         begin()
 
 
 def test_a_mode_that_is_typed_is_checked_too_and_a_project(train: Train) -> None:
-    with pytest.raises(ConfigError, match=r"logger.mode=onlin"):
-        train("logger=wandb", "logger.mode=onlin")
+    with pytest.raises(ConfigError, match=r"logger\.wandb\.mode=onlin"):
+        train("logger=wandb", "logger.wandb.mode=onlin")
     with pytest.raises(ConfigError, match=r"W&B cannot begin .*project.*logger=none"):
-        train("logger=wandb", "logger.project=a/b")
+        train("logger=wandb", "logger.wandb.project=a/b")
 
 
 @pytest.mark.parametrize(("mode", "found"), [("disabled", None), ("dryrun", "offline"), ("OFFLINE", "offline")])
@@ -101,11 +108,9 @@ def test_modes_that_w_and_b_knows_besides(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
     settings = compose(["logger=wandb"]).logger
-    logger = tracking.make_logger(settings, tmp_path, RunRecord(name="name", wandb_id="1d"))
-    assert tracking.logs_to_wandb(settings) is (found is not None)
-    assert bool(logger) is (found is not None)
-    if logger:
-        assert logger._wandb_init["mode"] == found
+    made = make_loggers(settings, tmp_path, RunRecord(name="name", wandb_id="1d"))
+    assert (wandb_settings_of(settings) is not None) is (found is not None)
+    assert [logger._wandb_init["mode"] for logger in made] == ([found] if found else [])  # type: ignore[attr-defined]
 
 
 def test_what_w_and_b_loses_at_the_end_costs_a_sentence(
@@ -135,7 +140,8 @@ def test_csv_and_any_lightning_logger_work_by_their_target(train: Train) -> None
 
 def test_a_sweep_leaves_one_group_a_run_per_job_and_a_summary_run(tmp_path: Path, type_it: TypeIt) -> None:
     grid = ("module=query,bias", "layers=0,1")
-    told = type_it("-m", *TINY, "logger=wandb", *grid, f"runs_dir={tmp_path}", "trainer.max_epochs=1")
+    command = ("-m", *TINY, "logger=wandb", *grid, f"runs_dir={tmp_path}", "trainer.max_epochs=1")
+    told = type_it(*command)
     assert told.code == 0, told
     assert "wandb sync" in told.out
     (scratch,) = (tmp_path / ".sweeps").iterdir()
@@ -152,5 +158,50 @@ def test_a_sweep_leaves_one_group_a_run_per_job_and_a_summary_run(tmp_path: Path
     keys = {key for row in found["history"] for key in row}
     assert {"cells", "report"} <= {key.split("/")[0] for key in keys}
     assert any("layers" in key for key in keys)
+    kinds = {key: value for row in found["history"] for key, value in row.items() if key.endswith("/_type")}
+    assert kinds.pop("cells/_type") == "table-file"
+    assert kinds.pop("report/_type") == "html-file"
+    assert set(kinds.values()) == {"image-file"}
     ((_, files),) = [artifact for artifact in found["artifacts"] if artifact[0] == "report"]
     assert "index.html" in files
+
+    # As after a stop: a job is missing. The same command goes on in the same group, and sums up in the same run.
+    missing = next(tmp_path.glob("tiny/**/record.json")).parent
+    shutil.rmtree(missing)
+    told = type_it(*command, "workers=1")
+    assert told.code == 0, told
+    again = next(folder for folder in (tmp_path / ".sweeps").iterdir() if folder != scratch)
+    summary = read_back(again)
+    assert (summary["id"], summary["group"]) == (found["id"], scratch.name)
+    assert summary["summary"]["jobs/done"] == 1
+    assert read_back(missing)["group"] == scratch.name
+
+
+def test_a_run_that_goes_on_stays_in_the_group_that_began_it(tmp_path: Path) -> None:
+    settings = ("logger=wandb", "trainer.max_epochs=1", ctrl_c_at(2), f"runs_dir={tmp_path}")
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = hydra_compose("config", [*TINY, *settings])
+    with stopped():
+        execute(cfg, Session(keeps_backbone=False), Sweep("first"))
+    record = execute(cfg, Session(keeps_backbone=False), Sweep("second")).record
+    assert (record.status, record.sweep) == ("finished", "first")
+    parts = [read_back(folder) for folder in tmp_path.rglob("offline-run-*")]
+    assert [(part["id"], part["group"]) for part in parts] == [(record.wandb_id, "first")] * 2
+
+
+def test_a_sweep_is_gone_on_with_by_the_same_grid_whatever_says_how(tmp_path: Path) -> None:
+    first = find_sweep(tmp_path / "1", ("module=query,bias", "seed=1,2"))
+    note_sweep(tmp_path / "1", first)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "sweep.json").write_text('{"name": 3}')
+    same = (
+        "seed=1,2",
+        "module=query,bias",
+        "workers=2",
+        "hydra/launcher=ray",
+        "logger=csv",
+        "logger.wandb.mode=offline",
+    )
+    assert find_sweep(tmp_path / "2", same) == first
+    for other in (("module=query,bias",), ("module=query,bias", "seed=1,2", "force=true")):
+        assert find_sweep(tmp_path / "2", other).name == "2"

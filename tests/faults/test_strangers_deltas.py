@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def answers(folder: Path) -> list[dict[str, Any]]:
     predictor = Predictor(load_run(folder))
     rows = [row * len(predictor.task.text) for row in ROWS]
-    lines = "".join(predict_rows(predictor, rows)).splitlines()
+    (lines,) = predict_rows(predictor, enumerate(rows))
     return [json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")) for line in lines]
 
 

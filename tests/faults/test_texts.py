@@ -16,7 +16,7 @@ from ptuning.display.printable import code_span, escape_markdown, printable
 from ptuning.results import read_results, write_report
 from ptuning.runs.record import RunRecord
 from ptuning.tasks.glue import Task
-from ptuning.tracking.run_logger import labels
+from ptuning.tracking.make_loggers import labels
 from support.records import seeds
 
 HOSTILE = "\x1b]0;owned\x07<script>alert(1)</script>[x](javascript:alert(1))`|\x9b31m\u202e"

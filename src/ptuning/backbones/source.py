@@ -28,7 +28,7 @@ _LARGE = 1 << 20
 
 OTHER_WAYS = (
     "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged MiniLM "
-    "(backbone=minilm; experiment=demo has data for it too)."
+    "(backbone=minilm). Data that need none: data=local data.dir=FOLDER with GLUE's files, or data=synthetic."
 )
 """What to do where the Hub cannot be reached."""
 
@@ -99,7 +99,7 @@ def find_backbone(path: str, revision: str | None = None, config: Mapping[str, A
         check_folder(folder)
         return BackboneRef(folder.resolve().name, str(folder), None, {}, _digest(folder))
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
-        raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id; {OTHER_WAYS}")
+        raise BackboneError(f"There is no folder {path}. backbone.path takes a folder or a Hub id. {OTHER_WAYS}")
     return BackboneRef(path.rsplit("/", 1)[-1], path, revision, {}, f"{path}@{revision or 'main'}")
 
 

@@ -33,12 +33,14 @@ def explain(error: BaseException) -> str | None:
             return sentence
     if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
         return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, given = (error.missing_cfg_file or "").rpartition("/")
-        choices = [option for option in error.options if option != "schema"]
+    group, _, given = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if isinstance(error, MissingConfigException) and (error.options or group in _GROUPS):
+        # Of a choice inside of a list, module=[qury,key], Hydra does not say what else there is.
+        choices = [option for option in error.options or _choices(group) if option != "schema"]
         other = ""
         if group == "backbone":
-            other = " A folder or a Hub id does too, but no such folder is here, and the Hub has none or is silent."
+            other = " A folder or a Hub id does too, but no such folder is here, and the Hub has none or is silent. "
+            other += "backbone=minilm needs no Hub."
         return f"There is no {group} '{given}'.{nearest(given, choices)} Choices: {', '.join(choices)}.{other}"
     if isinstance(error, OverrideParseException):
         key, _, value = shorten(error.override).partition("=")
@@ -53,6 +55,16 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, AssertionError) and "Unexpected type for root" in str(error):  # OmegaConf's
         return "A key inside of ${…} cannot be set: type the values themselves."
     return None
+
+
+_GROUPS = ("module", "logger")
+"""Groups of which several choices can be taken at once."""
+
+
+def _choices(group: str) -> list[str]:
+    from ptuning.config.compose import config_folder  # which imports this file
+
+    return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
 
 
 def _explain_giant(error: BaseException) -> str | None:
@@ -104,6 +116,8 @@ def suggest_key(key: str) -> str:
     """Return a sentence naming the keys at the place of a misspelt ``key``, the nearest first."""
     node: Any = Config
     *parents, last = key.split(".")
+    if parents == ["logger"]:
+        return f" Each logger has keys of its own: logger.wandb.{last}, or of your own class logger.NAME.{last}."
     for depth, parent in enumerate(parents, start=1):
         if not is_dataclass(node):
             node = (get_args(node) or (None,))[-1]  # inside a dict, whose names are the reader's own

@@ -30,7 +30,7 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError(shorten(first_line(error), 300)) from None
     except RecursionError:
         raise ConfigError(TOO_DEEP) from None
-    for pattern in ("backbone.config", "data.sizes", "module.chosen", "callbacks"):
+    for pattern in ("backbone.config", "data.sizes", "module.chosen", "callbacks", "logger"):
         for key, value in _values(config, pattern):
             if not isinstance(value, dict):  # ${…} may put anything here
                 raise ConfigError(f"{key}={shorten(value)} does not fit: it takes names and values, {{name: value}}.")
@@ -40,6 +40,11 @@ def check(cfg: DictConfig) -> Config:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
     if config.data.source == "local" and not config.data.dir:
         raise ConfigError("data=local needs the folder with GLUE's files: data.dir=FOLDER.")
+    if config.data.dir and config.data.source in ("hub", "synthetic"):
+        raise ConfigError(
+            f"data.dir={shorten(config.data.dir)} is read by data=local, and the data are {config.data.source}: type "
+            "data=local too, or leave data.dir out."
+        )
     for size in config.data.sizes:
         _one_of("data.sizes", size, ("train", "validation", "test"))
     _check_trainer(config.trainer)

@@ -201,8 +201,8 @@ class Config:
     """Lightning's ``Trainer``."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""
-    logger: dict[str, Any] | None = None
-    """A Lightning logger by its ``_target_`` and arguments."""
+    logger: dict[str, Any] = field(default_factory=dict)
+    """Lightning loggers by name, each by its ``_target_`` and arguments; written by ``logger=[NAME,NAME]``."""
     callbacks: dict[str, Any] = field(default_factory=dict)
     """Lightning callbacks by name, each by its ``_target_`` and arguments."""
     seed: int = 1

@@ -21,7 +21,10 @@ from ptuning.tasks.glue import TASKS, Task
 GLUE = "nyu-mll/glue"
 """The dataset of the Hub that ``data=hub`` reads."""
 
-_OTHER_WAYS = "Two ways on without a network: data=local data.dir=FOLDER with the files, or experiment=demo."
+_OTHER_WAYS = (
+    "Without a network, two ways on: data=local data.dir=FOLDER with GLUE's files, or data=synthetic, whose scores "
+    "measure no task. A backbone that needs none: backbone=minilm."
+)
 
 
 class DataSource(ABC):

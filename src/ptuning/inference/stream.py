@@ -1,11 +1,8 @@
-"""Streamed predictions: rows of a file or a pipe in, a JSON object per row out, in order, in constant memory."""
+"""Streamed predictions: rows of a file or a pipe in, an answer per row out, in order, in constant memory."""
 
-import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from io import BufferedReader
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from ptuning.data.columns import check_text
 from ptuning.data.readers import format_of, iter_rows, sniff_format
@@ -13,58 +10,50 @@ from ptuning.data.rows import Dialect, Row
 from ptuning.data.sources import benchmark_dialect
 from ptuning.data.table import Table
 from ptuning.deltas.predictor import Predictor
-from ptuning.errors import ConfigError, DataError, RunError, nearest
+from ptuning.errors import ConfigError, DataError, nearest
+from ptuning.inference.answers import JSON_LINES, Layout
 from ptuning.tasks.glue import Task
 
 Texts = tuple[str, ...]
 """One text, or the two of a pair."""
 
 
-def predict_rows(predictor: Predictor, rows: Iterable[Texts], chunk: int = 1024) -> Generator[str, None, None]:
-    """Yield the answers of every chunk of rows as lines of JSON, in the order of the rows.
+Asked = tuple[Any, Texts]
+"""The id of a row, and its texts."""
+
+
+def predict_rows(
+    predictor: Predictor, rows: Iterable[Asked], chunk: int = 1024, layout: Layout = JSON_LINES
+) -> Generator[list[str], None, None]:
+    """Yield the answers of every chunk of rows, a text per row with its line end, in the order of the rows.
 
     Parameters
     ----------
     predictor
         The model.
     rows
-        One text, or the two of a pair, each.
+        An id, and one text or the two of a pair, each.
     chunk
         Rows read at a time, among which batches of like length are formed.
+    layout
+        How answers are written.
 
     Raises
     ------
     DataError
         For a row that cannot be read; the rows before it have been answered by then.
+    RunError
+        If an answer is no finite number.
     """
     for part in _chunks(rows, chunk):
-        texts = tuple(list(column) for column in zip(*part, strict=True))
+        ids, asked = zip(*part, strict=True)
+        texts = tuple(list(column) for column in zip(*asked, strict=True))
         logits = predictor.answer(Table(texts, None, "input"))
-        yield "".join(f"{line}\n" for line in format_answers(predictor.task, logits))
+        yield list(layout.lines(predictor.task, ids, logits))
 
 
-def format_answers(task: Task, logits: Tensor) -> Iterator[str]:
-    """Yield ``{"label": …, "scores": {label: probability}}`` per row of logits, or ``{"value": …}`` for regression.
-
-    Raises
-    ------
-    RunError
-        If an answer is no finite number, which JSON cannot hold.
-    """
-    if not torch.isfinite(logits).all():
-        raise RunError("The model answers with values that are no finite numbers (NaN or infinite): train it again.")
-    if task.is_regression:
-        for (value,) in logits.tolist():
-            yield json.dumps({"value": round(value, 6)})
-        return
-    best = logits.argmax(-1).tolist()
-    for number, row in zip(best, logits.softmax(-1).tolist(), strict=True):
-        scores = {label: round(score, 6) for label, score in zip(task.labels, row, strict=True)}
-        yield json.dumps({"label": task.labels[number], "scores": scores}, ensure_ascii=False)
-
-
-def _chunks(rows: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
-    part: list[Texts] = []
+def _chunks(rows: Iterable[Asked], size: int) -> Iterator[list[Asked]]:
+    part: list[Asked] = []
     try:
         for row in rows:
             part.append(row)
@@ -79,10 +68,12 @@ def _chunks(rows: Iterable[Texts], size: int) -> Iterator[list[Texts]]:
         yield part
 
 
-def read_texts(
+def read_asked(
     stream: BufferedReader, name: str, task: Task, written: str | None = None, columns: Sequence[str] = ()
-) -> Iterator[Texts]:
-    """Yield the texts of every row; files are read as in training, by :func:`ptuning.data.readers.iter_rows`.
+) -> Iterator[Asked]:
+    """Yield id and texts of every row; files are read as in training, by :func:`ptuning.data.readers.iter_rows`.
+
+    The id is the value of the column ``id``, or the row's number from 0 where the first row has no such column.
 
     Parameters
     ----------
@@ -112,7 +103,7 @@ def read_texts(
     written = written or format_of(name) or sniff_format(stream)
     if written == "lines" and columns:
         raise ConfigError("--text names columns, and plain lines have none: say --format csv, tsv, json or parquet.")
-    return _texts(iter_rows(stream, name, dialect_of(task, written)), name, task, columns)
+    return _asked(iter_rows(stream, name, dialect_of(task, written)), name, task, columns)
 
 
 def dialect_of(task: Task, written: str) -> Dialect:
@@ -124,10 +115,12 @@ def dialect_of(task: Task, written: str) -> Dialect:
     return benchmark_dialect(task) if written == "tsv" else Dialect(written, verbatim=True)
 
 
-def _texts(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -> Iterator[Texts]:
+def _asked(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -> Iterator[Asked]:
     chosen: Sequence[str] = ()
-    for row in rows:
-        chosen = chosen or _choose(row, name, task, columns)
+    id_column: str | None = None
+    for number, row in enumerate(rows):
+        if not chosen:
+            chosen, id_column = _choose(row, name, task, columns), _id_column(row)
         where = f"{name}, {row.unit} {row.number}"
         for column in chosen:
             if column not in row.values:
@@ -135,12 +128,23 @@ def _texts(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -
                     raise DataError(f"{where} has only {len(row.values)} of {len(row.head.names)} fields.")
                 raise _missing(column, row, where, task)
             check_text(row.values[column], column, where, task.skips_damaged_rows)
-        yield tuple(row.values[column] for column in chosen)
+        texts = tuple(row.values[column] for column in chosen)
+        yield row.values.get(id_column) if id_column else number, texts
+
+
+def _id_column(row: Row) -> str | None:
+    """Return the column with the ids, however its name is spelled, or ``None``."""
+    there = _columns(row)
+    return "id" if "id" in there else next((column for column in there if column.lower() == "id"), None)
+
+
+def _columns(row: Row) -> list[str]:
+    return [column for column in (row.head.names if row.head else row.values) if column]
 
 
 def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence[str]:
     """Return the text columns: those asked for, else the task's under either name, else the only column."""
-    there = [column for column in (row.head.names if row.head else row.values) if column]
+    there = _columns(row)
     for names in [columns] if columns else (task.text, task.file_text):
         if names and all(column in there for column in names):
             return names
@@ -152,7 +156,7 @@ def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence
 
 
 def _missing(column: str, row: Row, where: str, task: Task) -> DataError:
-    there = [other for other in (row.head.names if row.head else row.values) if other]
+    there = _columns(row)
     example = "premise,hypothesis" if len(task.text) > 1 else there[0] if there else "sentence"
     return DataError(
         f"{where} has no '{column}'.{nearest(column, there)} It has: {', '.join(there) or 'nothing'}. "

@@ -82,6 +82,8 @@ class RunRecord:
         Phase → seconds, ``total`` last.
     peak_memory_mb
         MiB.
+    sweep
+        The sweep that the run was first a part of, which is its group in trackers.
     logger_failed, wandb_offline, wandb_sync
         What went wrong with the tracker, why W&B is offline, and the command that uploads later.
     others
@@ -135,6 +137,7 @@ class RunRecord:
     best: Evaluation | None = None
     last: Evaluation | None = None
     seconds: Mapping[str, float] | None = None
+    sweep: str | None = None
     wandb_id: str | None = None
     mlflow_run_id: str | None = None
     logger_failed: str | None = None

@@ -1,7 +1,14 @@
-"""What the runs of one sweep share."""
+"""What the runs of one sweep share, also when it is stopped and typed again."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from ptuning.system.files import write_json
+from ptuning.system.json_files import DamagedError, read_json
+
+SWEEP = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -11,13 +18,37 @@ class Sweep:
     Attributes
     ----------
     name
-        Groups its runs in trackers.
+        Groups its runs in trackers: the name of the folder of its first call.
     grid
         The overrides as typed: ``module=layernorm,query``, ``seed=1,2``.
+    summary_id
+        W&B's id of the run that sums it up.
     """
 
     name: str
     grid: tuple[str, ...] = ()
+    summary_id: str = ""
+
+
+def find_sweep(folder: Path, grid: Sequence[str]) -> Sweep:
+    """Return the sweep that a call of ``train.py -m`` begins, or goes on with: the first with this grid beside it.
+
+    Parameters
+    ----------
+    folder
+        The folder of this call, named by its time; its neighbours are those of others.
+    grid
+        The overrides as typed. Their order, and those that say how jobs run and who listens, make no other sweep.
+    """
+    for earlier in _noted(folder.parent):
+        if _asked(earlier.grid) == _asked(grid):
+            return earlier
+    return Sweep(folder.name, tuple(grid), f"sweep-{os.urandom(6).hex()}")
+
+
+def note_sweep(folder: Path, sweep: Sweep) -> None:
+    """Write the sweep into the folder of a call, for later ones."""
+    write_json(folder / SWEEP, asdict(sweep))
 
 
 def current_sweep() -> Sweep | None:
@@ -28,3 +59,23 @@ def current_sweep() -> Sweep | None:
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         return Sweep(Path(HydraConfig.get().sweep.dir).name)
     return None
+
+
+_HOW = ("workers", "jobs_per_gpu", "job_timeout", "checkpoint_seconds", "logger", "hydra")
+"""First words of keys that say how jobs run and who listens, not which they are."""
+
+
+def _asked(grid: Sequence[str]) -> set[str]:
+    return {one for one in grid if one.lstrip("+~").split("=")[0].split(".")[0].split("/")[0] not in _HOW}
+
+
+def _noted(sweeps: Path) -> Iterator[Sweep]:
+    """Yield the sweeps that calls noted, the earliest first; what is no note is passed over."""
+    for file in sorted(sweeps.glob(f"*/{SWEEP}")):
+        try:
+            found = read_json(file)
+        except (DamagedError, OSError):
+            continue
+        name, grid, summary_id = (found.get(key) for key in ("name", "grid", "summary_id"))
+        if isinstance(name, str) and isinstance(grid, list) and isinstance(summary_id, str) and name and summary_id:
+            yield Sweep(name, tuple(map(str, grid)), summary_id)

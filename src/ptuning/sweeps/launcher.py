@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
-from ptuning.runs.sweep import Sweep
+from ptuning.runs.sweep import find_sweep, note_sweep
 from ptuning.sweeps.engines import Engine
 from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
 from ptuning.tasks.glue import CUSTOM
@@ -88,7 +88,7 @@ class SweepLauncher(Launcher):
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
         folder = self.folder
-        sweep = Sweep(folder.name, tuple(map(str, self.config.hydra.overrides.task)))
+        sweep = find_sweep(folder, tuple(map(str, self.config.hydra.overrides.task)))
         self.engine.get_ready(None if self.searching else len(jobs))
         try:
             status = survey(jobs)
@@ -96,6 +96,7 @@ class SweepLauncher(Launcher):
             if len(outcomes) < len(jobs):
                 from ptuning.sweeps.scheduler import run_jobs
 
+                note_sweep(folder, sweep)
                 timeout = self.parameters.get("job_timeout", self.config.job_timeout)
                 outcomes |= run_jobs(self.engine, jobs, sweep, status, folder, timeout)
         finally:

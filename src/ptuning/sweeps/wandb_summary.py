@@ -21,9 +21,10 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 
     A summary that cannot be made costs one line, not the sweep: every run has its own record already.
     """
-    from ptuning.tracking import run_logger as tracking
+    from ptuning.tracking.make_loggers import wandb_settings
 
-    if not tracking.logs_to_wandb(jobs[0].config["logger"]):
+    settings = wandb_settings(jobs[0].config["logger"])
+    if settings is None:
         return
     folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
     from ptuning.results import read_results, write_report
@@ -35,7 +36,7 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
         page = write_report(results, scratch / REPORT)
         counts = Counter(outcome.status for outcome in outcomes.values())
-        upload = _log_sweep(jobs[0].config["logger"], scratch, sweep, counts, results.summary, page.parent)
+        upload = _log_sweep(settings, scratch, sweep, counts, results.summary, page.parent)
     except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the sweep is done
         said = str(error) if isinstance(error, UserError) else in_one_line(error)
         console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
@@ -60,12 +61,13 @@ def _log_sweep(
     """
     import wandb
 
-    from ptuning.tracking import run_logger as tracking
+    from ptuning.tracking.make_loggers import make
+    from ptuning.tracking.run_logger import begin
     from ptuning.tracking.wandb import WandbTracker
 
-    extra = {"save_dir": str(folder), "name": f"sweep {sweep.name}", "group": sweep.name, "job_type": "sweep"}
-    logger: WandbTracker = tracking.make(settings, extra)
-    tracking.begin(logger, {"sweep": asdict(sweep)})
+    extra = {"name": f"sweep {sweep.name}", "group": sweep.name, "job_type": "sweep", "run_id": sweep.summary_id}
+    logger: WandbTracker = make("wandb", settings, {"save_dir": str(folder), **extra})
+    begin([logger], {"sweep": asdict(sweep)})
     run = logger.experiment
     run.log(
         {

@@ -64,10 +64,13 @@ def store_lock(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
     return FileLock(file.with_name(f".{file.name}.lock"))
 
 
+NAMES: Mapping[str, str] = {"WandbTracker": "W&B", "MLFlowLogger": "MLflow", "TensorBoardLogger": "TensorBoard"}
+"""Class of a logger → its name in messages."""
+
+
 def name_of(logger: Logger) -> str:
     """Return the name of a logger for messages: ``MLflow``, ``W&B``, or its class."""
-    names = {"WandbTracker": "W&B", "MLFlowLogger": "MLflow", "TensorBoardLogger": "TensorBoard"}
-    return names.get(type(logger).__name__, type(logger).__name__)
+    return NAMES.get(type(logger).__name__, type(logger).__name__)
 
 
 def outlive(logger: Logger, tell: Callable[[str], None]) -> None:

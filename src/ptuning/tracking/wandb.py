@@ -25,7 +25,8 @@ class WandbTracker(WandbLogger):
         The run folder; W&B's files go to ``wandb/`` in it.
     mode
         ``auto`` (online if there is a key and the server answers, else offline), ``online`` or ``offline``. The
-        environment's ``WANDB_MODE`` goes first. ``disabled`` makes no tracker: see :func:`make_logger`.
+        environment's ``WANDB_MODE`` goes first. ``disabled`` makes no tracker: see
+        :mod:`ptuning.tracking.make_loggers`.
     name, group, tags, job_type, run_id
         As W&B knows them; ``run_id`` lets a resumed run go on in its own W&B run.
     """

@@ -17,7 +17,7 @@ _SERVER = "https://api.wandb.ai"
 
 
 def asked_mode(typed: str) -> str:
-    """Return one of ``MODES``: the environment's ``WANDB_MODE``, else what was typed as ``logger.mode``.
+    """Return one of ``MODES``: the environment's ``WANDB_MODE``, else what was typed as ``logger.wandb.mode``.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def choose_mode(typed: str) -> tuple[str, str | None]:
     Parameters
     ----------
     typed
-        ``logger.mode``. The environment's ``WANDB_MODE`` goes first.
+        ``logger.wandb.mode``. The environment's ``WANDB_MODE`` goes first.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def choose_mode(typed: str) -> tuple[str, str | None]:
 
 
 def _as_given(mode: str) -> str:
-    return f"WANDB_MODE={mode}" if os.environ.get("WANDB_MODE") else f"logger.mode={mode}"
+    return f"WANDB_MODE={mode}" if os.environ.get("WANDB_MODE") else f"logger.wandb.mode={mode}"
 
 
 def why_offline() -> str | None:

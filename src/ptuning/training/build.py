@@ -7,7 +7,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
@@ -187,7 +188,7 @@ def make_trainer(
     device: str,
     micro_batches: int,
     folder: Path,
-    logger: Any,
+    loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
     """Return Lightning's ``Trainer``, which shows nothing of its own and writes checkpoints whole."""
@@ -201,7 +202,7 @@ def make_trainer(
         # One process a run: below `#SBATCH --ntasks=N` Lightning would look for the others, and requeue by itself.
         "plugins": [LightningEnvironment(), checkpoints, *([] if plugin is None else [plugin])],
     }
-    return _Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+    return _Trainer(**arguments, logger=list(loggers), callbacks=list(callbacks), default_root_dir=folder)
 
 
 class _Trainer(pl.Trainer):

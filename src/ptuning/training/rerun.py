@@ -85,7 +85,7 @@ def configuration(record: RunRecord, runs_dir: Path) -> DictConfig:
     changed: dict[str, Any] = {
         "runs_dir": str(runs_dir),
         "trainer": trainer,
-        "logger": None,
+        "logger": {},
         "force": False,
         "predict": [],
     }

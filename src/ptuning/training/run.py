@@ -225,8 +225,8 @@ def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, t
         last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
         shown = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
-        with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
-            trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, logger, callbacks)
+        with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as loggers, explain_refusals():
+            trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, loggers, callbacks)
             writer.add(device=device_name(trainer), processor=processor_name())
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
             if attempt.checkpoint:
