@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -130,9 +130,30 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
     console.print(table)
 
 
+class Uncut:
+    """A table as wide as it needs: where there is less room (or no terminal), its lines run over, no cell is cut.
+
+    Parameters
+    ----------
+    table
+        The table.
+    width
+        Columns of text that it may take at most, ``None`` for all that it needs.
+    """
+
+    def __init__(self, table: Table, width: int | None = None) -> None:
+        self.table = table
+        self.width = width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table on a console that wraps softly."""
+        width = self.width or console.measure(self.table, options=options.update(max_width=10_000)).maximum
+        yield from console.render(self.table, options.update(width=max(options.max_width, width)))
+
+
 def show_table(table: Table, width: int = 125) -> None:
     """Print a wide table; where there is less room (or no terminal), its lines run over, its cells are not cut."""
-    CleanConsole(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
+    console.print(Uncut(table, width))
 
 
 def show_result(record: RunRecord, folder: str, earlier: bool) -> None:

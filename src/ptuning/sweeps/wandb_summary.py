@@ -47,6 +47,7 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         said = str(error) if isinstance(error, UserError) else in_one_line(error)
         console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
         return
+    console.print(f"The report of this sweep: {page}", markup=False)
     if upload:
         console.print(
             f"W&B is offline. To upload the runs later: find {runs_dir} -name 'offline-run-*' -exec wandb sync {{}} +"
@@ -106,7 +107,7 @@ def _log_sweep(
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         artifact.add_file(str(file), name=str(file.relative_to(report)))
     run.log_artifact(artifact)
-    summary: dict[str, float] = {f"jobs/{status}": count for status, count in counts.items()}
+    summary: dict[str, float] = {f"jobs/{status.replace(' ', '_')}": count for status, count in counts.items()}
     whole = cells[cells["part"] == ""]  # what saw a part of its data is nobody's best
     best = whole.sort_values("mean").groupby("task").last() if len(whole) else whole
     summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}

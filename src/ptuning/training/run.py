@@ -16,8 +16,9 @@ from ptuning.config.rules import check
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
-from ptuning.display.progress_bar import TrainingProgress
+from ptuning.display.progress_bar import ProgressReport, TrainingProgress
 from ptuning.runs.folder import RunFolder, find_run
+from ptuning.runs.progress import RunProgress
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, current_sweep
 from ptuning.runs.writer import RunWriter
@@ -45,6 +46,9 @@ from ptuning.training.refusals import explain_refusals
 from ptuning.training.session import Session, as_it_was
 from ptuning.training.timings import Timings
 from ptuning.training.trainable import choose_trainable
+
+Report = Callable[[RunProgress], None]
+"""Called now and then with how far a run is."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def execute(
     session: Session,
     sweep: Sweep | None = None,
     announce: Callable[[Path], None] = lambda folder: None,
+    report: Report | None = None,
 ) -> Done:
     """Train what ``cfg`` describes, or find that it is done.
 
@@ -131,12 +136,16 @@ def execute(
         What the runs of a sweep share.
     announce
         Called with the run folder before training begins in it.
+    report
+        Called with the run's progress while it trains.
     """
     with as_it_was():
-        return _execute(cfg, session, sweep, announce)
+        return _execute(cfg, session, sweep, announce, report)
 
 
-def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: Callable[[Path], None]) -> Done:
+def _execute(
+    cfg: DictConfig, session: Session, sweep: Sweep | None, announce: Callable[[Path], None], report: Report | None
+) -> Done:
     began = time.perf_counter()
     found = locate(cfg)
     plan, folder = found.plan, found.folder
@@ -145,7 +154,7 @@ def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: C
         finished = None if plan.output.force else folder.finished()
         if finished is None:
             timings = Timings(began, partial(_peak_memory, str(plan.trainer["accelerator"])))
-            record = _train_within_memory(plan, folder, session, sweep, timings)
+            record = _train_within_memory(plan, folder, session, sweep, timings, report)
         else:
             record = finished
             report_to_agent(plan.output.logger, folder.path, record)
@@ -159,12 +168,12 @@ def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: C
 
 
 def _train_within_memory(
-    plan: Plan, folder: RunFolder, session: Session, sweep: Sweep | None, timings: Timings
+    plan: Plan, folder: RunFolder, session: Session, sweep: Sweep | None, timings: Timings, report: Report | None
 ) -> RunRecord:
     """Train one run; out of memory, once more from the start with every batch in two micro-batches."""
     attempt = find_attempt(folder, plan.output.force)
     try:
-        return train(plan, attempt, session, sweep, timings)
+        return train(plan, attempt, session, sweep, timings, report)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or attempt.micro_batches > 1 or plan.batching.batch_size < 2:
             raise
@@ -174,10 +183,17 @@ def _train_within_memory(
     folder.checkpoint.unlink(missing_ok=True)  # it counts in whole batches
     console.print("Out of memory: once more with half the rows at a time and twice the accumulation.")
     timings.begin_anew()
-    return train(with_new_callbacks(plan), Attempt(folder, micro_batches=2), session, sweep, timings)
+    return train(with_new_callbacks(plan), Attempt(folder, micro_batches=2), session, sweep, timings, report)
 
 
-def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, timings: Timings) -> RunRecord:
+def train(
+    plan: Plan,
+    attempt: Attempt,
+    session: Session,
+    sweep: Sweep | None,
+    timings: Timings,
+    report: Report | None = None,
+) -> RunRecord:
     """Train one run in its folder and return its record."""
     reset_peak_memory()
     device = find_device(plan.trainer["accelerator"])
@@ -193,7 +209,8 @@ def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, t
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
         history = HistoryCallback(writer, plan.delta_description(digest), timings)
         last = LastCheckpoint(writer.folder, plan.output.checkpoint_seconds)
-        shown = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
+        shown: list[Any] = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
+        shown += [ProgressReport(report)] if report else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
         with tracked(plan.output.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, logger, callbacks)
