@@ -94,7 +94,6 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
     """
     recipe, rates = record.recipe, record.optimisation
     synthetic = " [yellow]synthetic[/]" if record.source == "synthetic" else ""
-    size = f"{tokens:,} tokens" if (tokens := recipe.get("batch_tokens")) else record.batch_size
     rows = {
         "task": f"{escape(record.task)}{synthetic} ({sizes})",
         **{name: escape(value) for name, value in about.items()},
@@ -121,13 +120,28 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
         rows["prefix"] = "live, for want of a block below everything that trains"
     rows |= {
         "on": escape(f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}"),
-        "training": f"{record.max_epochs} epochs, batch {size}, seed {record.seed}",
-        "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}",
+        "training": f"{record.max_epochs} epochs, {_batch(record)}, seed {record.seed}{_limits(record)}",
+        "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}, {rates['schedule']} schedule, "
+        f"weight decay {rates['weight_decay']:g}",
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", value)
     console.print(table)
+
+
+def _batch(record: RunRecord) -> str:
+    """Return ``batch 32``, ``batch 32 × 2`` where two are added up for a step, or ``batch 4,096 tokens``."""
+    tokens, added = record.recipe.get("batch_tokens"), record.config["trainer"]["accumulate_grad_batches"]
+    size = f"{tokens:,} tokens" if tokens else f"{record.batch_size}"
+    return f"batch {size} × {added}" if added > 1 else f"batch {size}"
+
+
+def _limits(record: RunRecord) -> str:
+    """Return what may end a training before its epochs do: ``, at most 4 steps``."""
+    steps, time = (record.config["trainer"][name] for name in ("max_steps", "max_time"))
+    said = f", at most {steps:,} steps" if steps >= 0 else ""
+    return f"{said}, at most {escape(str(time))} (max_time)" if time else said
 
 
 class Uncut:

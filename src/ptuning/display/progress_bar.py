@@ -81,13 +81,17 @@ class ProgressReport(pl.Callback):
     ----------
     tell
         Called with the run's progress.
+
+    Attributes
+    ----------
     every
         Seconds between two reports; reading the loss waits for the device.
     """
 
-    def __init__(self, tell: Callable[[RunProgress], None], every: float = 5.0) -> None:
+    every = 5.0
+
+    def __init__(self, tell: Callable[[RunProgress], None]) -> None:
         self._tell = tell
-        self._every = every
         self._loss = self._score = math.nan
         self._examples = self._first = 0
         self._began = self._told = self._paused = 0.0
@@ -103,7 +107,7 @@ class ProgressReport(pl.Callback):
         """Count examples; report if it is time."""
         self._examples += len(batch["index"])
         self._loss = outputs["loss"].detach()
-        if time.monotonic() - self._told >= self._every:
+        if time.monotonic() - self._told >= self.every:
             self._report(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

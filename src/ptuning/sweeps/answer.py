@@ -42,8 +42,6 @@ def show_answer(console: Console, outcomes: Mapping[int, Outcome], runs_dir: Pat
         console.print(f"The table of scores could not be made: {said}", markup=False)
         return
     print_tables(console, tables, _LONGEST)
-    runs = f"{len(folders):,} run{'s' if len(folders) != 1 else ''} of this sweep"
-    console.print(
-        f"{runs}. *: the best of its column. All runs there are: {command('results', runs_dir)}", markup=False
-    )
+    count = f"{len(folders):,} run{'s' if len(folders) != 1 else ''} of this sweep. *: the best of its column."
+    console.print(f"{count} All runs that there are: {command('results', runs_dir)}", markup=False)
     console.print(f"With comparisons, figures and claims, as one page: {command('report', runs_dir)}", markup=False)

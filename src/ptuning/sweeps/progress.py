@@ -147,7 +147,8 @@ class SweepProgress:
             table.add_row(self.slots[slot], _one_line(one.job.name), *_measures(one.progress), _since(one, now))
         if len(running) > len(shown):
             table.add_row("", f"… and {len(running) - len(shown):,} more that run")
-        table.add_section()
+        if shown and self._ended:
+            table.add_row()
         for job, outcome in list(self._ended)[: room - len(shown)]:
             color = "green" if outcome.status == DONE else "red" if outcome.status == FAILED else "yellow"
             score = _points(outcome.score if outcome.score is not None else nan)

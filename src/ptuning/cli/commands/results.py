@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Show the scores or write the table, say where numbers are one of several, and name files that were left out."""
-    from ptuning.display.console import console
+    from ptuning.display.console import CleanConsole
     from ptuning.results import collect, mark_shown, summarise, write_table
     from ptuning.results.tables import module_tables
     from ptuning.results.terminal import command, print_tables
@@ -26,7 +26,7 @@ def run(chosen: argparse.Namespace) -> None:
     summary = summarise(collected.runs)
     runs = f"{len(collected.runs):,} runs"
     if chosen.out is None:
-        print_tables(console, module_tables(summary))
+        print_tables(CleanConsole(highlight=False, soft_wrap=True), module_tables(summary))
         finished = (collected.runs["status"] == "finished").sum()
         sys.stdout.write(f"{runs}, {finished:,} finished. *: the best of its column.\n")
         sys.stdout.write(f"With comparisons, figures and claims, as one page: {command('report', chosen.runs)}\n")
