@@ -12,6 +12,7 @@ class HasRest(Protocol):
     """A job that runs."""
 
     job: Job
+    since: float
 
     def rest(self, whole: float | None, now: float) -> float | None:
         """Return the seconds that it may still take, given those of a whole run like it."""
@@ -49,16 +50,14 @@ class TimeLeft:
     def seconds(self, running: Sequence[HasRest], now: float) -> float | None:
         """Return the estimate, or ``None`` before anything is known of any job."""
         whole = self._wholes()
-        on = {one.job.number: one for one in running}
-        rests = {number: one.rest(whole.get(number), now) for number, one in on.items()}
-        waiting = [whole.get(number) for number in self._open if number not in on]
-        said = [rest for rest in rests.values() if rest is not None]
+        said = [now - one.since + rest for one in running if (rest := one.rest(None, now)) is not None]
         known = [seconds for seconds in whole.values() if seconds is not None] or self._worked or said
         if not known:
             return None
         typical = sum(known) / len(known)
-        each = [typical if seconds is None else seconds for seconds in (*rests.values(), *waiting)]
-        return max(sum(each) / self._slots, *said, 0.0)
+        lengths = {number: typical if (one := whole.get(number)) is None else one for number in self._open}
+        rests = [one.rest(lengths.pop(one.job.number, typical), now) or 0.0 for one in running]
+        return max((sum(rests) + sum(lengths.values())) / self._slots, *rests, 0.0)
 
     def _wholes(self) -> dict[int, float | None]:
         """Return the seconds of each open job as a whole, asked anew after a job has ended.
