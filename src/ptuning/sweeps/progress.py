@@ -31,7 +31,7 @@ from ptuning.sweeps.job import (
 )
 from ptuning.sweeps.time_left import TimeLeft
 
-_EVERY = 0.5
+_EVERY = 1.0
 """Seconds between two drawings."""
 
 _ENDED = 12
@@ -124,7 +124,7 @@ class SweepProgress:
             self.console.print(f"{count} {outcome.status} {job.name}  {_said(outcome)}  {seconds}", markup=False)
 
     def draw(self) -> None:
-        """Draw the present state, at a terminal and twice a second at most."""
+        """Draw the present state, at a terminal and once a second at most."""
         now = time.monotonic()
         if self._live and now - self._drawn >= _EVERY:
             self._drawn = now
