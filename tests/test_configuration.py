@@ -38,7 +38,7 @@ def plan(*overrides: str) -> Plan:
 
 def folder(*overrides: str) -> RunFolder:
     made = plan(*overrides)
-    return find_run(made.output.runs_dir, made.backbone.label, made.recipe())[0]
+    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())[0]
 
 
 def sentence(*overrides: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from support.commands import TypeIt
 from support.running import ROOT, TINY, run_in
@@ -124,7 +125,7 @@ def test_a_job_that_raises_stays_one_failure(
 ) -> None:
     bad = run_in(tmp_path, *TINY, "module=bias", "layers=0").path
     (bad / "record.json").unlink()
-    (bad / "last.ckpt").write_bytes(b"broken")
+    torch.save({"run_key": "another"}, bad / "last.ckpt")
     out = sweep(tmp_path, *GRID, *launcher, code=1, **environment)
     assert "1 done, 1 failed" in out
     assert "last.ckpt" in out

@@ -84,7 +84,7 @@ def test_no_weight_gradient_is_computed_for_frozen_matrices() -> None:
 
 
 def test_the_optimiser_holds_what_moves_and_nothing_else(train: Train) -> None:
-    run = train("module=query", "layers=1", "trainer.max_epochs=1")
+    run = train("module=query", "layers=1", "trainer.max_epochs=1", "keep_checkpoint=true")
     state = torch.load(run.path / "last.ckpt", weights_only=True)
     held = [p for group in state["optimizer_states"][0]["param_groups"] for p in group["params"]]
     assert len(held) == len(state["state_dict"]) == 4

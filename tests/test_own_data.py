@@ -403,7 +403,7 @@ def test_rows_that_are_cut_are_told(here: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_stopped_run_on_own_data_goes_on_to_the_same_end(here: Path) -> None:
     write(here / "a.csv", made_up(90))
-    keys = ("data.train=a.csv", PAIR, "module=bias", "checkpoint_seconds=0")
+    keys = ("data.train=a.csv", PAIR, "module=bias", "checkpoint_seconds=0", "keep_checkpoint=true")
     whole = own_run(here / "whole", *keys)
     steps = whole.record["history"][0]["step"]
     with stopped():

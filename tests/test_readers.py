@@ -244,7 +244,7 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
         ("a.json", '["x"]\n["y"]\n', "a.json, line 1 is no JSON object."),
         ("a.json", '\n[{"text": "x"},\n{]', "a.json, line 3 is not JSON"),
         ("a.json", "{'text': 'x'}", "a.json, line 1 is not JSON: Expecting property name"),
-        ("a.json", "[" * 100_000, "a.json is JSON that cannot be read"),
+        ("a.json", "[" * 100_000, "a.json, line 1 is JSON that cannot be read"),
         ("a.jsonl", f'{{"text": {"1" * 5000}}}', "a.jsonl, line 1 is JSON that cannot be read"),
         ("a.csv", b"text\ncaf\xe9\n", "a.csv, line 2: byte 0xe9 is not UTF-8; save the file as UTF-8."),
         ("a.csv", b"text\nx\xed\xa0\xbd\n", "a.csv, line 2: byte 0xed is not UTF-8"),  # half a pair, as bytes

@@ -79,7 +79,7 @@ def plan(*overrides: str) -> Plan:
 
 def folder(*overrides: str) -> RunFolder:
     made = plan(*overrides)
-    return find_run(made.output.runs_dir, made.backbone.label, made.recipe())[0]
+    return find_run(Path(made.config.runs_dir), made.backbone.label, made.recipe())[0]
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
     def look(trainer: Any, classifier: Any, optimizer: torch.optim.Optimizer) -> None:
         optimizers.append(optimizer)
 
-    steep = ["optim.lr=0.05", "optim.weight_decay=0.5"]
+    steep = ["optim.lr=0.05", "optim.weight_decay=0.5", "keep_checkpoint=true"]
     run = train(f"subset={subset}", f"subset_scope={scope}", *steep, *extra, hooks(on_before_optimizer_step=look))
 
     before, record = dict(pretrained(run).named_parameters()), run.record
@@ -405,7 +405,7 @@ def test_a_subset_of_everything_trains_as_all_does(train: Train) -> None:
 def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weights_it_chose_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, extra: tuple[str, ...]
 ) -> None:
-    command = (*TINY, "module=attention", "subset=fisher:2%", "optim.lr=0.01", *extra)
+    command = (*TINY, "module=attention", "subset=fisher:2%", "optim.lr=0.01", "keep_checkpoint=true", *extra)
     whole = run_in(tmp_path / "whole", *command)
     command = (*command, ctrl_c_at(step))
     with stopped():

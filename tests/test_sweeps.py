@@ -75,21 +75,25 @@ def test_a_hung_job_is_ended_and_its_worker_replaced(tmp_path: Path) -> None:
     assert "job_timeout" in failed["reason"]
 
 
-def test_a_killed_worker_costs_one_job_which_the_next_call_finishes(
+def test_a_worker_that_is_killed_or_asked_to_stop_costs_a_job_which_the_next_call_finishes(
     tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
 ) -> None:
     process = start(tmp_path, *GRID, "checkpoint_seconds=0")
-    while not any(record["status"] == "running" for record in _readable(tmp_path)):
-        time.sleep(0.02)
-        assert process.poll() is None
-    (worker,) = children(process.pid)
-    os.kill(worker, signal.SIGKILL)
+    hit: set[Path] = set()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        while not (running := {r["path"] for r in records(tmp_path).values() if r["status"] == "running"} - hit):
+            time.sleep(0.02)
+            assert process.poll() is None
+        (worker,) = children(process.pid)
+        os.kill(worker, number)
+        hit |= running
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 1, out
-    assert "7 done, 1 failed" in out
+    assert "6 done, 2 failed" in out
     assert "killed (SIGKILL)" in out
-    assert [r["status"] for r in _readable(tmp_path)].count("failed") == 1
-    assert "1 done, 7 skipped" in typed(type_it, tmp_path, *GRID)
+    assert "its process was asked to stop" in out
+    assert sorted(r["status"] for r in _readable(tmp_path) if r["status"] != "finished") == ["failed", "interrupted"]
+    assert "2 done, 6 skipped" in typed(type_it, tmp_path, *GRID)
     assert results(tmp_path) == undisturbed
 
 

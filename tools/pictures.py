@@ -55,10 +55,11 @@ def sweep(width: int) -> Iterable[RenderableType]:
     """Yield the screen of a sweep and what it prints at its end."""
     console = _recorded(width)
     from ptuning.sweeps import scheduler
+    from ptuning.sweeps.progress import SweepProgress
 
     frames: list[tuple[tuple[int, int], Group]] = []
 
-    class Watched(scheduler.SweepProgress):
+    class Watched(SweepProgress):
         def screen(self) -> Group:
             drawn = super().screen()
             said = _text(drawn, width)
@@ -69,7 +70,7 @@ def sweep(width: int) -> Iterable[RenderableType]:
             super().__exit__(*error)
             console.export_text(clear=True)  # what follows is the end
 
-    scheduler.SweepProgress = Watched  # type: ignore[misc]
+    scheduler.SweepProgress = Watched  # type: ignore[attr-defined]
     end = _typed(console, "-m", *SWEEP)
     yield from ("", max(frames, key=lambda frame: frame[0])[1], Text("…", "dim"), end)
 

@@ -99,16 +99,14 @@ class OptunaSweeper(Sweeper):
         from ptuning.display.console import console
 
         study = self._study(journal)
-        places = getattr(self.launcher, "slots", lambda: 1)
-        at_once = self.n_jobs or places()
+        at_once = self.n_jobs or getattr(self.launcher, "slots", lambda: 1)()
         earlier = len(_answered(study))
         try:
             while (left := self.n_trials - len(_answered(study))) > 0:
                 trials = [study.ask(space) for _ in range(min(left, at_once))]
                 self._run(study, trials, fixed, journal)
         finally:
-            close = getattr(self.launcher, "close", lambda: None)
-            close()
+            getattr(self.launcher, "close", lambda: None)()
         states = Counter(trial.state.name.lower() for trial in _answered(study))
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         console.print(f"[bold]{sum(states.values())} trials[/]: {told}; {earlier} of them from earlier calls")

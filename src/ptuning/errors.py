@@ -31,6 +31,10 @@ class RunError(UserError):
     """A run folder cannot be used: another run's checkpoint, a broken delta, a full disk."""
 
 
+class DivergedError(RunError):
+    """Training left what can be computed: its loss, its weights or its logits are not finite."""
+
+
 class BusyError(RunError):
     """Another process is at work in the run's folder."""
 
@@ -53,7 +57,9 @@ class Pruned(Exception):
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'layernorm'?"`` for the nearest of ``allowed``, or nothing if none is near."""
-    matches = get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    if len(given) > _WORDS:  # no slip of the keyboard, and a search that takes long
+        return ""
+    matches = get_close_matches(given, [name for name in allowed if len(name) <= _WORDS], n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
@@ -79,4 +85,4 @@ def in_one_line(error: BaseException) -> str:
 
 
 _WORDS = 300
-"""Characters of an exception that a sentence repeats."""
+"""Characters of an exception that a sentence repeats, and of a name that may be a misspelt one."""

@@ -28,6 +28,11 @@ CLASSES = {
     "finished_run": Class("a file of a finished run is cut, flipped, emptied, overwritten or another run's", 200),
     "checkpoint": Class("the same with the checkpoint of an interrupted run", 200),
     "caches": Class("the same with a file of a cache: tokens, hidden states, compiled C", 200),
+    "configurations": Class("one to three overrides of any keys with any values are typed", 10_000),
+    "grammars": Class("layers and subsets are typed", 10_000),
+    "rows": Class("rows of any text are written and read back, then damaged and read", 10_000),
+    "records": Class("a record's keys and values are changed, its bytes damaged", 10_000),
+    "deltas": Class("a delta is damaged, or written by a stranger with digests that fit", 10_000),
 }
 
 

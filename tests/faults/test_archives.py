@@ -1,52 +1,35 @@
 """Finished runs on a read-only file system are shown; places that cannot be are sentences."""
 
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ptuning import UserError
 from ptuning.cli.main import main
+from support.read_only import read_only
 from support.records import seeds
 from support.running import run_in
 
 ONE = ("backbone=tiny", "data=synthetic", "data.sizes.train=16", "data.sizes.validation=8", "logger=none")
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder with two finished runs that nobody can write into."""
-    place = tmp_path / "archive"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if not mount or subprocess.run([mount, "-t", "tmpfs", "tmpfs", str(place)], capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        run_in(place / "runs", *ONE, "trainer.max_steps=1")
-        seeds(place / "runs", 0.6, 0.7, module="full")
-        subprocess.run([mount, "-o", "remount,ro", str(place)], check=True)
-        yield place / "runs"
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def test_finished_runs_in_a_read_only_archive_are_shown(
-    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    main(["results", str(archive)])
-    assert "3 runs, 3 finished" in capsys.readouterr().out
-    main(["report", str(archive), "--out", str(tmp_path / "report")])
-    assert (tmp_path / "report" / "index.html").exists()
-    capsys.readouterr()
+def test_finished_runs_in_a_read_only_archive_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = tmp_path / "archive"
     run_in(archive, *ONE, "trainer.max_steps=1")
-    assert "finished earlier" in capsys.readouterr().out
-    for command in (["report", str(archive), "--out", str(archive / "report")], ["results", str(archive), "--out"]):
-        with pytest.raises(SystemExit):
-            main(command if command[-1] != "--out" else [*command, str(archive / "runs.csv")])
-        assert "read-only" in capsys.readouterr().err.lower()
+    seeds(archive, 0.6, 0.7, module="full")
+    capsys.readouterr()
+    with read_only(archive):
+        main(["results", str(archive)])
+        assert "3 runs, 3 finished" in capsys.readouterr().out
+        main(["report", str(archive), "--out", str(tmp_path / "report")])
+        assert (tmp_path / "report" / "index.html").exists()
+        capsys.readouterr()
+        run_in(archive, *ONE, "trainer.max_steps=1")
+        assert "finished earlier" in capsys.readouterr().out
+        for command, out in (("report", "report"), ("results", "runs.csv")):
+            with pytest.raises(SystemExit):
+                main([command, str(archive), "--out", str(archive / out)])
+            assert "read-only" in capsys.readouterr().err.lower()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ptuning.cli.main import main
-from ptuning.display.console import console, show_result
 from ptuning.inference.glue_submission import choose_entries
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report
 from ptuning.results.appendix import hyperparameter_tables
@@ -19,12 +18,11 @@ from ptuning.results.claims import check_claims
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.runs.folder import RunFolder, find_run
-from ptuning.runs.limits import part_of_data
-from ptuning.runs.record import RECORD, RunRecord, find_record, read_record, write_record
+from ptuning.runs.record import RECORD, RunRecord, find_record, write_record
 from ptuning.runs.writer import RunWriter
 from ptuning.sweeps.durations import Durations
-from support.odd_json import mutate
-from support.records import record, seeds
+from support.mutations import damage_json
+from support.records import record, seeds, use
 from support.running import ROOT, Train
 
 WRITTEN = [json.loads(path.read_text()) for path in sorted((ROOT / "tests/fixtures/written_by_0.1.0").rglob(RECORD))]
@@ -168,7 +166,7 @@ def test_an_edited_record_is_named_and_not_refused(tmp_path: Path, capsys: pytes
         write_record(folder, found)
     assert collect(tmp_path / "runs").edited == ()
     path = folder / RECORD
-    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))  # the same values in another form
+    path.write_text(json.dumps(json.loads(path.read_text())))  # the same values in one line
     assert collect(tmp_path / "runs").edited == ()
     path.write_text(path.read_text().replace('"score": 0.7', '"score": 0.9'))
     assert len(collect(tmp_path / "runs").edited) == 1
@@ -184,24 +182,6 @@ def test_an_edited_record_is_named_and_not_refused(tmp_path: Path, capsys: pytes
     assert find_record(folder).is_edited  # type: ignore[union-attr]
 
 
-def use(folder: Path, values: dict[str, Any]) -> None:
-    """Do with a mutated record what commands do with the record of one run."""
-    (folder / RECORD).write_text(json.dumps(values))
-    found = read_record(folder / RECORD)
-    if isinstance(found, str):
-        return
-    assert isinstance(found.lacks, str)
-    assert isinstance(found.columns, dict)
-    assert isinstance(found.summary, dict)
-    json.dumps(found.as_json())
-    part_of_data(found)
-    durations = Durations()
-    durations.add(found.recipe, 1.0)
-    durations.estimate(found.recipe)
-    with console.capture():
-        show_result(found, str(folder), earlier=True)
-
-
 def test_mutated_records_are_read_without_an_error(tmp_path: Path) -> None:
     rng = random.Random(25)
     runs = tmp_path / "runs"
@@ -210,7 +190,7 @@ def test_mutated_records_are_read_without_an_error(tmp_path: Path) -> None:
     for number in range(300):
         folder = runs / ("drawn" if number < 30 else "read") / str(number)
         folder.mkdir(parents=True)
-        use(folder, mutate(rng.choice(WRITTEN), rng, times=rng.choice((1, 1, 2, 5))))
+        use(folder, damage_json(rng.choice(WRITTEN), rng))
     collected = collect(runs, history=True)
     summary = summarise(collected.runs)
     comparer = Comparer(runs, collected.runs)
@@ -229,7 +209,7 @@ def test_a_mutated_record_in_a_runs_own_folder_is_no_error(tmp_path: Path) -> No
     folder, _ = find_run(tmp_path, "tiny", WRITTEN[0]["recipe"])
     folder.path.mkdir(parents=True)
     for _ in range(100):
-        (folder.path / RECORD).write_text(json.dumps(mutate(WRITTEN[0], rng)))
+        (folder.path / RECORD).write_text(json.dumps(damage_json(WRITTEN[0], rng)))
         again, _ = find_run(tmp_path, "tiny", WRITTEN[0]["recipe"])
         assert again == folder
         done = again.finished()

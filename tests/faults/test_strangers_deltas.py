@@ -3,9 +3,7 @@
 import json
 import math
 import shutil
-from hashlib import sha256
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -21,8 +19,8 @@ from ptuning.deltas.loading import Loaded, load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.errors import RunError, UserError
 from ptuning.inference.stream import predict_rows
-from support.mutations import damage_bytes, damage_json, damage_safetensors
 from support.running import ROOT, TINY, run_in
+from support.strangers import attack, is_sealed_by_a_stranger, seal
 
 FIXTURES = ROOT / "tests" / "fixtures" / "written_by_0.1.0"
 DESCRIPTION, WEIGHTS = "delta.json", "delta.safetensors"
@@ -49,35 +47,6 @@ def answers(folder: Path) -> list[dict[str, Any]]:
     rows = [row * len(predictor.task.text) for row in ROWS]
     lines = "".join(predict_rows(predictor, rows)).splitlines()
     return [json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")) for line in lines]
-
-
-def seal(folder: Path) -> None:
-    """Write the digests anew, as a stranger can."""
-    values = json.loads((folder / DESCRIPTION).read_text())
-    write_description(folder, {**values, "sha256": sha256((folder / WEIGHTS).read_bytes()).hexdigest()})
-
-
-def attack(seed: int, folder: Path) -> None:
-    """Damage a delta; ``folder`` is a copy of it."""
-    rng = Random(seed)
-    kind = rng.randrange(5)
-    if kind < 2:
-        file = folder / rng.choice([DESCRIPTION, DESCRIPTION, WEIGHTS])
-        file.write_bytes(damage_bytes(file.read_bytes(), rng))
-    elif kind == 2:
-        values = damage_json(json.loads((folder / DESCRIPTION).read_text()), rng)
-        (folder / DESCRIPTION).write_text(json.dumps(values))
-    elif kind == 3:
-        values = damage_json(json.loads((folder / DESCRIPTION).read_text()), rng)
-        if isinstance(values, dict):
-            write_description(folder, values)
-    else:
-        (folder / WEIGHTS).write_bytes(damage_safetensors((folder / WEIGHTS).read_bytes(), rng))
-        seal(folder)
-
-
-def is_sealed_by_a_stranger(seed: int) -> bool:
-    return Random(seed).randrange(5) >= 3
 
 
 @pytest.mark.parametrize("which", ["whole", "part"])

@@ -1,20 +1,16 @@
 """Whatever is typed, the answer is a plan or one sentence, soon: every key, with values of right and wrong kinds."""
 
 import time
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ptuning.config.compose import config_folder
 from ptuning.config.explain import explain
 from ptuning.training.run import locate
-from support.configurations import GROUPS, draw
-
-BASE = ("backbone=tiny", "data=synthetic", "logger=none", "data.sizes.train=8", "data.sizes.validation=8")
+from support.configurations import BASE, draw, quick_answer
 
 
 def answer(overrides: list[str], runs: Path) -> str:
@@ -34,23 +30,6 @@ def answer(overrides: list[str], runs: Path) -> str:
 def base() -> DictConfig:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return compose("config", list(BASE))
-
-
-def quick_answer(overrides: list[str], base: DictConfig) -> str:
-    """Return what :func:`answer` does, by Hydra's parser and without reading its files again."""
-    cfg = deepcopy(base)
-    try:
-        for one in OverridesParser.create().parse_overrides(overrides):
-            if one.is_delete() or one.is_add() or one.is_force_add() or one.key_or_group in GROUPS:
-                continue  # for Hydra to tell
-            OmegaConf.update(cfg, one.key_or_group, one.value(), merge=True)
-        locate(cfg)
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
-        return sentence
-    return ""
 
 
 @pytest.mark.parametrize("begin", range(0, 300, 100))

@@ -1,11 +1,17 @@
 """Overrides drawn from a seed: every key of the configuration, with values of its kind, of others, and of none."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from random import Random
 from typing import Any, get_args
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from ptuning.config.explain import explain
 from ptuning.config.schema import Config
+from ptuning.training.run import locate
 
 _NEVER = ("dry_run", "force", "logger", "callbacks", "trial", "workers")
 """Keys that do not change what a plan is, or that name code to be imported."""
@@ -111,3 +117,24 @@ def draw(seed: int) -> list[str]:
             word = "".join(rng.sample(word, min(len(word), 50)))
         found.append(f"{rng.choice([''] * 20 + ['+', '++', '~'])}{key}={word}")
     return found
+
+
+BASE = ("backbone=tiny", "data=synthetic", "logger=none", "data.sizes.train=8", "data.sizes.validation=8")
+"""What drawn overrides change."""
+
+
+def quick_answer(overrides: list[str], base: DictConfig) -> str:
+    """Return what :func:`answer` does, by Hydra's parser and without reading its files again."""
+    cfg = deepcopy(base)
+    try:
+        for one in OverridesParser.create().parse_overrides(overrides):
+            if one.is_delete() or one.is_add() or one.is_force_add() or one.key_or_group in GROUPS:
+                continue  # for Hydra to tell
+            OmegaConf.update(cfg, one.key_or_group, one.value(), merge=True)
+        locate(cfg)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        return sentence
+    return ""

@@ -5,6 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ptuning.display.console import console, show_result
+from ptuning.runs.limits import part_of_data
+from ptuning.runs.record import RECORD, read_record
+from ptuning.sweeps.durations import Durations
+
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
@@ -76,3 +81,21 @@ def seeds(runs: Path, *scores: float, **given: Any) -> None:
     """Write one record per score, with seeds from 1."""
     for seed, score in enumerate(scores, start=1):
         record(runs, seed=seed, score=score, **given)
+
+
+def use(folder: Path, values: dict[str, Any]) -> None:
+    """Do with a mutated record what commands do with the record of one run."""
+    (folder / RECORD).write_text(json.dumps(values))
+    found = read_record(folder / RECORD)
+    if isinstance(found, str):
+        return
+    assert isinstance(found.lacks, str)
+    assert isinstance(found.columns, dict)
+    assert isinstance(found.summary, dict)
+    json.dumps(found.as_json())
+    part_of_data(found)
+    durations = Durations()
+    durations.add(found.recipe, 1.0)
+    durations.estimate(found.recipe)
+    with console.capture():
+        show_result(found, str(folder), earlier=True)

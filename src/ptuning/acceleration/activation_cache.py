@@ -135,12 +135,12 @@ class ActivationCache(pl.Callback):
             data.served[name] = WithActivations(split, PaddedActivations(values, self._offsets(split)))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse to go on where something has begun to move that the kept states take for frozen.
+        """Refuse to go on where a weight of the prefix has become trainable: its kept states would be wrong.
 
         Raises
         ------
         RunError
-            If a weight of the prefix moves.
+            If a weight of the prefix is trainable.
         """
         if any(parameter.requires_grad for parameter in self.prefix.parameters()):
             raise RunError(

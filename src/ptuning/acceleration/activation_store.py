@@ -8,12 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ptuning.errors import Interrupted, RunError
+from ptuning.system.cached_files import DIGEST_SIZE, digest_of
 from ptuning.system.signals import stop
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -85,6 +87,7 @@ class ActivationStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._held: dict[str, Tensor] = {}
+        self._sound: set[tuple[Path, int]] = set()  # files that were written or checked here, with their inodes
 
     def get(
         self, requests: Sequence[Request], memory: int, disk: int, tell: Callable[[str], None] = lambda _: None
@@ -124,17 +127,20 @@ class ActivationStore:
         """Return states if this process or a file has them."""
         if key in self._held:
             return self._held[key]
-        if not self._path(key).is_file():
+        path = self._path(key)
+        if not path.is_file():
             return None
-        with suppress(OSError), self._locked(self._path(key)) as path:
-            return _map(path, shape, dtype)
+        with suppress(OSError):
+            with self._locked(path):
+                found = _open(path, shape, dtype)
+            return self._checked(path, *found) if found else None
         return None
 
     def _get(self, request: Request, in_memory: bool, disk: int, tell: Callable[[str], None]) -> Tensor:
         values = self._held.pop(request.key, None)
         if values is None:
             try:
-                values = self._from_file(request, disk)
+                values = self._from_file(request, disk, tell)
                 if in_memory:
                     values = values.clone()
             except OSError as error:
@@ -153,17 +159,35 @@ class ActivationStore:
             self._held[request.key] = values
         return values
 
-    def _from_file(self, request: Request, disk: int) -> Tensor:
-        """Return the file's content, mapped; the file is written first where there is none."""
-        with self._locked(self._path(request.key)) as path:
-            values = _map(path, request.shape, request.dtype)
-            if values is None:
-                self._make_room(request.size, disk)
-                _write(path, request)
-                values = _map(path, request.shape, request.dtype)
-                assert values is not None
-            os.utime(path)  # the time of its last use
-            return values
+    def _from_file(self, request: Request, disk: int, tell: Callable[[str], None]) -> Tensor:
+        """Return the file's content, mapped; the file is written first where there is none, or a damaged one."""
+        path = self._path(request.key)
+        while True:
+            with self._locked(path):
+                found = _open(path, request.shape, request.dtype)
+                if found is None:
+                    self._make_room(request.size, disk)
+                    _write(path, request)
+                    self._sound.add((path, path.stat().st_ino))
+                    found = _open(path, request.shape, request.dtype)
+                    assert found is not None
+                os.utime(path)  # the time of its last use
+            if (values := self._checked(path, *found)) is not None:
+                return values
+            tell(f"{path} was damaged: its hidden states are computed again.")
+
+    def _checked(self, path: Path, stream: BinaryIO, values: Tensor) -> Tensor | None:
+        """Return mapped states if their file has its digest, which is looked at once in a process; else delete it."""
+        with stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if (path, inode) not in self._sound:
+                if digest_of(stream, path, values.nbytes) != stream.read():
+                    with self._locked(path):
+                        if path.is_file() and path.stat().st_ino == inode:  # and no other process's new one
+                            path.unlink()
+                    return None
+                self._sound.add((path, inode))
+        return values
 
     def _make_room(self, size: int, disk: int) -> None:
         """Delete what was not used for longest, and what killed writers left, until ``size`` more bytes are allowed."""
@@ -172,11 +196,11 @@ class ActivationStore:
         for part in self.folder.glob("*.part"):
             self._delete(part)
         files = {path: path.stat() for path in self.folder.glob("*.states")}
-        total = sum(status.st_size for status in files.values())
+        total = sum(status.st_size - DIGEST_SIZE for status in files.values())
         for path in sorted(files, key=lambda path: files[path].st_mtime):
             if total + size > disk or shutil.disk_usage(self.folder).free < size:
                 self._delete(path)
-                total -= files[path].st_size
+                total -= files[path].st_size - DIGEST_SIZE
         if shutil.disk_usage(self.folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -209,21 +233,26 @@ def check_stop() -> None:
         raise Interrupted("Stopped before the frozen prefix was computed. The same command begins anew.")
 
 
-def _map(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
-    """Return a file's content without reading it; writing into it would not reach the file."""
-    if not path.is_file() or path.stat().st_size != prod(shape) * dtype.itemsize:
+def _open(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> tuple[BinaryIO, Tensor] | None:
+    """Return a file, and its states without reading them; writing into these would not reach the file."""
+    size = prod(shape)
+    if not path.is_file() or path.stat().st_size != size * dtype.itemsize + DIGEST_SIZE:
         return None
-    return torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype).view(shape)
+    return path.open("rb"), torch.from_file(str(path), shared=False, size=size, dtype=dtype).view(shape)
 
 
 def _write(path: Path, request: Request) -> None:
     """Compute and write activations, to a second file, which takes the first one's name when it is whole."""
     part = path.with_suffix(".part")
     try:
-        with part.open("wb") as stream:
+        with part.open("w+b") as stream:
             for start, chunk in request.compute():
                 stream.seek(start * request.shape[1] * request.dtype.itemsize)
                 stream.write(chunk.to(request.dtype).contiguous().view(torch.uint8).numpy().data)
+            stream.seek(0)
+            digest = digest_of(stream, path, request.size)
+            stream.seek(request.size)
+            stream.write(digest)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

@@ -11,7 +11,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ptuning.acceleration.dropout import draw_seed, drop
-from ptuning.acceleration.kernels import Kernels, kernels_for
+from ptuning.acceleration.kernels import kernels_for
+from ptuning.acceleration.masks import row_masks
 from ptuning.acceleration.packing import PackedBatch, pad_input, unpad_input
 
 NAME = "ptuning"
@@ -32,8 +33,8 @@ def attention_forward(
     """Return (attention output [batch, seq, heads, width], ``None``), as transformers wants it.
 
     On a CPU a kernel computes it (:mod:`ptuning.acceleration.kernels`) if nothing is padded and one takes it. Else
-    dropout makes it batched products with cheap masks by :func:`ptuning.acceleration.dropout.drop`, as torch has no
-    fused kernel with dropout on a CPU. All else is torch's ``scaled_dot_product_attention``.
+    dropout makes it batched products with cheap masks, as torch has no fused kernel with dropout on a CPU: the
+    kernel's own masks where only a compiler is missing. All else is torch's ``scaled_dot_product_attention``.
 
     Parameters
     ----------
@@ -54,11 +55,11 @@ def attention_forward(
     on_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(query)):
-        return _attend_by_kernel(kernels, query, key, value, packed, dropout, scale), None
+        return _attend_by_kernel(kernels.attend, query, key, value, packed, dropout, scale), None
     if packed:
         query, key, value = (pad_input(x.transpose(1, 2), packed).transpose(1, 2) for x in (query, key, value))
     if on_cpu and dropout:
-        output = _attend(query, key, value, attention_mask, dropout, scale)
+        output = _attend(query, key, value, attention_mask, dropout, scale, packed)
     else:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -67,24 +68,35 @@ def attention_forward(
 
 
 def _attend_by_kernel(
-    kernels: Kernels, query: Tensor, key: Tensor, value: Tensor, packed: PackedBatch | None, rate: float, scale: float
+    attend: Any, query: Tensor, key: Tensor, value: Tensor, packed: PackedBatch | None, rate: float, scale: float
 ) -> Tensor:
     rows, heads, tokens, width = query.shape
     cu_seqlens = packed.cu_seqlens if packed else torch.arange(0, rows * tokens + 1, tokens)
     query, key, value = (states.transpose(1, 2).reshape(-1, heads, width) for states in (query, key, value))
-    output = kernels.attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
+    output: Tensor = attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
     return output.view(rows, tokens, heads, width)
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, rate: float, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    rate: float,
+    scale: float,
+    packed: PackedBatch | None,
 ) -> Tensor:
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
-    output = torch.matmul(drop(weights, rate), value)
-    return output.transpose(1, 2)
+    if query.dtype == torch.float32 and (packed or attention_mask is None):  # as the kernel draws it
+        rows, heads, tokens, _ = query.shape
+        lengths = packed.cu_seqlens.diff().tolist() if packed else [tokens] * rows
+        weights = weights * row_masks(lengths, heads, *draw_seed(rate))
+    else:
+        weights = drop(weights, rate)
+    return torch.matmul(weights, value).transpose(1, 2)
 
 
 def padding_mask(

@@ -30,8 +30,8 @@ def cls_only_modules(model: Any) -> list[nn.Module]:
     if not FrozenPrefix(model, last + 1).cls_only:
         return []
     base = getattr(model, model.base_model_prefix)
-    places = {architecture.locate(f"{name}.weight"): module for name, module in base.named_modules()}
-    return [places["attention_output", last], places[architecture.before_ffn, last]]
+    located = {architecture.locate(f"{name}.weight"): module for name, module in base.named_modules()}
+    return [located["attention_output", last], located[architecture.before_ffn, last]]
 
 
 def cls_only_forwards(modules: Sequence[nn.Module], packed: bool) -> list[Replacement]:

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from types import MethodType
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.acceleration.kernels import kernels_for
+from ptuning.acceleration.masks import keep_mask
 from ptuning.acceleration.replaced_forward import Replacement, carried, carrying
 
 _VALUES = 1 << 16
 """A rate is rounded to a multiple of 1/65536: 0.1 becomes 6554/65536 = 0.100006."""
+
+_AHEAD = 7
+"""Masks that are drawn together with one, where NumPy draws them."""
 
 
 def masks_from(seed: int) -> AbstractContextManager[None]:
@@ -34,6 +39,15 @@ def draw_seed(p: float) -> tuple[int, int]:
 
 def _generator() -> SFC64:
     return carried.generator or SFC64(int(torch.randint(2**62, ())))
+
+
+def _next_seeds() -> list[int]:
+    """Return the seeds that this thread draws next, without drawing them."""
+    if carried.generator is None:
+        return []
+    ahead = SFC64()
+    ahead.state = carried.generator.state
+    return list(map(int, ahead.random_raw(_AHEAD)))
 
 
 def draw_mask(like: Tensor, p: float) -> Tensor:
@@ -58,9 +72,14 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
 
 
 def drop(input: Tensor, p: float) -> Tensor:
-    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says."""
+    """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says.
+
+    In fp32 on a CPU the mask is that of the kernels in C, whether these are there or not.
+    """
     if kernels := kernels_for(input):
-        return kernels.drop(input, *draw_seed(p))
+        return cast(Tensor, kernels.drop(input, *draw_seed(p)))
+    if input.dtype == torch.float32:
+        return input * keep_mask(input.shape, *draw_seed(p), _next_seeds())
     return input * draw_mask(input, p)
 
 

@@ -6,9 +6,9 @@ from torch import Tensor, dtype, nn
 class FrozenCasts:
     """Holds the frozen weights of a model's linear layers in a low precision, until they are given back.
 
-    Autocast multiplies in that type anyway, so training's answers and gradients are the same bits; what moves,
-    LayerNorms and embeddings are left as they are. The pretrained values wait on the CPU; evaluation in fp32 asks for
-    them back.
+    Autocast multiplies in that type anyway, so training's answers and gradients are the same bits. Trainable weights,
+    LayerNorms and embeddings are left as they are. The pretrained values wait on the CPU, as evaluation in fp32 asks
+    for them back.
 
     Parameters
     ----------

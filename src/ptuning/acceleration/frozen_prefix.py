@@ -98,9 +98,7 @@ class FrozenPrefix:
         below = FrozenPrefix(self.model, start).forwards if start else []
 
         def keep(module: nn.Module, given: Any, output: Any) -> None:
-            carried.states = (
-                output[0] if isinstance(output, tuple) else output
-            )  # the last of the prefix has the last word
+            carried.states = output[0] if isinstance(output, tuple) else output  # that of the last module stays
 
         @torch.no_grad()
         def states_of(inputs: Inputs, given: Tensor | None = None) -> Tensor:

@@ -54,25 +54,20 @@ def cut_into_micro_batches(lengths: Tensor, tokens: int, padded: bool) -> list[M
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     longest_first: list[int] = lengths[order].clamp(min=1).tolist()
-    cuts = cut_evenly(longest_first, tokens, padded)
-    return [MicroBatch(order[rows], longest_first[rows.start]) for rows in cuts]
-
-
-def cut_evenly(lengths: Sequence[int], tokens: int, padded: bool) -> list[slice]:
-    """Return the slices of :func:`cut_into_micro_batches`, by the tokens of each row, the longest first."""
-    count = min(len(lengths), 2 * -(-sum(lengths) // (2 * tokens)))
-    until = [0, *accumulate(lengths)]  # tokens before each row, and of all
+    count = min(len(lengths), 2 * -(-sum(longest_first) // (2 * tokens)))
+    until = [0, *accumulate(longest_first)]  # tokens before each row, and of all
 
     def cut(most: int) -> list[slice]:
         """Return slices that take the time of up to ``most`` tokens each, or of a single row."""
         found, begin = [], 0
-        while begin < len(lengths):
-            end = begin + most // lengths[begin] if padded else bisect_right(until, until[begin] + most) - 1
+        while begin < len(longest_first):
+            end = begin + most // longest_first[begin] if padded else bisect_right(until, until[begin] + most) - 1
             found.append(slice(begin, max(begin + 1, end)))
             begin = found[-1].stop
         return found
 
-    return cut(bisect_left(range(lengths[0] * len(lengths)), -count, key=lambda most: -len(cut(most))))
+    most = bisect_left(range(longest_first[0] * len(lengths)), -count, key=lambda most: -len(cut(most)))
+    return [MicroBatch(order[rows], longest_first[rows.start]) for rows in cut(most)]
 
 
 @contextmanager

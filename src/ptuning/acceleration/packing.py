@@ -48,34 +48,25 @@ class PackedBatch:
 
 def unpad_input(padded: Tensor, packed: PackedBatch) -> Tensor:
     """Return the tokens of [rows, seq, …] as [1, tokens, …]."""
-    return cast(Tensor, _Unpad.apply(padded, packed))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Move.apply(padded, packed, _unpad, _pad))  # type: ignore[no-untyped-call]
 
 
 def pad_input(tokens: Tensor, packed: PackedBatch) -> Tensor:
     """Return [rows, seq, …] of packed tokens [1, tokens, …], with zeros for padding."""
-    return cast(Tensor, _Pad.apply(tokens, packed))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Move.apply(tokens, packed, _pad, _unpad))  # type: ignore[no-untyped-call]
 
 
-class _Unpad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, padded: Tensor, packed: PackedBatch) -> Tensor:
-        ctx.packed = packed
-        return _unpad(padded, packed)
+class _Move(torch.autograd.Function):
+    """Moves tokens by one of the functions below, and their gradients back by the other."""
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return _pad(upstream[0], ctx.packed), None
-
-
-class _Pad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, packed: PackedBatch) -> Tensor:
-        ctx.packed = packed
-        return _pad(tokens, packed)
+    def forward(ctx: Any, states: Tensor, packed: PackedBatch, there: Any, back: Any) -> Any:
+        ctx.packed, ctx.back = packed, back
+        return there(states, packed)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return _unpad(upstream[0], ctx.packed), None
+        return ctx.back(upstream[0], ctx.packed), None, None, None
 
 
 def _unpad(padded: Tensor, packed: PackedBatch) -> Tensor:

@@ -13,10 +13,11 @@ from torch import nn
 
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
-from ptuning.backbones.random_init import one_line, random_config
+from ptuning.backbones.random_init import random_config
+from ptuning.backbones.size_limits import check_counts, check_memory
 from ptuning.backbones.source import OTHER_WAYS, BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
-from ptuning.errors import BackboneError, UserError, first_line, nearest
+from ptuning.errors import BackboneError, UserError, first_line, in_one_line, nearest
 from ptuning.selection.parameters import split_head
 from ptuning.selection.select import describe
 from ptuning.tasks.glue import Task
@@ -57,6 +58,7 @@ def load_model(ref: BackboneRef, task: Task, seed: int, attention_dropout: float
         If the weights cannot be had, or are not those of the backbone that the configuration describes.
     """
     config = load_config(ref, task)
+    check_memory(load_skeleton(ref), ref.location or "backbone.config")
     if attention_dropout is not None:
         setattr(config, attention_dropout_key(config), attention_dropout)
     with torch.random.fork_rng(devices=[]):
@@ -126,6 +128,7 @@ def load_config(ref: BackboneRef, task: Task | None = None) -> Any:
     if ref.folder:
         _check_model_type(read_json(ref.folder / CONFIG)["model_type"], ref.folder / CONFIG)
     config = _from_pretrained(AutoConfig, ref, "configuration", **labels)
+    check_counts(config, str(ref.folder / CONFIG) if ref.folder else ref.location)
     if getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
         config.pad_token_id = end[0] if isinstance(end, list) else end
@@ -195,10 +198,10 @@ def _from_config(config: Any, ref: BackboneRef) -> nn.Module:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)  # type: ignore[no-any-return]
     except _CANNOT_BE as error:
         what = f"{ref.label} does" if ref.location else "backbone.config does"
-        raise BackboneError(f"{what} not make a model that classifies: {one_line(error)}.") from error
+        raise BackboneError(f"{what} not make a model that classifies: {in_one_line(error)}.") from error
 
 
 _CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
@@ -270,10 +273,14 @@ class _library_errors:
             if importlib.util.find_spec("sentencepiece") is not None:
                 mend = "but that file cannot be read as one: fetch it again"
             raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
+        if "trust_remote_code" in str(error):
+            raise BackboneError(
+                f"{where} brings code of its own for its {self.what}, which ptuning never runs."
+            ) from error
         if folder or not isinstance(error, OSError | HFValidationError | ImportError):
             raise BackboneError(
                 f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
-                f"({one_line(error)})."
+                f"({in_one_line(error)})."
             ) from error
         raise BackboneError(
             f"The backbone '{where}' could not be had from the Hub or its cache ({first_line(error)}). {OTHER_WAYS}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ptuning.errors import BackboneError, nearest, shorten
+from ptuning.errors import BackboneError, in_one_line, nearest, shorten
 
 _OWN_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType({"distilbert": {"intermediate_size": "hidden_dim"}})
 """Family → BERT's name of a size → the family's, if its configuration class does not translate it."""
@@ -113,7 +113,7 @@ def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
     try:
         config = family(**fitting, **labels)
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise BackboneError(f"backbone.config does not make a {family.__name__}: {one_line(error)}.") from error
+        raise BackboneError(f"backbone.config does not make a {family.__name__}: {in_one_line(error)}.") from error
     _check_size(config)
     if config.hidden_size % config.num_attention_heads:  # some families say so themselves, some only when they compute
         raise BackboneError(
@@ -144,9 +144,3 @@ _SIZES = (
     *("hidden_dim", "num_hidden_groups", "inner_group_num"),  # DistilBERT's, ALBERT's
 )
 _MOST_LAYERS, _MOST_WEIGHTS = 1000, 4_000_000_000
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of a library's error as part of a sentence."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said[:300].rstrip(".: ")

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 from ptuning.backbones.random_init import check_model_type
 from ptuning.backbones.weight_files import check_folder
 from ptuning.errors import BackboneError
-from ptuning.system.files import cache_folder, write_whole
+from ptuning.system.cached_files import read_cached, write_cached
+from ptuning.system.files import cache_folder
 
 PACKAGED: Mapping[str, str] = MappingProxyType({"packaged:minilm": "sentence-transformers/all-MiniLM-L6-v2"})
 """Backbone inside a Python package → its Hub id."""
@@ -145,12 +145,10 @@ def _remembered(file: Path, size: int, *state: int) -> str:
     name = hashlib.sha256(" ".join(map(str, (file, size, *state))).encode()).hexdigest()[:32]
     kept = cache_folder() / "digests" / name
     large = size > _LARGE
-    with suppress(OSError, UnicodeDecodeError):
-        if large and len(known := kept.read_text("utf-8")) == 64:
-            return known
+    if large and (known := read_cached(kept, 64)):
+        return known.decode()
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if large:
-        with suppress(OSError):  # a folder that cannot be written, or a full disk: it is read again the next time
-            write_whole(kept, digest.encode())
+        write_cached(kept, digest.encode())
     return digest

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ptuning.errors import BackboneError
+from ptuning.system import json_files
 
 CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where transformers looks for weights, in its order."""
 _INDEX = ".index.json"
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes of the format's own limit: more are another file's first bytes."""
 
 _LFS, _SIZE = b"version https://git-lfs", "size "
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
@@ -96,12 +100,9 @@ def read_json(file: Path) -> Mapping[str, Any]:
         If it holds something else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BackboneError(f"{file} is not JSON ({error}). Fetch it again.") from None
-    if not isinstance(content, dict):
-        raise BackboneError(f"{file} holds a {type(content).__name__}, where an object of names and values belongs.")
-    return content
+        return json_files.read_json(file)
+    except json_files.DamagedError as error:
+        raise BackboneError(f"{file} is damaged: {error}. Fetch it again.") from None
 
 
 def _check_config(folder: Path) -> None:
@@ -134,16 +135,16 @@ def _check_safetensors(file: Path) -> None:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         starts_so = stream.read(1) == b"{"
-        if length > size - 8:
-            if starts_so and length < 100_000_000:  # the format's own limit: more is another file's first bytes
-                _ends_early(file, size, 8 + length)
+        if starts_so and size - 8 < length < _LONGEST_HEADER:
+            _ends_early(file, size, 8 + length)
+        if length > min(size - 8, _LONGEST_HEADER):
             _no_safetensors(file)
         stream.seek(8)
         header = stream.read(length)
     try:
-        tensors = {name: tensor for name, tensor in json.loads(header).items() if name != "__metadata__"}
+        tensors = {name: tensor for name, tensor in json_files.parse_json(header).items() if name != "__metadata__"}
         end = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         _no_safetensors(file)
     if size < end:
         _ends_early(file, size, end)

@@ -17,6 +17,7 @@ from ptuning.display.printable import printable
 from ptuning.errors import Interrupted, SweepError
 from ptuning.system.hub import use_cache_for_run
 from ptuning.system.imports import large_imports
+from ptuning.system.signals import sigterm_as_ctrl_c
 from ptuning.system.streams import lost_output, renew_streams
 
 _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
@@ -33,13 +34,14 @@ def explain_errors() -> Iterator[None]:
     os.environ[_SHOW] = "1" if wants_traceback else "0"
     os.environ[_FULL] = "1"  # lets Hydra's own exceptions through to here instead of printing them its way
     try:
-        yield
+        with sigterm_as_ctrl_c():
+            yield
         if (lost := lost_output()) and not isinstance(lost, BrokenPipeError):
             sys.stderr.write(
                 f"Standard output could not be written ({lost.strerror}). The work is done all the same.\n"
             )
     except KeyboardInterrupt:
-        _leave("Stopped.", 130)
+        _leave("Stopped. The same command goes on where this one left off.", 130)
     except SweepError as error:
         sys.exit(error.code)
     except Exception as error:

@@ -223,6 +223,8 @@ class Config:
     """Folder of the run folders."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints; 0 writes one after every step and epoch."""
+    keep_checkpoint: bool = False
+    """Keep ``last.ckpt`` when a run has finished: its weights of the last step, and the optimiser's state."""
     force: bool = False
     """Run again what is finished."""
     dry_run: bool = False

@@ -1,13 +1,15 @@
 """A file or a split as columns, with the line of each row for messages; checks of texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ptuning.data.readers import ENDINGS, format_of, open_file, read_file
 from ptuning.data.rows import Dialect
-from ptuning.errors import DataError, nearest
+from ptuning.errors import DataError, nearest, shorten
+
+_MOST_COLUMNS = 5_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Columns:
             has = "Its first line names" if self.origin.lower().endswith((".csv", ".tsv")) else "It has"
             raise DataError(
                 f"{self.origin} has no column '{name}'; {key} names another.{nearest(name, self.columns)} "
-                f"{has}: {', '.join(self.columns)}."
+                f"{has}: {shortened(self.columns)}."
             )
         return self.columns[name]
 
@@ -84,6 +86,8 @@ def read_columns(file: Path) -> Columns:
             column = columns.setdefault(name, [])
             column.extend([None] * (index - len(column)))  # in JSON a row may lack what others have
             column.append(value)
+        if len(columns) > _MOST_COLUMNS:
+            raise DataError(f"{file} has over {_MOST_COLUMNS:,} columns up to {row.unit} {row.number}: is it a table?")
         numbers.append(row.number)
         unit = row.unit
     for column in columns.values():
@@ -96,9 +100,15 @@ def check_text(text: Any, column: str, where: str, may_be_empty: bool = False) -
     if not isinstance(text, str):
         if several := several_values(text):
             raise DataError(f"{where}: '{column}' is {several}; one text per row.")
-        raise DataError(f"{where}: '{column}' is {text!r}, not text.")
+        raise DataError(f"{where}: '{column}' is {shorten(repr(text))}, not text.")
     if not may_be_empty and not text.strip():
         raise DataError(f"{where}: '{column}' is empty.")
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Return at most twenty names for a sentence, and the number of others."""
+    listed = [shorten(name) for name in names]
+    return ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")
 
 
 def several_values(value: Any) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.columns import Columns, read_columns
+from ptuning.data.columns import Columns, read_columns, shortened
 from ptuning.data.custom_options import CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.holdout import hold_out
@@ -109,7 +109,7 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
     if not chosen.text:
         raise ConfigError(
             f"data.text says which column holds the text, or which two: data.text=[a,b]. {train.origin} has: "
-            f"{', '.join(train.columns)}."
+            f"{shortened(train.columns)}."
         )
     names = label_names(train, chosen.label)
     regression = chosen.kind == "regression" or (chosen.kind is None and are_scores(names))

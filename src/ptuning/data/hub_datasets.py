@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import Columns
-from ptuning.errors import ConfigError, DataError, first_line
+from ptuning.errors import ConfigError, DataError, UserError, first_line
 
 
 @contextmanager
@@ -30,7 +30,9 @@ def datasets_library(failed: str, no_rows: str, mend: str = "") -> Iterator[Any]
         yield datasets
     except IndexError as error:  # how datasets 5.2 meets a split that was saved without rows
         raise DataError(no_rows) from error
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # of any kind, if what it reads is damaged
         raise DataError(f"{failed}: {first_line(error)}.{mend}") from error
 
 

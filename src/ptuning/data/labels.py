@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ptuning.data.columns import Columns, check_text, several_values
+from ptuning.data.columns import Columns, check_text, several_values, shortened
 from ptuning.data.table import Table
-from ptuning.errors import DataError, nearest
+from ptuning.errors import DataError, nearest, shorten
 from ptuning.tasks.glue import TASKS, Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -79,20 +80,9 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     known_from
         The origin of the task's labels, for the message about an unknown one.
     """
-    table = read_texts(rows, task)
     ids = {name: number for number, name in enumerate(task.labels)}
-    labels: list[Any] = []
-    for row, name in enumerate(names):
-        if task.is_regression:
-            labels.append(_score(name, rows, row, "; for classes: data.kind=classification"))
-        elif name in ids:
-            labels.append(ids[name])
-        else:
-            raise DataError(
-                f"{rows.where(row)}: the label '{name}' does not occur in {known_from}.{nearest(name, task.labels)} "
-                f"Labels there: {shortened(task.labels)}."
-            )
-    return replace(table, labels=labels)
+    unknown = f"does not occur in {known_from}", f"Labels there: {shortened(task.labels)}."
+    return _with_labels(rows, task, names, ids, unknown, "; for classes: data.kind=classification")
 
 
 def read_glue(rows: Columns, task: Task, labelled: bool) -> Table:
@@ -103,31 +93,47 @@ def read_glue(rows: Columns, task: Task, labelled: bool) -> Table:
     DataError
         For a value that is no text, and for a label that the task does not have, with its position.
     """
-    table = read_texts(rows, task)
     if not labelled:
-        return table
-    known: dict[Any, int] = {}
+        return read_texts(rows, task)
+    ids: dict[Any, int] = {}
     for number, name in enumerate(task.labels):
-        known |= {name: number, number: number, str(number): number}
+        ids |= {name: number, number: number, str(number): number}
+    numbers = ", ".join(map(str, range(len(task.labels))))
+    unknown = f"is not one of {task.name}", f"Labels: {', '.join(task.labels)} (or {numbers})."
+    return _with_labels(rows, task, rows.columns[task.label], ids, unknown)
+
+
+def _with_labels(
+    rows: Columns,
+    task: Task,
+    values: Sequence[Any],
+    ids: Mapping[Any, int],
+    unknown: tuple[str, str],
+    mend: str = "",
+) -> Table:
+    """Return a table of texts, with scores or with the ids of labels.
+
+    ``unknown`` is the end of the sentence about a label without an id, and a sentence that lists the others.
+    """
+    table = read_texts(rows, task)
     labels: list[Any] = []
-    for row, label in enumerate(rows.columns[task.label]):
+    for row, value in enumerate(values):
         if task.is_regression:
-            labels.append(_score(label, rows, row))
-        elif isinstance(label, str | int | float) and label in known:
-            labels.append(known[label])
+            labels.append(_score(value, rows, row, mend))
+        elif isinstance(value, str | int | float) and value in ids:
+            labels.append(ids[value])
         else:
-            raise DataError(
-                f"{rows.where(row)}: '{label}' is not a label of {task.name}.{nearest(str(label), task.labels)} "
-                f"Labels: {', '.join(task.labels)} (or {', '.join(map(str, range(len(task.labels))))})."
-            )
+            near = nearest(str(value), task.labels)
+            raise DataError(f"{rows.where(row)}: the label '{shorten(value)}' {unknown[0]}.{near} {unknown[1]}")
     return replace(table, labels=labels)
 
 
-def _score(label: Any, rows: Columns, row: int, mend: str = "") -> float:
-    number = isinstance(label, int | float) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip()))
-    if not number or not math.isfinite(score := float(label)):
-        raise DataError(f"{rows.where(row)}: the score '{label}' is not a number{mend}.")
-    return score
+def _score(label: Any, rows: Columns, row: int, mend: str) -> float:
+    if isinstance(label, int | float) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip())):
+        with suppress(OverflowError):
+            if math.isfinite(score := float(label)):
+                return score
+    raise DataError(f"{rows.where(row)}: the score '{shorten(label)}' is not a number{mend}.")
 
 
 def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) -> None:
@@ -139,8 +145,3 @@ def refuse_other_labels(names: Sequence[str] | None, task: Task, origin: str) ->
             f"{origin} names its labels {', '.join(names)}; {task.name} has {', '.join(task.labels) or 'scores'}."
             + (f" These are labels of {', '.join(others)}: task={others[0]}." if others else "")
         )
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Return at most twenty names for a sentence, and the number of others."""
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -179,7 +179,7 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
 
     number = 0
     try:
-        file = parquet.ParquetFile(stream)
+        file = parquet.ParquetFile(stream, page_checksum_verification=True)
         refuse_twins(file.schema_arrow.names, f"{name} has two columns '{{}}'.")
         for batch in file.iter_batches():
             for values in batch.to_pylist():

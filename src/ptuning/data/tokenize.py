@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ptuning.data.table import Table
-from ptuning.errors import RunError
-from ptuning.system.files import write_whole
+from ptuning.system.cached_files import read_cached, write_cached
 
 Batch = dict[str, Tensor]
 """``input_ids``, ``token_type_ids``, ``attention_mask`` [batch, seq]; ``labels``, ``index`` [batch]; all padded to
@@ -66,6 +65,10 @@ class TokenTable(Dataset[Batch]):
         return batch
 
 
+_TOKEN_BYTES, _OFFSET_BYTES, _HEADER_BYTES = 5, 8, 1 << 20
+"""What a token, a row and the header take in a file."""
+
+
 def tokenize(table: Table, tokenizer: Any, max_length: int, cache: Path | None) -> TokenTable:
     """Return the tokens of a split, from ``cache`` if it has this text under this tokenizer.
 
@@ -80,16 +83,20 @@ def tokenize(table: Table, tokenizer: Any, max_length: int, cache: Path | None) 
     cache
         A folder, or ``None`` to keep nothing. A folder that cannot be written is ignored.
     """
+    from safetensors.torch import load, save
+
     labels = None
     if table.labels is not None:
         kind = torch.float32 if table.labels and isinstance(table.labels[0], float) else torch.int64
         labels = torch.tensor(table.labels, dtype=kind)
-    file = cache / f"{_key(table, tokenizer, max_length)}.safetensors" if cache else None
-    columns = _read(file) if file else None
-    if columns is None:
+    file = cache / f"{_key(table, tokenizer, max_length)}.tokens" if cache else None
+    largest = (len(table) + 1) * (max_length * _TOKEN_BYTES + _OFFSET_BYTES) + _HEADER_BYTES
+    if file and (kept := read_cached(file, largest)) is not None:
+        columns = load(kept)
+    else:
         columns = _encode(table, tokenizer, max_length)
         if file:
-            _keep(columns, file)
+            write_cached(file, save(columns))
     return TokenTable(**columns, labels=labels, pad_token_id=tokenizer.pad_token_id or 0)
 
 
@@ -117,23 +124,3 @@ def _key(table: Table, tokenizer: Any, max_length: int) -> str:
     for column in table.texts:
         digest.update(json.dumps(list(column)).encode())
     return digest.hexdigest()[:32]
-
-
-def _read(file: Path) -> dict[str, Tensor] | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(file.read_bytes())
-    except (OSError, SafetensorError):  # not there yet, or not readable: it is made again
-        return None
-
-
-def _keep(columns: dict[str, Tensor], file: Path) -> None:
-    from safetensors.torch import save
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, save(columns))
-    except (OSError, RunError):  # a full, read-only or odd cache costs time, never a run
-        return

@@ -180,6 +180,16 @@ def check_fit(delta: Delta, model: nn.Module, task: Task, name: str) -> None:
             raise RunError(f"{name} has a value for '{parameter[:80]}' that this model does not have in this shape.")
 
 
+def find_damage(folder: Path) -> str:
+    """Return why a delta's two files are not whole and a pair, in words; empty if they are."""
+    try:
+        open_delta(folder)
+    except RunError as error:
+        said = str(error).removeprefix(f"{folder} holds no finished run: ").removesuffix(f". {MEND}")
+        return said.removesuffix(": run it again with force=true.").removesuffix(".")
+    return ""
+
+
 def value_type(shapes: Mapping[str, Shape]) -> torch.dtype:
     """Return the dtype of a run's weights: fp32, unless it was trained with ``bf16-true`` or ``64-true``."""
     found = {shape.dtype for shape in shapes.values()} & set(_FLOATS)

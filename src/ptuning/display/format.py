@@ -1,7 +1,9 @@
-"""Numbers as text for people: percentages, durations, points, p-values."""
+"""Values as text for people: percentages, durations, points, p-values, paths."""
 
 import math
+import os
 from decimal import Decimal
+from pathlib import Path
 
 
 def format_percent(percent: float) -> str:
@@ -42,3 +44,9 @@ def format_points(share: float, signed: bool = False) -> str:
 def format_p(p: float) -> str:
     """Return a p-value with three decimals, or ``<0.001``."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_path(path: Path) -> str:
+    """Return a path as seen from here if it lies below, else as it is."""
+    near = os.path.relpath(path)
+    return str(path) if near.startswith("..") else near

@@ -153,15 +153,17 @@ def _settings(record: RunRecord) -> dict[str, str]:
     trainer = trainer if isinstance(trainer, dict) else {}
     recipe["trainer"] = {name: value for name, value in trainer.items() if name not in _NOT_OF_A_SCORE}
     recipe["precision"] = record.precision or trainer.get("precision")
-    return dict(_flat(recipe))
+    return _flat(recipe)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            found |= {f"{name}.{inner}": text for inner, text in _flat(value).items()}
         else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else _as_json(value)
+            found[name] = value if isinstance(value, str) else _as_json(value)
+    return found
 
 
 def _as_json(value: Any) -> str:
@@ -171,16 +173,16 @@ def _as_json(value: Any) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows)
-    for name in table.columns:
-        if name.startswith(("version/", SETTING)) or isinstance(rows[0].get(name), str):
-            texts = [value if isinstance(value, str) else "" for value in table[name]]
+    columns: dict[str, pd.Series] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        if name.startswith(("version/", SETTING)) or isinstance(values[0], str):
+            texts = [value if isinstance(value, str) else "" for value in values]
             shown = texts if "".join(texts).isprintable() else [printable(text) for text in texts]
-            table[name] = pd.Series(shown, table.index, dtype="str")
+            columns[printable(name)] = pd.Series(shown, dtype="str")
         else:
-            table[name] = pd.to_numeric(table[name], errors="coerce")
-    table.columns = table.columns.map(printable)
-    table = table.loc[:, ~table.columns.duplicated()]
+            columns[printable(name)] = pd.to_numeric(pd.Series(values), errors="coerce")
+    table = pd.DataFrame(columns)
     first = [*CELL, "seed", "status", "score"]
     rest = [name for name in table.columns if name not in first and "/" not in name]
     return table[[*first, *rest, *sorted(name for name in table.columns if "/" in name)]]

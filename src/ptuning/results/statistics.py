@@ -7,6 +7,7 @@ one point of a score x 100).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,9 +71,14 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < 2:
         return math.nan, math.nan
-    half = float(stats.t.ppf((1 + level) / 2, len(sample) - 1)) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    half = _t_quantile((1 + level) / 2, len(sample) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
     mean = float(sample.mean())
     return mean - half, mean + half
+
+
+@cache
+def _t_quantile(p: float, freedom: int) -> float:
+    return float(stats.t.ppf(p, freedom))
 
 
 def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> Difference:

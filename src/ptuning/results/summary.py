@@ -105,10 +105,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     chosen["low"], chosen["high"] = zip(
         *(t_interval([score for score, _ in scores[key].values()]) for key in recipe_keys(chosen)), strict=True
     )
-    found = dict(iter(means.groupby(list(CELL), sort=False)))
+    competing = means.groupby(list(CELL), sort=False)
+    sizes = competing.size().to_dict()
     cells = list(chosen[list(CELL)].itertuples(index=False, name=None))
-    chosen["recipes"] = [len(found[cell]) for cell in cells]
-    chosen["note"] = [_note(cell, found[cell]) for cell in cells]
+    chosen["recipes"] = [sizes[cell] for cell in cells]
+    plain = (chosen["recipes"] == 1) & (chosen["part"] == "")
+    chosen["note"] = [
+        "" if nothing else _note(cell, competing.get_group(cell)) for cell, nothing in zip(cells, plain, strict=True)
+    ]
     keys = [
         (backbone, task_key(task), source, module_key(module), layers_key(layers), subset_key(subset))
         for backbone, task, source, module, layers, subset in cells
@@ -173,8 +177,6 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def _note(cell: tuple[str, ...], recipes: pd.DataFrame) -> str:
     """Return the note of a cell: the recipe that is shown, which is the first, and its part of the data."""
     part = str(recipes["part"].iloc[0])
-    if len(recipes) == 1 and not part:
-        return ""
     backbone, task, source, module, layers, subset = cell
     layers = "all layers" if layers == "all" else f"layers {layers}"
     chosen = "" if subset == "all" else f", subset {subset}"

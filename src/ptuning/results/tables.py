@@ -120,20 +120,20 @@ def _on_marks(rows: pd.DataFrame) -> str:
 def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = False) -> TextTable:
     columns, backbone = column_names(part), str(part["backbone"].iloc[0])
     rows: list[tuple[str | Cell, ...]] = []
-    groups = part.groupby(["module", "layers", "subset"], sort=False)
-    selections = sorted(groups.groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
+    order = {place: number for number, place in enumerate(columns)}
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in sorted(part.to_dict("records"), key=lambda row: order[row["task"], row["source"]]):
+        groups.setdefault((row["module"], row["layers"], row["subset"]), []).append(row)
+    selections = sorted(groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
-    by_row = (groups.get_group(selection).to_dict("records") for selection in selections)
-    order = list(columns)
-    in_order = (sorted(group, key=lambda row: order.index((row["task"], row["source"]))) for group in by_row)
-    marks, notes = number_notes(row["note"] for group in in_order for row in group)
+    marks, notes = number_notes(row["note"] for selection in selections for row in groups[selection])
     several = part.groupby(["task", "source"])["mean"].agg(["max", "size"])
     best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1}
     for module, layers, subset in selections:
-        group = groups.get_group((module, layers, subset))
-        cells = {(row["task"], row["source"]): _cell(row, marks, best) for row in group.to_dict("records")}
+        group = groups[module, layers, subset]
+        cells = {(row["task"], row["source"]): _cell(row, marks, best) for row in group}
         chosen = [name_layers(layers, subset)] if shows_layers else []
-        percent = format_percent(group["trainable_percent"].mean())
+        percent = format_percent(float(pd.Series([row["trainable_percent"] for row in group]).mean()))
         rows.append((module, *chosen, percent, *(cells.get(column, Cell()) for column in columns)))
     head = ("module", *(["layers"] if shows_layers else []), "trainable %", *columns.values())
     align = "l" * (len(head) - len(columns) - 1) + "r" * (1 + len(columns))

@@ -34,9 +34,12 @@ class Evaluation:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """Return the evaluation that flat values describe; what is no number is left out."""
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        named: dict[str, Any] = {name: numbers.pop(name) for name in _NOT_METRICS if name in numbers}
-        return cls(metrics=numbers, **named)
+        named: dict[str, Any] = {}
+        metrics: dict[str, float] = {}
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                (named if name in _NOT_METRICS else metrics)[name] = value
+        return cls(metrics=metrics, **named)
 
     def as_json(self) -> dict[str, Any]:
         """Return flat plain values, as a record and a checkpoint hold them."""

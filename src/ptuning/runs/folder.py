@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from ptuning.errors import BusyError, ConfigError, RunError
 from ptuning.runs.recipe import earlier_recipes, short_hash
 from ptuning.runs.record import RECORD, RunRecord, load_record
+from ptuning.system.files import sweep_parts
 from ptuning.system.os_errors import explain_os_error
 
 CHECKPOINT = "last.ckpt"
@@ -91,6 +92,7 @@ class RunFolder:
                 if error.errno in (errno.EROFS, errno.EACCES) and self.finished():
                     return nullcontext()  # in an archive nobody writes, and what is finished can be shown
                 raise
+        sweep_parts(self.path, self.path / "predictions")
         return lock
 
 

@@ -15,14 +15,14 @@ from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from ptuning.runs.evaluation import Evaluation
-from ptuning.runs.recipe import canonical
 from ptuning.system.digests import set_aside
-from ptuning.system.files import write_json
+from ptuning.system.files import json_bytes, write_json
 from ptuning.system.json_files import DamagedError, parse_json, read_regular
 
 RECORD = "record.json"
 _SEAL = "sha256"
-"""The last key of the file: a digest over the canonical text of the others."""
+"""The last key of the file: a digest over the others in the file's own form."""
+_BEFORE_SEAL = b',\n  "sha256": '
 _LARGEST = 64 * 2**20
 """Bytes of the largest record that is read; one of 100,000 evaluations has 30 MB."""
 _LONGEST = 255
@@ -211,22 +211,35 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     args, plain = get_args(kind), get_origin(kind) or kind
     if NoneType in args:
         return _reader(args[0])
+    if kind is Any:
+        return lambda value: value
     inner = _reader(args[0] if plain is tuple else args[1]) if args else None
+    length = None if Ellipsis in args or plain is not tuple else len(args)
+    number = (int, float)
+    allowed: Any = {tuple: list, Mapping: dict, Evaluation: dict, float: number, int: number}.get(plain, plain)
 
     def read(value: Any) -> Any:
-        if inner and plain is tuple and isinstance(value, list) and (Ellipsis in args or len(args) == len(value)):
-            return tuple(map(inner, value))
-        if inner and plain is Mapping and isinstance(value, dict):
-            return {name: inner(one) for name, one in value.items()}
-        if kind is Evaluation and isinstance(value, dict):
-            return Evaluation.read(value)
-        if plain is int and isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, bool) == (plain is bool) and isinstance(value, (int, float) if plain is float else plain):
+        if not isinstance(value, allowed) or isinstance(value, bool) != (plain is bool):
+            raise TypeError
+        if plain is str:
             return value
-        raise TypeError
+        if plain is Evaluation:
+            return Evaluation.read(value)
+        if plain is int and not isinstance(value, int):
+            return _whole(value)
+        if inner is None or Any in args:
+            return value
+        if length not in (None, len(value)):
+            raise TypeError
+        return {name: inner(one) for name, one in value.items()} if plain is Mapping else tuple(map(inner, value))
 
-    return (lambda value: value) if kind is Any else read
+    return read
+
+
+def _whole(number: float) -> int:
+    if number.is_integer():
+        return int(number)
+    raise TypeError
 
 
 def _plain(value: Any) -> Any:
@@ -262,7 +275,9 @@ def load_record(path: str | Path) -> RunRecord:
     values = parse_json(content)
     is_sealed, seal = _SEAL in values, values.pop(_SEAL, None)
     record = RunRecord.read(values)
-    return replace(record, is_edited=True) if is_sealed and seal != _digest(values) else record
+    if not is_sealed or seal == _digest(content.rpartition(_BEFORE_SEAL)[0] + b"\n}"):
+        return record
+    return record if seal == _digest(json_bytes(values)) else replace(record, is_edited=True)  # indented otherwise
 
 
 def read_record(path: str | Path) -> RunRecord | str:
@@ -297,8 +312,8 @@ def set_damaged_aside(folder: Path) -> str:
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write the record of a run folder, whole, with its digest; one that was edited stays one."""
     values = json.loads(json.dumps(record.as_json()))  # as a reader gets them: keys are texts, tuples lists
-    write_json(folder / RECORD, {**values, _SEAL: None if record.is_edited else _digest(values)})
+    write_json(folder / RECORD, {**values, _SEAL: None if record.is_edited else _digest(json_bytes(values))})
 
 
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(values).encode()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

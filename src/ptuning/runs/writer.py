@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import ptuning
-from ptuning.errors import Interrupted, Pruned
+from ptuning.errors import DivergedError, Interrupted, Pruned
 from ptuning.runs.record import RECORD, RunRecord, set_damaged_aside, write_record
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ def _status(error: BaseException | None) -> str:
 def _reason(error: BaseException | None) -> str:
     if isinstance(error, Pruned):
         return str(error)
+    if isinstance(error, DivergedError):
+        return str(error).removeprefix("Training ")
     if error is None or isinstance(error, Interrupted | KeyboardInterrupt):
         return ""
     return "".join(traceback.format_exception(error)[-3:]).strip()

@@ -1,10 +1,12 @@
 """The base of ptuning's launchers: compose the grid, leave out what is done, run the rest, say how it went."""
 
+import contextlib
 import copy
+import itertools
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +54,17 @@ class SweepLauncher(Launcher):
         """The engine, made at its first use."""
         return self.make_engine()
 
+    @cached_property
+    def folder(self) -> Path:
+        """The sweep's own folder, made at its first use: ``hydra.sweep.dir``, numbered if another sweep has that."""
+        named = Path(self.config.hydra.sweep.dir)
+        for number in itertools.count(1):
+            folder = named if number == 1 else named.with_name(f"{named.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                (folder / "jobs").mkdir(parents=True)
+                return folder
+        raise AssertionError
+
     def slots(self) -> int:
         """Return how many jobs run at once."""
         return len(self.engine.slots())
@@ -75,7 +88,7 @@ class SweepLauncher(Launcher):
             for returned in returns:
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = self.folder
         sweep = Sweep(folder.name, tuple(map(str, self.config.hydra.overrides.task)))
         self.engine.get_ready(None if self.searching else len(jobs))
         try:
@@ -94,8 +107,10 @@ class SweepLauncher(Launcher):
             show_end(console, jobs, outcomes, time.monotonic() - began)
         if not self.searching:
             show_answer(console, outcomes, Path(str(jobs[0].config["runs_dir"])).expanduser())
-        if not self.searching:
-            self._summarise(jobs, outcomes, sweep, folder)
+        if not self.searching and DONE in found:
+            from ptuning.sweeps.wandb_summary import log_summary
+
+            log_summary(jobs, outcomes, sweep, folder)
         for job, returned in zip(jobs, returns, strict=True):
             outcome = outcomes[job.number]
             finished = outcome.status in (DONE, SKIPPED)
@@ -125,16 +140,10 @@ class SweepLauncher(Launcher):
             name = _typed(override for override in shown if override.split("=")[0] in varying)
             task = custom_name(cfg.data) if cfg.task.name == CUSTOM else str(cfg.task.name)
             group = f"{cfg.backbone.path} {task}"
-            jobs.append(Job(number, name or _typed(shown), task, group, _plain(task_cfg)))
+            values = cast(dict[str, Any], OmegaConf.to_container(task_cfg, resolve=True))
+            jobs.append(Job(number, name or _typed(shown), task, group, values))
             returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
         return jobs, returns
-
-    def _summarise(self, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Sweep, folder: Path) -> None:
-        """Leave a summary run in W&B, if the jobs were logged there and any of them ran."""
-        from ptuning.sweeps.wandb_summary import log_summary
-
-        if any(outcome.status == DONE for outcome in outcomes.values()):
-            log_summary(jobs, outcomes, sweep, folder)
 
 
 class _ComposedOnce:
@@ -201,7 +210,3 @@ def _values(job_overrides: Sequence[Sequence[str]]) -> dict[str, set[str]]:
         for override in overrides:
             values.setdefault(override.split("=")[0], set()).add(override)
     return values
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    return {str(key): value for key, value in cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True)).items()}

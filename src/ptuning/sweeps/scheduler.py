@@ -141,7 +141,10 @@ class _Scheduler:
         return [(job := self.running.pop(handle), self._outcome(handle, job)) for handle in ended]
 
     def _outcome(self, handle: Any, job: Job) -> Outcome:
-        """Return a job's outcome; one that hung or is lost becomes a failure, in its record too."""
+        """Return a job's outcome; one that hung or is lost becomes a failure, in its record too.
+
+        So does one that was stopped and not by the sweep; its record says interrupted, as it goes on.
+        """
         try:
             outcome = self.engine.result(handle)
         except (TimeoutError, LostError) as error:
@@ -152,6 +155,9 @@ class _Scheduler:
                 return Outcome(INTERRUPTED)
             else:
                 outcome = Outcome(FAILED, reason=str(error))
+        if outcome.status == INTERRUPTED and not self.stops_asked:
+            reason = "its process was asked to stop; the same command goes on where it left off"
+            return Outcome(FAILED, seconds=outcome.seconds, reason=reason)
         if outcome.status == FAILED:
             note_failure(self._announcement(job), outcome.reason)
         return outcome

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ptuning.display.console import console
+from ptuning.display.format import format_path
 from ptuning.errors import UserError, in_one_line
 from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.job import DONE, SKIPPED, Job, Outcome
@@ -34,20 +35,13 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         count = count_layernorms_of_one_block()
         results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
         page = write_report(results, scratch / REPORT)
-        upload = _log_sweep(
-            jobs[0].config["logger"],
-            scratch,
-            name=sweep.name,
-            config={"sweep": asdict(sweep)},
-            counts=Counter(outcome.status for outcome in outcomes.values()),
-            cells=results.summary,
-            report=page.parent,
-        )
+        counts = Counter(outcome.status for outcome in outcomes.values())
+        upload = _log_sweep(jobs[0].config["logger"], scratch, sweep, counts, results.summary, page.parent)
     except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the sweep is done
         said = str(error) if isinstance(error, UserError) else in_one_line(error)
         console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
         return
-    console.print(f"The report of this sweep: {page}", markup=False)
+    console.print(f"The report of this sweep: {format_path(page)}", markup=False)
     if upload:
         console.print(
             f"W&B is offline. To upload the runs later: find {runs_dir} -name 'offline-run-*' -exec wandb sync {{}} +"
@@ -57,44 +51,23 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 def _log_sweep(
     settings: Mapping[str, Any],
     folder: Path,
-    name: str,
-    config: Mapping[str, Any],
+    sweep: Sweep,
     counts: Mapping[str, int],
     cells: pd.DataFrame,
     report: Path,
 ) -> str | None:
-    """Log a sweep as one W&B run of type ``sweep``, in the group of its runs.
+    """Log a sweep as one W&B run of type ``sweep`` and return the command that uploads an offline run later.
 
-    Parameters
-    ----------
-    settings
-        The ``logger`` group's.
-    folder
-        W&B's files go to ``wandb/`` in it.
-    name
-        Of the sweep, which is the group.
-    config
-        What the run's configuration holds: the grid.
-    counts
-        Outcome of jobs → how many.
-    cells
-        ``ptuning.results.summarise``'s table, a row per backbone, task, module and layers.
-    report
-        A report's folder: its page, and its figures as PNG.
-
-    Returns
-    -------
-    str or None
-        The command that uploads an offline run later.
+    It holds the counts of outcomes, the cells, and the page and figures in the report's folder.
     """
     import wandb
 
     from ptuning.tracking import run_logger as tracking
     from ptuning.tracking.wandb import WandbTracker
 
-    extra = {"save_dir": str(folder), "name": f"sweep {name}", "group": name, "job_type": "sweep"}
+    extra = {"save_dir": str(folder), "name": f"sweep {sweep.name}", "group": sweep.name, "job_type": "sweep"}
     logger: WandbTracker = tracking.make(settings, extra)
-    tracking.begin(logger, config)
+    tracking.begin(logger, {"sweep": asdict(sweep)})
     run = logger.experiment
     run.log(
         {

@@ -6,12 +6,15 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ptuning.errors import RunError, UserError
+
+_DAY = 24 * 3600
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -131,13 +134,30 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep_parts(*folders: Path) -> None:
+    """Remove what killed processes left unfinished in folders, once a day has passed since it was written to."""
+    for folder in folders:
+        for path in folder.glob("*.part"):
+            with suppress(OSError):
+                if time.time() - path.lstat().st_mtime < _DAY:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole. Paths may hold bytes that are no characters: these are escaped."""
+    """Write ``value`` as :func:`json_bytes` and a line break, whole."""
+    write_whole(path, json_bytes(value) + b"\n")
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return ``value`` as indented JSON. Paths may hold bytes that are no characters: then all but ASCII is escaped."""
     try:
-        content = json.dumps(value, indent=2, ensure_ascii=False).encode()
+        return json.dumps(value, indent=2, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        content = json.dumps(value, indent=2).encode()
-    write_whole(path, content + b"\n")
+        return json.dumps(value, indent=2).encode()
 
 
 _PART = ".part"

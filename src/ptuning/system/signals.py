@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -25,8 +27,8 @@ class StopRequest:
     def listen(self, patient: bool = False) -> None:
         """Begin to listen; nothing happens outside the main thread, or when listening already.
 
-        A second signal has its usual effect, so that a second Ctrl-C stops at once; not if ``patient``: then someone
-        else (the parent of a worker) decides about that.
+        A second signal has the effect that it had before, so that a second Ctrl-C stops at once; not if ``patient``:
+        then someone else (the parent of a worker) decides about that.
         """
         if self._before or threading.current_thread() is not threading.main_thread():
             return
@@ -41,11 +43,26 @@ class StopRequest:
             self._before, self.asked = {}, False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if not self._before:  # a library has put this handler back after listening had ended
+            raise KeyboardInterrupt
         self.asked = True
         if not self._patient:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for one, handler in self._before.items():
+                signal.signal(one, handler)
 
 
 stop = StopRequest()
 """The process's one request."""
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Within, SIGTERM raises KeyboardInterrupt, as Ctrl-C does; a handler that somebody else has for it stays."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -85,17 +85,16 @@ class Task:
         """Return the task's entries in a record and a delta, as plain JSON values; see :func:`described_task`."""
         return {
             "task": self.name,
-            "text": list(self.text),
+            "text": self.text,
             "label": self.label,
-            "labels": list(self.labels),
-            "metrics": list(self.metrics),
-            "score_of": list(self.score_of),
+            "labels": self.labels,
+            "metrics": self.metrics,
+            "score_of": self.score_of,
         }
 
 
 _ACCURACY = ("accuracy",)
 _ACCURACY_F1 = ("accuracy", "f1")
-_CORRELATIONS = ("pearson", "spearman")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
 _SENTENCES = ("sentence1", "sentence2")
@@ -103,67 +102,53 @@ _SENTENCES = ("sentence1", "sentence2")
 CUSTOM = "custom"
 """Value of ``task=`` for custom data."""
 
+
+def _glue(
+    name: str, folder: str, text: tuple[str, ...], labels: tuple[str, ...], metrics: tuple[str, ...], **others: Any
+) -> Task:
+    """Return a task whose files name the text columns as the Hub does, and whose score is the mean of all metrics."""
+    return Task(name, text, labels, metrics, **({"score_of": metrics, "folder": folder, "file_text": text} | others))
+
+
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         task.name: task
         for task in (
-            Task(
+            _glue(
                 "cola",
-                text=("sentence",),
-                labels=("unacceptable", "acceptable"),
-                metrics=("matthews", "accuracy"),
+                "CoLA",
+                ("sentence",),
+                ("unacceptable", "acceptable"),
+                ("matthews", "accuracy"),
                 score_of=("matthews",),
-                folder="CoLA",
-                file_text=("sentence",),
                 header=("source", "label", "star", "sentence"),
             ),
-            Task(
-                "sst2",
-                text=("sentence",),
-                labels=("negative", "positive"),
-                metrics=_ACCURACY,
-                score_of=_ACCURACY,
-                folder="SST-2",
-                file_text=("sentence",),
-            ),
-            Task(
+            _glue("sst2", "SST-2", ("sentence",), ("negative", "positive"), _ACCURACY),
+            _glue(
                 "mrpc",
-                text=_SENTENCES,
-                labels=("not_equivalent", "equivalent"),
-                metrics=_ACCURACY_F1,
-                score_of=_ACCURACY_F1,
-                folder="MRPC",
+                "MRPC",
+                _SENTENCES,
+                ("not_equivalent", "equivalent"),
+                _ACCURACY_F1,
                 file_text=("#1 String", "#2 String"),
                 file_label="Quality",
             ),
-            Task(
-                "stsb",
-                text=_SENTENCES,
-                labels=(),
-                metrics=_CORRELATIONS,
-                score_of=_CORRELATIONS,
-                folder="STS-B",
-                file_text=_SENTENCES,
-                file_label="score",
-            ),
-            Task(
+            _glue("stsb", "STS-B", _SENTENCES, (), ("pearson", "spearman"), file_label="score"),
+            _glue(
                 "qqp",
-                text=("question1", "question2"),
-                labels=("not_duplicate", "duplicate"),
-                metrics=_ACCURACY_F1,
-                score_of=_ACCURACY_F1,
-                folder="QQP",
-                file_text=("question1", "question2"),
+                "QQP",
+                ("question1", "question2"),
+                ("not_duplicate", "duplicate"),
+                _ACCURACY_F1,
                 file_label="is_duplicate",
                 skips_damaged_rows=True,
             ),
-            Task(
+            _glue(
                 "mnli",
-                text=("premise", "hypothesis"),
-                labels=_NLI,
-                metrics=_ACCURACY,
-                score_of=_ACCURACY,
-                folder="MNLI",
+                "MNLI",
+                ("premise", "hypothesis"),
+                _NLI,
+                _ACCURACY,
                 file_text=_SENTENCES,
                 file_label="gold_label",
                 validation=MappingProxyType(
@@ -171,40 +156,15 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 ),
                 test=MappingProxyType({"test_matched": "test_matched", "test_mismatched": "test_mismatched"}),
             ),
-            Task(
-                "qnli",
-                text=("question", "sentence"),
-                labels=_ENTAILMENT,
-                metrics=_ACCURACY,
-                score_of=_ACCURACY,
-                folder="QNLI",
-                file_text=("question", "sentence"),
-            ),
-            Task(
-                "rte",
-                text=_SENTENCES,
-                labels=_ENTAILMENT,
-                metrics=_ACCURACY,
-                score_of=_ACCURACY,
-                folder="RTE",
-                file_text=_SENTENCES,
-            ),
-            Task(
-                "wnli",
-                text=_SENTENCES,
-                labels=("not_entailment", "entailment"),
-                metrics=_ACCURACY,
-                score_of=_ACCURACY,
-                folder="WNLI",
-                file_text=_SENTENCES,
-            ),
-            Task(
+            _glue("qnli", "QNLI", ("question", "sentence"), _ENTAILMENT, _ACCURACY),
+            _glue("rte", "RTE", _SENTENCES, _ENTAILMENT, _ACCURACY),
+            _glue("wnli", "WNLI", _SENTENCES, _ENTAILMENT[::-1], _ACCURACY),
+            _glue(
                 "ax",
-                text=("premise", "hypothesis"),
-                labels=_NLI,
-                metrics=("matthews",),
-                score_of=("matthews",),
-                folder="diagnostic",
+                "diagnostic",
+                ("premise", "hypothesis"),
+                _NLI,
+                ("matthews",),
                 file_text=_SENTENCES,
                 validation=MappingProxyType({}),
                 test=MappingProxyType({"test": "diagnostic"}),

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
+from ptuning.display.format import format_path
 from ptuning.errors import in_one_line
 from ptuning.tracking.wandb_settings import agent_run_id, asked_mode, choose_mode, writable_folders
 
@@ -138,9 +139,4 @@ class WandbTracker(WandbLogger):
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(_near(path))
-
-
-def _near(path: Path) -> str:
-    near = os.path.relpath(path)
-    return near if not near.startswith("..") else str(path)
+    return shlex.quote(format_path(path))

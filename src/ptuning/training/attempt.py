@@ -1,19 +1,24 @@
 """Where an attempt at a run begins: anew, or at the checkpoint of an interrupted one, which is read and checked."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
 
 from ptuning.acceleration.precision import AUTO, PRECISIONS, choose_precision
+from ptuning.deltas.format import find_damage
+from ptuning.display.console import console
+from ptuning.display.format import format_path
 from ptuning.errors import ConfigError, RunError, first_line
 from ptuning.runs.folder import RunFolder
 from ptuning.runs.record import RunRecord
 from ptuning.runs.writer import installed_versions
+from ptuning.system.digests import is_damaged, remove_sealed, set_aside
+from ptuning.tasks.glue import Task
 from ptuning.tracking.run_logger import identify
 from ptuning.training.plan import Plan
 
@@ -60,60 +65,84 @@ class Attempt:
         return RunRecord(
             name=self.folder.name,
             key=self.folder.key,
-            task=plan.task.name,
-            text=plan.task.text,
-            label=plan.task.label,
-            labels=plan.task.labels,
-            metrics=plan.task.metrics,
-            score_of=plan.task.score_of,
+            **plan.task.describe(),
             source=plan.source.place,
             **plan.selection_keys,
-            seed=plan.seed,
+            seed=plan.config.seed,
             backbone=plan.backbone.label,
-            select_on=plan.batching.select_on,
+            select_on=plan.config.data.select_on,
             begun=self.earlier.begun if self.earlier else None,
             **identify(self.earlier, self.folder.key),
             optimisation=asdict(plan.optimisation),
             precision=precision,
             max_epochs=plan.trainer["max_epochs"],
-            batch_size=plan.batching.batch_size,
+            batch_size=plan.config.task.batch_size,
             recipe=self.folder.recipe,
-            config=plan.typed,
+            config=asdict(plan.config),
             versions=installed_versions(),
             micro_batches=self.micro_batches,
         )
 
 
 def find_attempt(folder: RunFolder, force: bool) -> Attempt:
-    """Return the attempt that a run folder asks for; ``force`` takes its checkpoint away.
+    """Return the attempt that a run folder asks for; ``force`` takes its checkpoint away, and damage sets it aside.
 
     Raises
     ------
     RunError
-        If its checkpoint cannot be read or belongs to another run.
+        If its checkpoint belongs to another run.
     """
     if force:
-        folder.checkpoint.unlink(missing_ok=True)
-    if not folder.checkpoint.exists():
+        remove_sealed(folder.checkpoint)
+    indices = _read_indices(folder) if os.path.lexists(folder.checkpoint) else None
+    if indices is None:
         return Attempt(folder)
     earlier = folder.record()
     micro_batches = (earlier.micro_batches if earlier else None) or 1
-    return Attempt(folder, earlier, folder.checkpoint, _check_checkpoint(folder), micro_batches)
+    return Attempt(folder, earlier, folder.checkpoint, indices, micro_batches)
 
 
-def _check_checkpoint(folder: RunFolder) -> dict[str, Tensor]:
-    """Return the indices of a checkpoint that this run wrote, before anything else of it is loaded."""
-    near = os.path.relpath(folder.checkpoint)
+def _read_indices(folder: RunFolder) -> dict[str, Tensor] | None:
+    """Return the indices of a checkpoint that this run wrote, ``None`` if it is damaged; nothing of it is loaded."""
+    near = format_path(folder.checkpoint)
     try:
-        checkpoint = torch.load(folder.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        why = _damage(folder.checkpoint)
+        checkpoint = {} if why else torch.load(folder.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         found, indices = checkpoint.get("run_key"), checkpoint.get("indices", {})
-    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
-        raise RunError(
-            f"{near} cannot be read as a checkpoint ({first_line(error)}). Remove it, or type force=true to begin anew."
-        ) from error
+        whole = {str(name): index.long() for name, index in indices.items()}
+    except PermissionError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a damaged file torch and zipfile raise whatever they trip over
+        why = first_line(error)
+    if why:
+        aside = set_aside(folder.checkpoint)
+        console.print(f"{near} is damaged ({why}): it is now {aside.name}, and the run begins anew.", markup=False)
+        return None
     if found != folder.key:
         raise RunError(
             f"{near} was written by another run ({found}, not {folder.key}). "
             "Remove it, or type force=true to begin anew."
         )
-    return {name: index.long() for name, index in indices.items()}
+    return whole
+
+
+def _damage(checkpoint: Path) -> str:
+    """Return why a checkpoint cannot be whole, or nothing; those of version 0.1.0 have no digest beside them."""
+    if not checkpoint.is_file():
+        return "no regular file"
+    if is_damaged(checkpoint):
+        return "its content is not what was written"
+    with ZipFile(checkpoint) as archive:
+        broken = archive.testzip()
+    return f"{broken} in it is not what was written" if broken else ""
+
+
+def find_loss(folder: Path, task: Task) -> str:
+    """Return which of the files of a run's best evaluation is missing or damaged, in words; empty if none is."""
+    for split in task.validation:
+        path = folder / "predictions" / f"{split}.parquet"
+        if not path.is_file():
+            return f"predictions/{split}.parquet is missing"
+        if is_damaged(path):
+            return f"predictions/{split}.parquet is damaged"
+    return find_damage(folder)

@@ -1,7 +1,6 @@
 """The parts of a run, each made from its plan: data, prefix cache, classifier, trainer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,19 @@ def make_data(plan: Plan, session: Session, micro_batches: int) -> GlueDataModul
     ConfigError
         If the trainer's limits leave no batch.
     """
-    arguments = asdict(plan.batching)
-    arguments["eval_batch_size"] = max(1, plan.batching.eval_batch_size // micro_batches)
+    task, data_config = plan.config.task, plan.config.data
     data = GlueDataModule(
         plan.source,
         session.tokenizer(plan.backbone),
-        seed=plan.seed,
+        batch_size=task.batch_size,
+        eval_batch_size=max(1, data_config.eval_batch_size // micro_batches),
+        max_length=task.max_length,
+        seed=plan.config.seed,
+        group_by_length=data_config.group_by_length,
+        batch_tokens=task.batch_tokens,
         micro_batches=micro_batches,
-        splits=session.splits(plan.source.identity(), plan.backbone.identity, plan.batching.max_length),
-        **arguments,
+        select_on=data_config.select_on,
+        splits=session.splits(plan.source.identity(), plan.backbone.identity, task.max_length),
     )
     data.setup("fit")
     counts = _count_batches(data)
@@ -77,7 +80,7 @@ def describe_sizes(plan: Plan, data: GlueDataModule) -> str:
 
 def share_cut(plan: Plan, data: GlueDataModule) -> float:
     """Return the share of training rows that reach ``max_length``."""
-    return float((data.split("train").lengths >= plan.batching.max_length).float().mean())
+    return float((data.split("train").lengths >= plan.config.task.max_length).float().mean())
 
 
 def counts(selection: Selection) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def make_prefix_cache(
 ) -> PrefixCallback | None:
     """Return the callback that caches the frozen prefix, if that was typed and there is one."""
     depth = count_frozen_blocks(network, selection.names) if plan.caches_prefix else 0
-    if plan.prefix is None or not depth:
+    if not depth:
         return None
     return PrefixCallback(
         timings,
@@ -109,9 +112,9 @@ def make_prefix_cache(
         input_names(network),
         digest,
         session.states,
-        plan.prefix.dtype,
-        plan.prefix.memory_mb,
-        plan.prefix.disk_mb,
+        plan.config.frozen_prefix_dtype,
+        plan.config.frozen_prefix_memory_mb,
+        plan.config.frozen_prefix_disk_mb,
         tell=console.print,
         watch=partial(follow, "frozen prefix") if plan.trainer["enable_progress_bar"] else lambda batches: batches,
     )
@@ -134,19 +137,19 @@ def make_classifier(
         config: Any = network.config
         acceleration.compiled = CompiledForward(
             acceleration.logits,
-            plan.batching.batch_size // data.micro_batches,
-            plan.batching.max_length,
+            plan.config.task.batch_size // data.micro_batches,
+            plan.config.task.max_length,
             pad_token_id=getattr(config, "pad_token_id", None) or 0,
-            give_up=partial(_go_on_uncompiled, writer) if plan.compile == "auto" else None,
+            give_up=partial(_go_on_uncompiled, writer) if plan.config.trainer.compile == "auto" else None,
         )
     return GlueClassifier(
         network,
         plan.task,
         plan.optimisation,
-        plan.seed,
+        plan.config.seed,
         writer.record.key,
         indices=selection.indices,
-        holdout=plan.batching.select_on == HOLDOUT,
+        holdout=plan.config.data.select_on == HOLDOUT,
         acceleration=acceleration,
     )
 
@@ -163,12 +166,12 @@ def compiles(plan: Plan, batches: int, device: str) -> bool:
     device
         The kind of device: ``cuda``, ``mps`` or ``cpu``.
     """
-    if plan.compile != "auto":
-        return bool(plan.compile)
+    if plan.config.trainer.compile != "auto":
+        return bool(plan.config.trainer.compile)
     ahead = plan.trainer["max_epochs"] * batches
     if plan.trainer["max_steps"] != -1:
         ahead = min(ahead, plan.trainer["max_steps"] * plan.trainer["accumulate_grad_batches"])
-    fits = not plan.caches_prefix and plan.batching.batch_tokens is None
+    fits = not plan.caches_prefix and plan.config.task.batch_tokens is None
     return fits and device == "cuda" and ahead >= _COMPILING_PAYS
 
 
@@ -196,7 +199,14 @@ def make_trainer(
         "precision": precision if plugin is None else None,
         "plugins": [checkpoints] if plugin is None else [plugin, checkpoints],
     }
-    return pl.Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+    return _Trainer(**arguments, logger=logger, callbacks=list(callbacks), default_root_dir=folder)
+
+
+class _Trainer(pl.Trainer):
+    @property
+    def received_sigterm(self) -> bool:
+        """False: Lightning would exit with code 0 in the middle of an evaluation. ``LastCheckpoint`` stops a run."""
+        return False
 
 
 def _in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class HistoryCallback(pl.Callback):
 
         Raises
         ------
-        RunError
+        DivergedError
             If training diverged.
         """
         if trainer.sanity_checking:

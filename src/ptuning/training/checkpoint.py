@@ -1,7 +1,6 @@
 """The checkpoint of an interrupted run: when it is written, and that it is written whole."""
 
 import io
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ptuning.data.tokenize import Batch
+from ptuning.display.format import format_path
 from ptuning.errors import Interrupted
 from ptuning.runs.folder import CHECKPOINT
-from ptuning.system.files import write_whole
+from ptuning.system.digests import write_sealed
 from ptuning.system.signals import stop
 
 
@@ -78,26 +78,26 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._save_if_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save: what is left is the record."""
+        """Save: what is left is the record, and an evaluation if training ended between two."""
         self._save(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if stop.asked or time.monotonic() - self._written >= self.every:
             self._save(trainer)
-        if stop.asked:
-            raise Interrupted(f"Stopped; {os.path.relpath(self.path)} is written. The same command goes on from there.")
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._ends = trainer.should_stop
         trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
+        if stop.asked:
+            raise Interrupted(f"Stopped; {format_path(self.path)} is written. The same command goes on from there.")
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint format, written whole or not at all."""
+    """Lightning's checkpoint format, written whole or not at all, with its digest beside it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Serialise in memory, then write to a temporary file and rename."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getbuffer())
+        write_sealed(Path(path), buffer.getbuffer())

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ptuning.acceleration import Acceleration, accelerate
 from ptuning.data.tokenize import Batch
-from ptuning.errors import RunError
+from ptuning.errors import DivergedError, RunError
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import Task
 from ptuning.training.optim import Optimisation
@@ -141,8 +141,8 @@ class GlueClassifier(pl.LightningModule):
 
         Raises
         ------
-        RunError
-            If logits are not finite.
+        DivergedError
+            If logits or trainable weights are not finite.
         """
         if self.trainer.sanity_checking:  # a few batches before the first step are no evaluation
             self._collected = {}
@@ -150,6 +150,7 @@ class GlueClassifier(pl.LightningModule):
         scores: list[float] = []
         found: dict[str, float] = {}
         answers = [self._answers(number) for number in self._collected]
+        self._check_weights()
         for name, own in zip(self.task.validation, answers, strict=False):
             self.evaluation[name] = own
             one = self._evaluate(own)
@@ -169,9 +170,16 @@ class GlueClassifier(pl.LightningModule):
         order = torch.argsort(index)
         return Predictions(index[order], logits[order], labels[order])
 
-    def diverged(self, sign: str) -> RunError:
+    def _check_weights(self) -> None:
+        """Refuse weights that are not finite: the last step may have made them so, and dev rows need not show it."""
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if broken := sum(int((~parameter.isfinite()).sum()) for parameter in trainable):
+            there_are = sum(parameter.numel() for parameter in trainable)
+            raise self.diverged(f"{broken:,} of {there_are:,} trainable weights are not finite")
+
+    def diverged(self, sign: str) -> DivergedError:
         """Return the error that says how training was seen to diverge, and what to type."""
-        return RunError(
+        return DivergedError(
             f"Training diverged: {sign} at step {self.trainer.global_step}. "
             f"Type a smaller learning rate: optim.lr={self.optimisation.lr / 3:.1g}"
         )

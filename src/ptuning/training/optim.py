@@ -1,4 +1,4 @@
-"""How the moving weights are trained: AdamW, its groups and its learning rates."""
+"""The optimiser of the trainable weights: AdamW, its groups and its learning rates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from ptuning.training.sparse_parameters import SparseParameters
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the moving weights are trained.
+    """How the trainable weights are trained.
 
     Attributes
     ----------
@@ -40,14 +40,14 @@ class Optimisation:
     eps: float = 1e-8
 
     def optimizer(self, model: nn.Module, parts: SparseParameters, fused: bool) -> torch.optim.AdamW:
-        """Return AdamW over what moves, in four groups: backbone and head, what decays and what does not.
+        """Return AdamW over what is trainable, in four groups: backbone and head, what decays and what does not.
 
         Parameters
         ----------
         model
             A Hugging Face encoder with a classification head.
         parts
-            What stands for its parameters that move in part.
+            What stands for its parameters that are trainable in part.
         fused
             Whether a step is one kernel.
         """
@@ -74,12 +74,14 @@ class Optimisation:
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
         """Return warm-up and decay over ``steps`` optimiser steps."""
-        return LambdaLR(optimizer, _factors(steps, round(self.warmup * steps), self.schedule))
+        return LambdaLR(optimizer, _Factor(steps, round(self.warmup * steps), self.schedule))
 
 
-class _factors:
-    def __init__(self, steps: int, warmup: int, schedule: str) -> None:
-        self.steps, self.warmup, self.schedule = steps, warmup, schedule
+@dataclass
+class _Factor:
+    steps: int
+    warmup: int
+    schedule: str
 
     def __call__(self, step: int) -> float:
         if step < self.warmup:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,80 +28,39 @@ from ptuning.training.reader_callbacks import make_callbacks
 
 
 @dataclass(frozen=True)
-class Batching:
-    """How rows become batches: arguments of :class:`ptuning.GlueDataModule` by their own names."""
-
-    batch_size: int
-    eval_batch_size: int
-    max_length: int
-    batch_tokens: int | None
-    group_by_length: bool
-    select_on: str
-
-
-@dataclass(frozen=True)
-class PrefixPlan:
-    """How a frozen prefix is cached: type, limits in MB, and whether any block lies below everything trainable."""
-
-    dtype: str
-    memory_mb: int
-    disk_mb: int
-    exists: bool
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where a run lies and what it leaves; nothing of it changes a result."""
-
-    runs_dir: Path
-    force: bool
-    predict: tuple[str, ...]
-    logger: Mapping[str, Any] | None
-    checkpoint_seconds: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """A configuration made definite: sources found, defaults filled in, hardware looked at.
 
     Attributes
     ----------
-    typed
-        The configuration as typed, plain; the record and trackers get it.
-    modules, patterns
-        The modules by name, sorted, and the regular expressions of ``module=custom``.
+    config
+        The configuration as typed. What is definite in it is read there; the other attributes are what it became.
+    modules
+        The modules by name, sorted.
     layers
         ``all``, or numbers as in ``0-5``.
     trainer
         Arguments of Lightning's ``Trainer``.
-    compile
-        ``auto``, or whether the training forward pass is compiled.
     selector, callbacks
         The callback that selects, and the others.
-    prefix
-        How the frozen prefix is cached; ``None`` where it is computed with every batch.
+    caches_prefix
+        True if there is a frozen prefix and its hidden states are cached.
     attention_dropout
         A rate other than the pretrained model's own, or ``None``.
     """
 
-    typed: Mapping[str, Any]
+    config: Config
     task: Task
     source: DataSource
     backbone: BackboneRef
-    backbone_path: str
     modules: tuple[str, ...]
-    patterns: tuple[str, ...]
     layers: str
     subset: Subset
-    seed: int
-    batching: Batching
     optimisation: Optimisation
     trainer: Mapping[str, Any]
-    compile: Any
     selector: SelectionCallback
     callbacks: tuple[pl.Callback, ...]
-    output: Output
-    prefix: PrefixPlan | None = None
+    caches_prefix: bool = False
     attention_dropout: float | None = None
 
     @property
@@ -111,11 +69,6 @@ class Plan:
         if type(self.selector) is not ModuleSelectionCallback:
             return type(self.selector).__name__
         return "+".join(self.modules)
-
-    @property
-    def caches_prefix(self) -> bool:
-        """True if there is a frozen prefix and its hidden states are cached."""
-        return self.prefix is not None and self.prefix.exists
 
     @property
     def selection_keys(self) -> dict[str, Any]:
@@ -128,40 +81,39 @@ class Plan:
 
         Of the precision it says what was typed: what ``auto`` becomes is decided where the job computes.
         """
-        own = {"score_of": self.task.score_of} if self.task.is_custom else {}  # GLUE's tasks have one score each
-        batching = self.batching
+        task, data = self.config.task, self.config.data
         return {
-            **own,
+            **({"score_of": self.task.score_of} if self.task.is_custom else {}),  # GLUE's tasks have one score each
             "format": 1,
             "task": self.task.name,
             **self.selection_keys,
             "modules": self.modules,
-            "patterns": sorted(set(self.patterns)),
-            "seed": self.seed,
+            "patterns": sorted(set(self.config.module.patterns)),
+            "seed": self.config.seed,
             "backbone": self.backbone.identity,
             "data": self.source.identity(),
-            "max_length": batching.max_length,
-            "batch_size": batching.batch_size,
-            "group_by_length": batching.group_by_length,
+            "max_length": task.max_length,
+            "batch_size": task.batch_size,
+            "group_by_length": data.group_by_length,
             "optimisation": asdict(self.optimisation),
             "trainer": result_arguments(self.trainer),
-            "callbacks": self.typed["callbacks"],
+            "callbacks": self.config.callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
-            **({} if batching.batch_tokens is None else {"batch_tokens": batching.batch_tokens}),
-            **({"select_on": batching.select_on} if batching.select_on != "dev" else {}),
+            **({} if task.batch_tokens is None else {"batch_tokens": task.batch_tokens}),
+            **({"select_on": data.select_on} if data.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
-            **({"frozen_prefix": self.prefix.dtype} if self.prefix and self.prefix.exists else {}),
+            **({"frozen_prefix": self.config.frozen_prefix_dtype} if self.caches_prefix else {}),
         }
 
     def delta_description(self, backbone_hash: str) -> dict[str, Any]:
         """Return what ``delta.json`` says beside score and epoch."""
         return {
             "ptuning": ptuning.__version__,
-            "backbone": describe_backbone(self.backbone, self.backbone_path, backbone_hash),
+            "backbone": describe_backbone(self.backbone, self.config.backbone.path, backbone_hash),
             **self.task.describe(),
             "source": self.source.place,
             **self.selection_keys,
-            "max_length": self.batching.max_length,
+            "max_length": self.config.task.max_length,
         }
 
 
@@ -192,7 +144,7 @@ def make_plan(config: Config) -> Plan:
             f"trainer.min_epochs={config.trainer.min_epochs} is more than trainer.max_epochs, {max_epochs} here: type "
             f"trainer.max_epochs={config.trainer.min_epochs} too, or a smaller trainer.min_epochs."
         )
-    selector, callbacks = make_callbacks(config.callbacks, module, config.layers, config.module.patterns, config.trial)
+    selector, callbacks = make_callbacks(config)
     subset = parse_subset(config.subset, config.subset_scope)
     if type(selector) is ModuleSelectionCallback:
         chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
@@ -201,37 +153,18 @@ def make_plan(config: Config) -> Plan:
         if subset.is_ranked:
             count_weights(subset, {name: p.numel() for name, p in skeleton.named_parameters() if name in chosen})
     return Plan(
-        typed=asdict(config),
+        config=config,
         task=task,
         source=source,
         backbone=backbone,
-        backbone_path=config.backbone.path,
         modules=module,
-        patterns=tuple(config.module.patterns),
         layers="all" if module == ("frozen",) else layers,
         subset=subset,
-        seed=config.seed,
-        batching=Batching(
-            batch_size=config.task.batch_size,
-            eval_batch_size=config.data.eval_batch_size,
-            max_length=config.task.max_length,
-            batch_tokens=config.task.batch_tokens,
-            group_by_length=config.data.group_by_length,
-            select_on=config.data.select_on,
-        ),
         optimisation=_optimisation(config),
         trainer=_trainer_arguments(config.trainer, max_epochs),
-        compile=config.trainer.compile,
         selector=selector,
         callbacks=callbacks,
-        output=Output(
-            runs_dir=Path(config.runs_dir).expanduser(),
-            force=config.force,
-            predict=tuple(config.predict),
-            logger=config.logger,
-            checkpoint_seconds=config.checkpoint_seconds,
-        ),
-        prefix=_prefix(config, skeleton, selector),
+        caches_prefix=_caches_prefix(config, skeleton, selector),
         attention_dropout=_attention_dropout(config, skeleton),
     )
 
@@ -244,18 +177,17 @@ def _attention_dropout(config: Config, skeleton: Any) -> float | None:
     return rate
 
 
-def _prefix(config: Config, skeleton: nn.Module, selector: SelectionCallback) -> PrefixPlan | None:
-    """Return how the prefix is cached, if that was typed. Whether a reader's own choice leaves one takes weights."""
+def _caches_prefix(config: Config, skeleton: nn.Module, selector: SelectionCallback) -> bool:
+    """Return whether a prefix is cached, if that was typed. Whether a reader's own choice leaves one takes weights."""
     if config.frozen_prefix != "cache":
-        return None
+        return False
     if known_architecture(skeleton) is None:
         raise ConfigError(
             f"frozen_prefix=cache has to know the blocks of a {type(skeleton).__name__}, and does not "
             f"(it knows: {', '.join(ARCHITECTURES)}). Leave it out, which is frozen_prefix=live."
         )
     own = type(selector) is not ModuleSelectionCallback
-    exists = own or count_frozen_blocks(skeleton, selector.choose(skeleton)) > 0
-    return PrefixPlan(config.frozen_prefix_dtype, config.frozen_prefix_memory_mb, config.frozen_prefix_disk_mb, exists)
+    return own or count_frozen_blocks(skeleton, selector.choose(skeleton)) > 0
 
 
 def _optimisation(config: Config) -> Optimisation:
@@ -280,10 +212,7 @@ def _optimisation(config: Config) -> Optimisation:
 
 def with_new_callbacks(plan: Plan) -> Plan:
     """Return the plan with callbacks that have seen no training."""
-    typed = plan.typed
-    selector, callbacks = make_callbacks(
-        typed["callbacks"], plan.modules, typed["layers"], plan.patterns, typed["trial"]
-    )
+    selector, callbacks = make_callbacks(plan.config)
     return replace(plan, selector=selector, callbacks=callbacks)
 
 

@@ -1,21 +1,22 @@
 """The callbacks of the ``callbacks`` group: made, and refused where a run has its own way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 
+from ptuning.config.schema import Config
 from ptuning.errors import ConfigError
 from ptuning.selection.callback import SelectionCallback
 from ptuning.training.pruning import Pruning
 
-_AVERAGES = "it averages a copy of the whole model, and a run keeps what moves alone."
+_AVERAGES = "it averages a copy of the whole model, and a run keeps what is trainable alone."
 _OWN_WAY: Mapping[type[pl.Callback], str] = {
     pl.callbacks.Checkpoint: "a run keeps its best weights in delta.safetensors and goes on from last.ckpt.",
     pl.callbacks.StochasticWeightAveraging: _AVERAGES,
     pl.callbacks.WeightAveraging: _AVERAGES,
-    pl.callbacks.ModelPruning: "it takes weights apart that a delta has to name. subset= lets some weights alone move.",
-    pl.callbacks.BackboneFinetuning: "what moves is chosen by module= and layers=, or by callbacks.selection.",
+    pl.callbacks.ModelPruning: "it takes weights apart that a delta has to name. subset= trains some weights alone.",
+    pl.callbacks.BackboneFinetuning: "what is trainable is chosen by module= and layers=, or by callbacks.selection.",
     pl.callbacks.LearningRateFinder: "the rate is typed, as optim.lr, since it is part of what a run is found by.",
     pl.callbacks.BatchSizeFinder: "the size is typed, as task.batch_size, since it is part of what a run is found by.",
     pl.callbacks.ProgressBar: "a run has a bar of its own, which trainer.enable_progress_bar=false takes away.",
@@ -23,23 +24,11 @@ _OWN_WAY: Mapping[type[pl.Callback], str] = {
 """Callbacks that are refused, and why."""
 
 
-def make_callbacks(
-    settings: Mapping[str, Any],
-    module: Sequence[str],
-    layers: Any,
-    patterns: Sequence[str],
-    trial: str | None = None,
-) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
+def make_callbacks(config: Config) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
     """Instantiate the ``callbacks`` group: (the one that selects, the others).
 
-    Parameters
-    ----------
-    settings
-        Name → ``_target_`` and arguments.
-    module, layers, patterns
-        As typed; the entry called ``selection`` gets them.
-    trial
-        The trial of a search that the run is, which adds a callback that reports to it.
+    The entry called ``selection`` gets the modules, layers and patterns. A run that is the trial of a search gets a
+    callback that reports to it.
 
     Raises
     ------
@@ -49,9 +38,13 @@ def make_callbacks(
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    selects = {
+        "module": sorted(config.module.chosen),
+        "layers": config.layers,
+        "patterns": list(config.module.patterns),
+    }
     made: dict[str, Any] = {}
-    for name, one in settings.items():
-        selects = {"module": list(module), "layers": layers, "patterns": list(patterns)}
+    for name, one in config.callbacks.items():
         try:
             made[name] = instantiate(one, **(selects if name == "selection" else {}), _convert_="all")
         except InstantiationException as error:
@@ -62,10 +55,10 @@ def make_callbacks(
             ) from error
     selector = made.pop("selection", None)
     if not isinstance(selector, SelectionCallback):
-        raise ConfigError("callbacks.selection must be a ptuning.SelectionCallback: it decides what may move.")
+        raise ConfigError("callbacks.selection must be a ptuning.SelectionCallback: it decides what is trainable.")
     for name, callback in made.items():
         _refuse_callback(name, callback)
-    return selector, (*made.values(), *([Pruning(trial)] if trial else []))
+    return selector, (*made.values(), *([Pruning(config.trial)] if config.trial else []))
 
 
 def _refuse_callback(name: str, callback: Any) -> None:

@@ -27,9 +27,15 @@ def explain_refusals() -> Iterator[None]:
         For a ``MisconfigurationException``; for a ``ValueError`` or ``TypeError`` that Lightning's own code raises, and
         a ``RuntimeError`` of its callbacks; for an operation that ``trainer.deterministic=true`` forbids. Errors that
         are raised elsewhere, in a callback of the reader's too, stay as they are.
+    KeyboardInterrupt
+        Where Lightning has made an exit of it.
     """
     try:
         yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     except Exception as error:
         if "torch.use_deterministic_algorithms" in str(error):
             operation = str(error).split(" does not have")[0]

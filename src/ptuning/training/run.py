@@ -1,6 +1,5 @@
 """One run, from a composed configuration to a record: read it top down."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,17 +15,19 @@ from ptuning.config.rules import check
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
+from ptuning.display.format import format_path
 from ptuning.display.progress_bar import ProgressReport, TrainingProgress
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.runs.progress import RunProgress
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, current_sweep
 from ptuning.runs.writer import RunWriter
+from ptuning.system.digests import remove_sealed
 from ptuning.system.memory import peak_memory_mb, reset_peak_memory
 from ptuning.system.processor import processor_name
 from ptuning.tasks.glue import get_task
 from ptuning.tracking.run_logger import report_to_agent, tracked
-from ptuning.training.attempt import Attempt, find_attempt
+from ptuning.training.attempt import Attempt, find_attempt, find_loss
 from ptuning.training.build import (
     counts,
     describe_sizes,
@@ -62,15 +63,12 @@ class Located:
     folder
         Where the run lies.
     finished
-        Its record, if nothing is left to do: it finished, ``force`` is off and no prediction is missing.
-    others
-        Folders that hold the same run in the precisions of other machines, from earlier versions.
+        Its record, if nothing is left to do: it finished, all that it left is there, and ``force`` is off.
     """
 
     plan: Plan
     folder: RunFolder
     finished: RunRecord | None
-    others: tuple[RunFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,26 @@ def locate(cfg: DictConfig) -> Located:
     ptuning.UserError
         If the configuration cannot run, or what it names cannot be found.
     """
+    plan, folder, _ = _plan(cfg)
+    finished, _ = _look(plan, folder)
+    if any(not _predictions(plan, folder.path, split).exists() for split in plan.config.predict):
+        finished = None
+    return Located(plan, folder, finished)
+
+
+def _plan(cfg: DictConfig) -> tuple[Plan, RunFolder, tuple[RunFolder, ...]]:
+    """Return (plan, folder, folders that hold the same run in the precisions of other machines)."""
     config = check(cfg)
     quiet()
     plan = make_plan(config)
-    folder, others = find_run(plan.output.runs_dir, plan.backbone.label, plan.recipe())
-    finished = None if plan.output.force else folder.finished()
-    if any(not _predictions(plan, folder.path, split).exists() for split in plan.output.predict):
-        finished = None
-    return Located(plan, folder, finished, others)
+    return plan, *find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+
+
+def _look(plan: Plan, folder: RunFolder) -> tuple[RunRecord | None, str]:
+    """Return (record of a run that is finished, what a finished run has lost so that it is not, in words)."""
+    record = None if plan.config.force else folder.finished()
+    lost = find_loss(folder.path, plan.task) if record else ""
+    return (None if lost else record), lost
 
 
 def execute(
@@ -147,40 +157,66 @@ def _execute(
     cfg: DictConfig, session: Session, sweep: Sweep | None, announce: Callable[[Path], None], report: Report | None
 ) -> Done:
     began = time.perf_counter()
-    found = locate(cfg)
-    plan, folder = found.plan, found.folder
+    plan, folder, others = _plan(cfg)
     with folder.lock():
         announce(folder.path)
-        finished = None if plan.output.force else folder.finished()
+        finished, lost = _look(plan, folder)
         if finished is None:
             timings = Timings(began, partial(_peak_memory, str(plan.trainer["accelerator"])))
-            record = _train_within_memory(plan, folder, session, sweep, timings, report)
+            record = _train(plan, folder, lost, session, sweep, timings, report)
         else:
             record = finished
-            report_to_agent(plan.output.logger, folder.path, record)
-        show_result(record, _near(folder.path), earlier=finished is not None)
-        for other in found.others:
+            report_to_agent(plan.config.logger, folder.path, record)
+        show_result(record, format_path(folder.path), earlier=finished is not None)
+        for other in others:
             kept = other.record()
-            console.print(f"In {kept.precision if kept else None}: {_near(other.path)}")
-        for split in plan.output.predict:
+            console.print(f"In {kept.precision if kept else None}: {format_path(other.path)}")
+        for split in plan.config.predict:
             _predict(plan, folder.path, split)
     return Done(folder.path, record, finished is not None)
+
+
+def _train(
+    plan: Plan,
+    folder: RunFolder,
+    lost: str,
+    session: Session,
+    sweep: Sweep | None,
+    timings: Timings,
+    report: Report | None,
+) -> RunRecord:
+    """Train a run until all that it should leave is there; its checkpoint goes once its record says finished.
+
+    The best weights of a run that goes on may be those of an earlier process, and ``lost`` since.
+    """
+    record = None if lost else _train_within_memory(plan, folder, session, sweep, timings, report)
+    if lost := lost or find_loss(folder.path, plan.task):
+        console.print(
+            f"What the best evaluation of this run left is lost ({lost}): it is trained from the start.", markup=False
+        )
+        remove_sealed(folder.checkpoint)
+        timings.begin_anew()
+        record = _train_within_memory(with_new_callbacks(plan), folder, session, sweep, timings, report)
+    assert record is not None
+    if not plan.config.keep_checkpoint:
+        remove_sealed(folder.checkpoint)
+    return record
 
 
 def _train_within_memory(
     plan: Plan, folder: RunFolder, session: Session, sweep: Sweep | None, timings: Timings, report: Report | None
 ) -> RunRecord:
     """Train one run; out of memory, once more from the start with every batch in two micro-batches."""
-    attempt = find_attempt(folder, plan.output.force)
+    attempt = find_attempt(folder, plan.config.force)
     try:
         return train(plan, attempt, session, sweep, timings, report)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or attempt.micro_batches > 1 or plan.batching.batch_size < 2:
+        if not is_out_of_memory(error) or attempt.micro_batches > 1 or plan.config.task.batch_size < 2:
             raise
     # Outside of the except clause: the exception holds on to the tensors that filled the memory.
     session.forget_model()
     let_go()
-    folder.checkpoint.unlink(missing_ok=True)  # it counts in whole batches
+    remove_sealed(folder.checkpoint)  # it counts in whole batches
     console.print("Out of memory: once more with half the rows at a time and twice the accumulation.")
     timings.begin_anew()
     return train(with_new_callbacks(plan), Attempt(folder, micro_batches=2), session, sweep, timings, report)
@@ -201,23 +237,23 @@ def train(
     with RunWriter(attempt.folder.path, attempt.record(plan, precision)) as writer:
         data = make_data(plan, session, attempt.micro_batches)
         timings.enter("model")
-        network, digest = session.model(plan.backbone, plan.task, plan.seed, plan.attention_dropout)
+        network, digest = session.model(plan.backbone, plan.task, plan.config.seed, plan.attention_dropout)
         selection = choose_trainable(plan, network, data, attempt.indices)
         cache = make_prefix_cache(plan, network, selection, digest, session, timings)
         classifier = make_classifier(plan, network, selection, cache, data, device, writer)
         timings.enter(None)
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
         history = HistoryCallback(writer, plan.delta_description(digest), timings)
-        last = LastCheckpoint(writer.folder, plan.output.checkpoint_seconds)
+        last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
         shown: list[Any] = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
         shown += [ProgressReport(report)] if report else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
-        with tracked(plan.output.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
+        with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as logger, explain_refusals():
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, logger, callbacks)
             writer.add(device=device_name(trainer), processor=processor_name())
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
             if attempt.checkpoint:
-                console.print(f"Going on from {_near(attempt.checkpoint)}")
+                console.print(f"Going on from {format_path(attempt.checkpoint)}")
             trainer.fit(classifier, datamodule=data, ckpt_path=attempt.checkpoint, weights_only=True)
             if not history.has_evaluated(trainer):  # max_steps, max_time or a sparse evaluation stopped between two
                 trainer.validate(classifier, datamodule=data, verbose=False)
@@ -233,20 +269,14 @@ def _predict(plan: Plan, folder: Path, split: str) -> None:
     path = _predictions(plan, folder, split)
     if path.exists():
         return
-    predictor = Predictor(load_run(folder), plan.batching.eval_batch_size)
+    predictor = Predictor(load_run(folder), plan.config.data.eval_batch_size)
     source: Any = plan.source
     if split == "ax":
         source, split = replace(source, task=get_task("ax")), "test"
     logits, _ = predictor.answer_split(source, split)
     write_predictions(path, Predictions(torch.arange(len(logits)), logits, None))
-    console.print(f"{len(logits):,} predictions in {_near(path)}")
+    console.print(f"{len(logits):,} predictions in {format_path(path)}")
 
 
 def _predictions(plan: Plan, folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{plan.source.predictions_of(split)}.parquet"
-
-
-def _near(path: Path) -> str:
-    """Return a path as seen from here, if it lies below."""
-    near = os.path.relpath(path)
-    return near if not near.startswith("..") else str(path)

@@ -6,8 +6,9 @@ import random
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ptuning.acceleration.activation_store import ActivationStore
 from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
 from ptuning.backbones.source import BackboneRef
 from ptuning.data.tokenize import TokenTable
-from ptuning.system.files import cache_folder
+from ptuning.system.files import cache_folder, sweep_parts
 from ptuning.tasks.glue import Task
 
 
@@ -43,20 +44,21 @@ class Session:
         self._buffers: dict[str, Tensor] = {}
         self._modes: dict[str, bool] = {}
         self._hash = ""
+        sweep_parts(cache_folder(), *cache_folder().glob("*/"))
         self.states = ActivationStore(cache_folder() / "prefix")
         """Hidden states behind frozen prefixes."""
 
     def tokenizer(self, backbone: BackboneRef) -> Any:
-        """Return the tokenizer of a backbone."""
+        """Return the tokenizer of a backbone; the last one is kept."""
         if backbone.identity not in self._tokenizers:
-            self._tokenizers[backbone.identity] = load_tokenizer(backbone)
+            self._tokenizers = {backbone.identity: load_tokenizer(backbone)}
         return self._tokenizers[backbone.identity]
 
     def splits(self, *key: Any) -> dict[str, TokenTable]:
-        """Return the store of tokenized splits for this data, tokenizer and length; the last four are kept."""
+        """Return the store of tokenized splits for this data, tokenizer and length; the last two are kept."""
         found = self._splits.pop(key, {})
         self._splits[key] = found
-        while len(self._splits) > 4:
+        while len(self._splits) > 2:
             self._splits.pop(next(iter(self._splits)))
         return found
 
@@ -103,7 +105,7 @@ def as_it_was() -> Iterator[None]:
     Packages change warnings, loggers and threads. Whoever calls from a notebook keeps their random numbers.
     """
     environment = dict(os.environ)
-    torch_state = _torch_state()
+    settings = _torch_settings()
     generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     root = logging.getLogger()
@@ -115,7 +117,8 @@ def as_it_was() -> Iterator[None]:
             yield
     finally:
         _put_back_environment(environment)
-        _put_back_torch(torch_state)
+        for put_back in settings:
+            put_back()
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         torch.set_rng_state(generators[2])
@@ -131,36 +134,29 @@ def as_it_was() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _torch_state() -> dict[str, Any]:
-    return {
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
-        "matmul": torch.get_float32_matmul_precision(),
-        "dtype": torch.get_default_dtype(),
-        "benchmark": torch.backends.cudnn.benchmark,
-        "cudnn_deterministic": torch.backends.cudnn.deterministic,
-        "grad": torch.is_grad_enabled(),
-        "anomaly": torch.is_anomaly_enabled(),
-        "threads": torch.get_num_threads(),
-    }
+def _torch_settings() -> list[Callable[[], object]]:
+    """Return calls that set PyTorch's global settings to what they are now."""
+    cudnn = torch.backends.cudnn
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    return [
+        partial(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(), warn_only=warn_only),
+        partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
+        partial(torch.set_default_dtype, torch.get_default_dtype()),
+        partial(setattr, cudnn, "benchmark", cudnn.benchmark),
+        partial(setattr, cudnn, "deterministic", cudnn.deterministic),
+        partial(torch.set_grad_enabled, torch.is_grad_enabled()),
+        partial(torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()),
+        partial(_set_threads, torch.get_num_threads()),
+    ]
 
 
-def _put_back_torch(state: dict[str, Any]) -> None:
-    torch.use_deterministic_algorithms(state["deterministic"], warn_only=state["warn_only"])
-    torch.set_float32_matmul_precision(state["matmul"])
-    torch.set_default_dtype(state["dtype"])
-    torch.backends.cudnn.benchmark = state["benchmark"]
-    torch.backends.cudnn.deterministic = state["cudnn_deterministic"]
-    torch.set_grad_enabled(state["grad"])
-    torch.autograd.set_detect_anomaly(state["anomaly"])
-    if torch.get_num_threads() != state["threads"]:
-        torch.set_num_threads(state["threads"])
+def _set_threads(threads: int) -> None:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def _put_back_environment(environment: dict[str, str]) -> None:
-    for name in {*environment, *os.environ} - {
-        "WANDB_SERVICE"
-    }:  # W&B's own word to itself on the process that it began
+    for name in {*environment, *os.environ} - {"WANDB_SERVICE"}:  # W&B's note to itself of the process that it began
         if name not in environment:
             del os.environ[name]
         elif os.environ.get(name) != environment[name]:

@@ -1,4 +1,4 @@
-"""Tensors that move in part: what the optimiser sees of them is a parameter of the moving weights alone."""
+"""Parameters that are trainable in part: the optimiser sees a compact parameter of their trainable weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,27 +9,27 @@ from torch import Tensor, nn
 
 
 class SparseParameters:
-    """The moving weights of partly moving tensors, each as one compact parameter for an optimiser.
+    """The trainable weights of partly trainable parameters, each as one compact parameter for an optimiser.
 
-    The model keeps its whole tensors. Gradients are gathered from them (:meth:`gathering`), values written back to them
-    (:meth:`join`), at the places that move and nowhere else. So weight decay, momentum, clipping, loss scaling and the
-    optimiser's state know of the moving weights only, and the others stay bit for bit.
+    The model keeps its whole parameters. Gradients are gathered from them (:meth:`gathering`) and values written back
+    to them (:meth:`join`), at the trainable indices only. Weight decay, momentum, clipping, loss scaling and the
+    optimiser's state know no other weights, which stay bit for bit.
 
     Parameters
     ----------
     model
         Where it computes: what is made here lies on the same devices, in the same types.
     indices
-        Parameter name → places of the moving weights in the flattened tensor, [moving].
+        Parameter name → indices of the trainable weights in the flattened parameter, [trainable].
     """
 
     def __init__(self, model: nn.Module, indices: Mapping[str, Tensor]) -> None:
         self._whole = {name: p for name, p in model.named_parameters() if name in indices}
-        self._places = {name: indices[name].to(p.device, torch.int64) for name, p in self._whole.items()}
+        self._indices = {name: indices[name].to(p.device, torch.int64) for name, p in self._whole.items()}
         self._compact = {name: nn.Parameter(self._read(name)) for name in self._whole}
 
     def parameter(self, name: str, whole: nn.Parameter) -> nn.Parameter:
-        """Return what an optimiser shall train for a parameter of the model: the part that moves, or all of it."""
+        """Return what an optimiser trains for a parameter of the model: its compact parameter, or all of it."""
         return self._compact.get(name, whole)
 
     @contextmanager
@@ -59,27 +59,27 @@ class SparseParameters:
         def write(*_: Any) -> None:
             with torch.no_grad():
                 for name, compact in self._compact.items():
-                    self._whole[name].view(-1).index_copy_(0, self._places[name], compact)
+                    self._whole[name].view(-1).index_copy_(0, self._indices[name], compact)
 
         if self._compact:
             optimizer.register_step_pre_hook(read)
             optimizer.register_step_post_hook(write)
 
     def _read(self, name: str) -> Tensor:
-        return trainable_values(self._whole[name], self._places[name])
+        return trainable_values(self._whole[name], self._indices[name])
 
     def _take(self, name: str, whole: Tensor) -> None:
         assert whole.grad is not None
-        gradient, compact = trainable_values(whole.grad, self._places[name]), self._compact[name]
+        gradient, compact = trainable_values(whole.grad, self._indices[name]), self._compact[name]
         compact.grad = gradient if compact.grad is None else compact.grad.add_(gradient)
         whole.grad = None
 
 
-def trainable_values(whole: Tensor, places: Tensor) -> Tensor:
-    """Return the values of a tensor at flat places, [places], detached."""
-    return whole.detach().reshape(-1)[places.to(whole.device, torch.int64)]
+def trainable_values(whole: Tensor, indices: Tensor) -> Tensor:
+    """Return the values of a tensor at flat indices, [indices], detached."""
+    return whole.detach().reshape(-1)[indices.to(whole.device, torch.int64)]
 
 
-def compact_indices(places: Tensor, size: int) -> Tensor:
-    """Return places as they are stored: in 32 bits where the tensor's size allows it."""
-    return places.cpu().to(torch.int32 if size < 2**31 else torch.int64)
+def compact_indices(indices: Tensor, size: int) -> Tensor:
+    """Return indices as they are stored: in 32 bits where the tensor's size allows it."""
+    return indices.cpu().to(torch.int32 if size < 2**31 else torch.int64)

@@ -47,10 +47,10 @@ def _choose(plan: Plan, network: nn.Module, selection: Selection, data: GlueData
     scores: dict[str, Tensor] = {}
     if plan.subset.kind == "fisher":
         train = data.split("train")
-        rows = sample_rows(len(train), plan.seed)
+        rows = sample_rows(len(train), plan.config.seed)
         console.print(f"Fisher information on {len(rows)} training examples")
         device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
         examples = (train[[row]] for row in rows)
         scores = fisher_information(network, plan.task, examples, selection.names, device)
     parameters = dict(network.named_parameters())
-    return choose_weights(plan.subset, {name: parameters[name] for name in selection.names}, plan.seed, scores)
+    return choose_weights(plan.subset, {name: parameters[name] for name in selection.names}, plan.config.seed, scores)

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptuning.system.files import cache_folder, write_whole
+from ptuning.system.cached_files import read_cached, write_cached
+from ptuning.system.files import cache_folder
 
 SWITCH = "PTUNING_NATIVE"
 """An environment variable: with 0 nothing is compiled, and nothing that was is used."""
@@ -27,6 +28,7 @@ SWITCH = "PTUNING_NATIVE"
 _FOLDER = Path(__file__).parent
 _ARGUMENTS = ("-O3", "-fPIC", "-shared", "-pthread")
 _SECONDS = 120
+_LARGEST = 1 << 26
 
 
 class States(Structure):
@@ -92,9 +94,13 @@ def library() -> ctypes.CDLL | None:
         return None
     sources = [path.read_text("utf-8") for path in sorted(_FOLDER.glob("*.[ch]"))]
     what = "\n".join((*sources, str(Path(compiler).resolve()), platform.platform(), _processor()))
-    place = cache_folder() / "native" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.so"
+    kept = cache_folder() / "native" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.so"
     try:
-        found = ctypes.CDLL(str(place)) if place.exists() else _compile(compiler, place)
+        content = read_cached(kept, _LARGEST, private=True)
+        if content is None:
+            content = _compile(compiler)
+            write_cached(kept, content, private=True)
+        found = _load(content)
     except (OSError, subprocess.SubprocessError):
         return None
     for name, arguments in _FUNCTIONS.items():
@@ -102,18 +108,29 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _compile(compiler: str, path: Path) -> ctypes.CDLL:
-    """Compile and load the functions, and keep them for later processes if the cache can be written."""
+def _compile(compiler: str) -> bytes:
+    """Return the compiled functions as a file's content."""
     sources = [str(source) for source in sorted(_FOLDER.glob("*.c"))]
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
+        made = Path(folder) / "functions.so"
         for tuned in (("-march=native",), ("-mcpu=native",), ()):  # what compilers for ARM know it by, or not at all
             command = [compiler, *_ARGUMENTS, *tuned, "-o", str(made), *sources, "-lm"]
             if subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).returncode == 0:
-                with suppress(OSError):  # a read-only or full cache: the next process compiles again
-                    write_whole(path, made.read_bytes())
-                return ctypes.CDLL(str(made))
+                return made.read_bytes()
     raise subprocess.SubprocessError(f"{compiler} cannot compile {_FOLDER}")
+
+
+def _load(content: bytes) -> ctypes.CDLL:
+    """Load a library from a copy of its own: whatever becomes of the file that it was read from, this stays whole."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("ptuning"), "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            return ctypes.CDLL(f"/proc/self/fd/{stream.fileno()}")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "functions.so"
+        copy.write_bytes(content)
+        return ctypes.CDLL(str(copy))
 
 
 def _processor() -> str:

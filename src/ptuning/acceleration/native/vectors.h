@@ -74,15 +74,18 @@ static inline float largest_of(vf x) {
     return larger_of(larger_of(most[0], most[1]), larger_of(most[2], most[3]));
 }
 
-/* Chris Doty-Humphrey's SFC32, one in each lane. */
+/* Chris Doty-Humphrey's SFC32, one in each lane. Lanes are as many on every processor, so that masks are the same. */
+#define LANES 8
+typedef uint32_t lanes __attribute__((vector_size(4 * LANES)));
+
 typedef struct {
-    vu a, b, c, counter, word;
+    lanes a, b, c, counter, word;
     uint32_t dropped;
     float kept;
 } dropout;
 
-static inline vu next_word(dropout *drop) {
-    vu word = drop->a + drop->b + drop->counter;
+static inline lanes next_word(dropout *drop) {
+    lanes word = drop->a + drop->b + drop->counter;
     drop->counter += 1;
     drop->a = drop->b ^ (drop->b >> 9);
     drop->b = drop->c + (drop->c << 3);
@@ -101,7 +104,7 @@ static inline uint64_t splitmix(uint64_t *state) { /* Steele, Lea & Flood 2014 *
 static inline dropout dropout_of(uint64_t seed, int64_t number, uint32_t dropped) {
     dropout drop = {.dropped = dropped, .kept = 65536.f / (65536.f - (float)dropped)};
     uint64_t place = (uint64_t)number, state = seed ^ splitmix(&place);
-    for (int i = 0; i < W; i++) {
+    for (int i = 0; i < LANES; i++) {
         uint64_t one = splitmix(&state), two = splitmix(&state);
         drop.a[i] = (uint32_t)one, drop.b[i] = (uint32_t)(one >> 32);
         drop.c[i] = (uint32_t)two, drop.counter[i] = (uint32_t)(two >> 32);
@@ -110,11 +113,36 @@ static inline dropout dropout_of(uint64_t seed, int64_t number, uint32_t dropped
     return drop;
 }
 
-/* The masks of one vector: 0 for what is dropped, else what keeps the mean. Every other one takes the words' upper halves. */
+/* 16 bits for each number of a vector: the lower halves of a word's lanes, then the upper ones. masks.py draws the same. */
+static inline vu bits(dropout *drop, int64_t number) {
+#if W == 16
+    union {
+        lanes halves[2];
+        vu all;
+    } both;
+    (void)number;
+    drop->word = next_word(drop);
+    both.halves[0] = drop->word & 0xffffu, both.halves[1] = drop->word >> 16;
+    return both.all;
+#elif W == 8
+    drop->word = number % 2 ? drop->word >> 16 : next_word(drop);
+    return drop->word & 0xffffu;
+#else
+    union {
+        lanes all;
+        vu parts[LANES / W];
+    } words;
+    int64_t part = number % (2 * LANES / W);
+    if (!part) drop->word = next_word(drop);
+    words.all = part < LANES / W ? drop->word & 0xffffu : drop->word >> 16;
+    return words.parts[part % (LANES / W)];
+#endif
+}
+
+/* The masks of one vector: 0 for what is dropped, else what keeps the mean. */
 static inline vf mask(dropout *drop, int64_t number) {
     if (!drop->dropped) return all(1.f);
-    drop->word = number % 2 ? drop->word >> 16 : next_word(drop);
-    return choose((vi)(drop->word & 0xffffu) >= (vi){0} + (int32_t)drop->dropped, all(drop->kept), all(0.f));
+    return choose((vi)bits(drop, number) >= (vi){0} + (int32_t)drop->dropped, all(drop->kept), all(0.f));
 }
 
 /* Does every `step`-th part of a task from `first` on; returns 0, or 1 where there is no memory. */
