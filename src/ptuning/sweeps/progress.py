@@ -31,8 +31,8 @@ from ptuning.sweeps.job import (
 )
 from ptuning.sweeps.time_left import TimeLeft
 
-_EVERY = 1.0
-"""Seconds between two drawings."""
+_EVERY, _SHARE = 1.0, 200
+"""Seconds between two drawings, at least; and so many times what the last one took."""
 
 _ENDED = 12
 """Rows for jobs that have ended, at most."""
@@ -87,7 +87,7 @@ class SweepProgress:
             if job.number in status.settled:
                 self._count(job, status.settled[job.number])
         self._began = time.monotonic()
-        self._drawn = -_EVERY
+        self._due = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "SweepProgress":
@@ -125,10 +125,11 @@ class SweepProgress:
 
     def draw(self) -> None:
         """Draw the present state, at a terminal and once a second at most."""
-        now = time.monotonic()
-        if self._live and now - self._drawn >= _EVERY:
-            self._drawn = now
+        began = time.monotonic()
+        if self._live and began >= self._due:
             self._live.update(self.screen(), refresh=True)
+            ended = time.monotonic()
+            self._due = ended + max(_EVERY, _SHARE * (ended - began))
 
     def screen(self) -> Group:
         """Return the present state: a line of counts, then what runs, what has ended and the best by task."""
