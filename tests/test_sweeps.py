@@ -41,12 +41,15 @@ def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
 ) -> None:
     out = typed(type_it, tmp_path, *GRID, "workers=2")
     assert "8 done" in out
+    assert "tiny, all layers" in out
+    assert "8 runs of this sweep." in out
     assert out.endswith("exit 0")
     assert results(tmp_path) == undisturbed
     stamps = {name: record["ended"] for name, record in records(tmp_path).items()}
 
     out = typed(type_it, tmp_path, *GRID, "workers=2")
     assert "8 skipped" in out
+    assert "8 runs of this sweep." in out
     assert "skipped module" not in out
     assert {name: record["ended"] for name, record in records(tmp_path).items()} == stamps
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -94,7 +94,6 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
     """
     recipe, rates = record.recipe, record.optimisation
     synthetic = " [yellow]synthetic[/]" if record.source == "synthetic" else ""
-    size = f"{tokens:,} tokens" if (tokens := recipe.get("batch_tokens")) else record.batch_size
     rows = {
         "task": f"{escape(record.task)}{synthetic} ({sizes})",
         **{name: escape(value) for name, value in about.items()},
@@ -121,8 +120,9 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
         rows["prefix"] = "live, for want of a block below everything that trains"
     rows |= {
         "on": escape(f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}"),
-        "training": f"{record.max_epochs} epochs, batch {size}, seed {record.seed}",
-        "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}",
+        "training": f"{record.max_epochs} epochs, {_batch(record)}, seed {record.seed}{_limits(record)}",
+        "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}, {rates['schedule']} schedule, "
+        f"weight decay {rates['weight_decay']:g}",
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
@@ -130,9 +130,44 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
     console.print(table)
 
 
+def _batch(record: RunRecord) -> str:
+    """Return ``batch 32``, ``batch 32 × 2`` where two are added up for a step, or ``batch 4,096 tokens``."""
+    tokens, added = record.recipe.get("batch_tokens"), record.config["trainer"]["accumulate_grad_batches"]
+    size = f"{tokens:,} tokens" if tokens else f"{record.batch_size}"
+    return f"batch {size} × {added}" if added > 1 else f"batch {size}"
+
+
+def _limits(record: RunRecord) -> str:
+    """Return what may end a training before its epochs do: ``, at most 4 steps``."""
+    steps, time = (record.config["trainer"][name] for name in ("max_steps", "max_time"))
+    said = f", at most {steps:,} steps" if steps >= 0 else ""
+    return f"{said}, at most {escape(str(time))} (max_time)" if time else said
+
+
+class Uncut:
+    """A table as wide as it needs: where there is less room (or no terminal), its lines run over, no cell is cut.
+
+    Parameters
+    ----------
+    table
+        The table.
+    width
+        Columns of text that it may take at most, ``None`` for all that it needs.
+    """
+
+    def __init__(self, table: Table, width: int | None = None) -> None:
+        self.table = table
+        self.width = width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table on a console that wraps softly."""
+        width = self.width or console.measure(self.table, options=options.update(max_width=10_000)).maximum
+        yield from console.render(self.table, options.update(width=max(options.max_width, width)))
+
+
 def show_table(table: Table, width: int = 125) -> None:
     """Print a wide table; where there is less room (or no terminal), its lines run over, its cells are not cut."""
-    CleanConsole(width=max(console.width, width), highlight=False, soft_wrap=True).print(table)
+    console.print(Uncut(table, width))
 
 
 def show_result(record: RunRecord, folder: str, earlier: bool) -> None:

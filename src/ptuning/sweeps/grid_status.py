@@ -8,6 +8,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ptuning.config.compose import restore
 from ptuning.display.format import format_seconds
@@ -97,7 +98,7 @@ def show_grid(console: Console, jobs: Sequence[Job], status: GridStatus, slots: 
     console.print(f"[bold]{len(jobs)} job{'s' if len(jobs) != 1 else ''}[/]: {', '.join(parts)}")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for job in jobs[:_LISTED]:
-        table.add_row(job.name or "(this run)", *_fate(job, status))
+        table.add_row(*map(Text, (job.name or "(this run)", *_fate(job, status))))
     console.print(table)
     if len(jobs) > _LISTED:
         console.print(f"… and {len(jobs) - _LISTED} more")

@@ -8,7 +8,7 @@ from typing import Any
 from ptuning.runs.sweep import Sweep
 
 DONE, SKIPPED, PRUNED, FAILED = "done", "skipped", "pruned", "failed"
-INTERRUPTED, BUSY = "interrupted", "busy"
+INTERRUPTED, NOT_BEGUN, BUSY = "interrupted", "not begun", "busy"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Outcome:
     ----------
     status
         ``done``, ``skipped`` (it had finished before), ``pruned`` (a search ended it early), ``failed``,
-        ``interrupted`` (it goes on at the next call), or ``busy`` (another process is at work in its folder).
+        ``interrupted`` (it goes on at the next call), ``not begun`` (the sweep was stopped before its turn), or
+        ``busy`` (another process is at work in its folder).
     score
         The score of a job that is done or skipped.
     seconds
@@ -89,3 +90,13 @@ class JobSpec:
     directory: Path
     environment: Mapping[str, str]
     timeout: float | None
+
+
+def announcement_of(scratch: Path, job: Job) -> Path:
+    """Return the file of a sweep's folder into which a job writes its run folder."""
+    return (scratch / "jobs" / f"{job.number}.folder").absolute()
+
+
+def progress_of(announcement: Path) -> Path:
+    """Return the file beside a job's announcement into which it writes how far it is."""
+    return announcement.with_suffix(".progress")

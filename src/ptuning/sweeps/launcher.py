@@ -24,7 +24,7 @@ from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
 from ptuning.runs.sweep import find_sweep, note_sweep
 from ptuning.sweeps.engines import Engine
-from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, SKIPPED, Job, Outcome
+from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, NOT_BEGUN, SKIPPED, Job, Outcome
 from ptuning.tasks.glue import CUSTOM
 
 
@@ -76,6 +76,7 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one batch of jobs and return the outcome of each, in the order given."""
         from ptuning.display.console import console
+        from ptuning.sweeps.answer import show_answer
         from ptuning.sweeps.grid_status import ask_for_hub, show_grid, survey
         from ptuning.sweeps.progress import show_end
 
@@ -102,11 +103,11 @@ class SweepLauncher(Launcher):
         finally:
             if not self.searching:
                 self.close()
-        for job in jobs:
-            outcomes.setdefault(job.number, Outcome(INTERRUPTED))
         found = {outcome.status for outcome in outcomes.values()}
-        if not self.searching or found & {FAILED, INTERRUPTED}:
+        if not self.searching or found & {FAILED, INTERRUPTED, NOT_BEGUN}:
             show_end(console, jobs, outcomes, time.monotonic() - began)
+        if not self.searching:
+            show_answer(console, outcomes, Path(str(jobs[0].config["runs_dir"])).expanduser())
         if not self.searching and DONE in found:
             from ptuning.sweeps.wandb_summary import log_summary
 
@@ -187,7 +188,7 @@ class _ComposedOnce:
 
 
 def _error(outcome: Outcome) -> BaseException:
-    if outcome.status == INTERRUPTED:
+    if outcome.status in (INTERRUPTED, NOT_BEGUN):
         return Interrupted("Stopped.")
     return outcome.error or RuntimeError(outcome.reason)
 

@@ -13,7 +13,7 @@ from ptuning.display.console import console
 from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.engines import Engine, LostError
 from ptuning.sweeps.grid_status import GridStatus
-from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, Job, JobSpec, Outcome
+from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, NOT_BEGUN, Job, JobSpec, Outcome, announcement_of
 from ptuning.sweeps.progress import SweepProgress
 from ptuning.sweeps.worker import note_failure, trace_of
 
@@ -26,7 +26,7 @@ def run_jobs(
     scratch: Path,
     job_timeout: float | None = None,
 ) -> Mapping[int, Outcome]:
-    """Run the jobs that are not settled yet and return job number → outcome; jobs that a stop left out are absent.
+    """Run the jobs that are not settled yet and return job number → outcome.
 
     Parameters
     ----------
@@ -49,8 +49,9 @@ def run_jobs(
             settled = len(jobs) - len(left)
             count = f"{len(left)} job{'s' if len(left) != 1 else ''}"
             console.print(f"{count}{f' ({settled} more are settled)' if settled else ''} {engine.describe()}")
-        with SweepProgress(console, jobs, engine.slots()[: len(left)], status) as progress:
-            return _Scheduler(engine, sweep, scratch, job_timeout, progress).run(left)
+        with SweepProgress(console, jobs, engine.slots()[: len(left)], status, scratch) as progress:
+            outcomes = _Scheduler(engine, sweep, scratch, job_timeout, progress).run(left)
+    return {job.number: _as_it_was_left(job, outcomes.get(job.number), scratch) for job in left}
 
 
 def order(jobs: Sequence[Job], seconds: Callable[[Job], float | None] = lambda job: None) -> list[Job]:
@@ -65,6 +66,14 @@ def order(jobs: Sequence[Job], seconds: Callable[[Job], float | None] = lambda j
         longest[job.group] = max(longest.get(job.group, 0.0), lengths[job.number])
     rank = {group: number for number, group in enumerate(longest)}
     return sorted(jobs, key=lambda job: (-longest[job.group], rank[job.group], -lengths[job.number], job.number))
+
+
+def _as_it_was_left(job: Job, outcome: Outcome | None, scratch: Path) -> Outcome:
+    """Return a job's outcome; what a stop ended was interrupted if it had found its run folder, else never begun."""
+    if outcome is not None and outcome.status not in (INTERRUPTED, BUSY):
+        return outcome
+    has_begun = announcement_of(scratch, job).exists()
+    return Outcome(INTERRUPTED if has_begun else NOT_BEGUN, seconds=outcome.seconds if outcome else 0.0)
 
 
 class _Scheduler:
@@ -154,7 +163,7 @@ class _Scheduler:
         return outcome
 
     def _announcement(self, job: Job) -> Path:
-        return (self.scratch / "jobs" / f"{job.number}.folder").absolute()
+        return announcement_of(self.scratch, job)
 
     def _show_started(self) -> None:
         """Show jobs whose slot is known, and those that have announced their folder."""

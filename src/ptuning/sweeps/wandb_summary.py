@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ptuning.display.console import console
+from ptuning.display.format import format_path
 from ptuning.errors import UserError, in_one_line
 from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.job import DONE, SKIPPED, Job, Outcome
@@ -41,6 +42,7 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
         said = str(error) if isinstance(error, UserError) else in_one_line(error)
         console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
         return
+    console.print(f"The report of this sweep: {format_path(page)}", markup=False)
     if upload:
         console.print(
             f"W&B is offline. To upload the runs later: find {runs_dir} -name 'offline-run-*' -exec wandb sync {{}} +"
@@ -80,7 +82,7 @@ def _log_sweep(
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         artifact.add_file(str(file), name=str(file.relative_to(report)))
     run.log_artifact(artifact)
-    summary: dict[str, float] = {f"jobs/{status}": count for status, count in counts.items()}
+    summary: dict[str, float] = {f"jobs/{status.replace(' ', '_')}": count for status, count in counts.items()}
     whole = cells[cells["part"] == ""]  # what saw a part of its data is nobody's best
     best = whole.sort_values("mean").groupby("task").last() if len(whole) else whole
     summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}

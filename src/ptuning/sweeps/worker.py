@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ptuning.runs.progress import write_progress
 from ptuning.runs.record import find_record, write_record
-from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, JobSpec, Outcome
+from ptuning.sweeps.job import BUSY, DONE, FAILED, INTERRUPTED, PRUNED, SKIPPED, JobSpec, Outcome, progress_of
 from ptuning.system.imports import large_imports
 from ptuning.system.memory import give_back_memory
 from ptuning.system.streams import renew_streams
@@ -110,7 +112,9 @@ def perform(spec: JobSpec) -> Outcome:
     try:
         if stop.asked:
             return Outcome(INTERRUPTED)
-        done = execute(restore(spec.config), _session, spec.sweep, lambda folder: _announce(spec.announcement, folder))
+        announce = partial(_announce, spec.announcement)
+        report = partial(write_progress, progress_of(spec.announcement))
+        done = execute(restore(spec.config), _session, spec.sweep, announce, report)
     except BusyError:
         return Outcome(BUSY)
     except Interrupted:

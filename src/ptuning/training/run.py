@@ -16,8 +16,9 @@ from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
 from ptuning.display.format import format_path
-from ptuning.display.progress_bar import TrainingProgress
+from ptuning.display.progress_bar import ProgressReport, TrainingProgress
 from ptuning.runs.folder import RunFolder, find_run
+from ptuning.runs.progress import RunProgress
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, current_sweep
 from ptuning.runs.writer import RunWriter
@@ -46,6 +47,9 @@ from ptuning.training.refusals import explain_refusals
 from ptuning.training.session import Session, as_it_was
 from ptuning.training.timings import Timings
 from ptuning.training.trainable import choose_trainable
+
+Report = Callable[[RunProgress], None]
+"""Called now and then with how far a run is."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ def execute(
     session: Session,
     sweep: Sweep | None = None,
     announce: Callable[[Path], None] = lambda folder: None,
+    report: Report | None = None,
 ) -> Done:
     """Train what ``cfg`` describes, or find that it is done.
 
@@ -141,12 +146,16 @@ def execute(
         What the runs of a sweep share.
     announce
         Called with the run folder before training begins in it.
+    report
+        Called with the run's progress while it trains.
     """
     with as_it_was():
-        return _execute(cfg, session, sweep, announce)
+        return _execute(cfg, session, sweep, announce, report)
 
 
-def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: Callable[[Path], None]) -> Done:
+def _execute(
+    cfg: DictConfig, session: Session, sweep: Sweep | None, announce: Callable[[Path], None], report: Report | None
+) -> Done:
     began = time.perf_counter()
     plan, folder, others = _plan(cfg)
     with folder.lock():
@@ -154,7 +163,7 @@ def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: C
         finished, lost = _look(plan, folder)
         if finished is None:
             timings = Timings(began, partial(_peak_memory, str(plan.trainer["accelerator"])))
-            record = _train(plan, folder, lost, session, sweep, timings)
+            record = _train(plan, folder, lost, session, sweep, timings, report)
         else:
             record = finished
             report_to_agent(plan.config.logger, folder.path, record)
@@ -168,20 +177,26 @@ def _execute(cfg: DictConfig, session: Session, sweep: Sweep | None, announce: C
 
 
 def _train(
-    plan: Plan, folder: RunFolder, lost: str, session: Session, sweep: Sweep | None, timings: Timings
+    plan: Plan,
+    folder: RunFolder,
+    lost: str,
+    session: Session,
+    sweep: Sweep | None,
+    timings: Timings,
+    report: Report | None,
 ) -> RunRecord:
     """Train a run until all that it should leave is there; its checkpoint goes once its record says finished.
 
     The best weights of a run that goes on may be those of an earlier process, and ``lost`` since.
     """
-    record = None if lost else _train_within_memory(plan, folder, session, sweep, timings)
+    record = None if lost else _train_within_memory(plan, folder, session, sweep, timings, report)
     if lost := lost or find_loss(folder.path, plan.task):
         console.print(
             f"What the best evaluation of this run left is lost ({lost}): it is trained from the start.", markup=False
         )
         remove_sealed(folder.checkpoint)
         timings.begin_anew()
-        record = _train_within_memory(with_new_callbacks(plan), folder, session, sweep, timings)
+        record = _train_within_memory(with_new_callbacks(plan), folder, session, sweep, timings, report)
     assert record is not None
     if not plan.config.keep_checkpoint:
         remove_sealed(folder.checkpoint)
@@ -189,12 +204,12 @@ def _train(
 
 
 def _train_within_memory(
-    plan: Plan, folder: RunFolder, session: Session, sweep: Sweep | None, timings: Timings
+    plan: Plan, folder: RunFolder, session: Session, sweep: Sweep | None, timings: Timings, report: Report | None
 ) -> RunRecord:
     """Train one run; out of memory, once more from the start with every batch in two micro-batches."""
     attempt = find_attempt(folder, plan.config.force)
     try:
-        return train(plan, attempt, session, sweep, timings)
+        return train(plan, attempt, session, sweep, timings, report)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or attempt.micro_batches > 1 or plan.config.task.batch_size < 2:
             raise
@@ -204,10 +219,17 @@ def _train_within_memory(
     remove_sealed(folder.checkpoint)  # it counts in whole batches
     console.print("Out of memory: once more with half the rows at a time and twice the accumulation.")
     timings.begin_anew()
-    return train(with_new_callbacks(plan), Attempt(folder, micro_batches=2), session, sweep, timings)
+    return train(with_new_callbacks(plan), Attempt(folder, micro_batches=2), session, sweep, timings, report)
 
 
-def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, timings: Timings) -> RunRecord:
+def train(
+    plan: Plan,
+    attempt: Attempt,
+    session: Session,
+    sweep: Sweep | None,
+    timings: Timings,
+    report: Report | None = None,
+) -> RunRecord:
     """Train one run in its folder and return its record."""
     reset_peak_memory()
     device = find_device(plan.trainer["accelerator"])
@@ -223,7 +245,8 @@ def train(plan: Plan, attempt: Attempt, session: Session, sweep: Sweep | None, t
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
         history = HistoryCallback(writer, plan.delta_description(digest), timings)
         last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
-        shown = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
+        shown: list[Any] = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
+        shown += [ProgressReport(report)] if report else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
         with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as loggers, explain_refusals():
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, loggers, callbacks)
