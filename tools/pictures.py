@@ -25,7 +25,7 @@ from ptuning.display.console import CleanConsole
 ROOT = Path(__file__).parents[1]
 DEMO = ("experiment=demo", "module=layernorm", "task=rte")
 SWEEP = (
-    *("backbone=tiny", "data=synthetic", "data.sizes.train=600", "task=sst2", "module=layernorm,query,ffn,full"),
+    *("backbone=tiny", "data=synthetic", "data.sizes.train=400", "task=sst2", "module=layernorm,query,ffn,full"),
     *("seed=1,2", "optim.lr=0.01", "trainer.max_epochs=6", "logger=none", "workers=2"),
 )
 

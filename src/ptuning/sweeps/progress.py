@@ -31,8 +31,8 @@ from ptuning.sweeps.job import (
 )
 from ptuning.sweeps.time_left import TimeLeft
 
-_EVERY, _SHARE = 1.0, 200
-"""Seconds between two drawings, at least; and so many times what the last one took."""
+_SHARE, _SHORTEST, _LONGEST = 200, 1.0, 3.0
+"""Times that a drawing took, until the next one; seconds between two, at least and at most."""
 
 _ENDED = 12
 """Rows for jobs that have ended, at most."""
@@ -129,7 +129,7 @@ class SweepProgress:
         if self._live and began >= self._due:
             self._live.update(self.screen(), refresh=True)
             ended = time.monotonic()
-            self._due = ended + max(_EVERY, _SHARE * (ended - began))
+            self._due = ended + min(max(_SHORTEST, _SHARE * (ended - began)), _LONGEST)
 
     def screen(self) -> Group:
         """Return the present state: a line of counts, then what runs, what has ended and the best by task."""
