@@ -15,6 +15,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with explain_errors():
+    with explain_errors("Stopped. The same command goes on where this one left off."):
         if not show_manual(sys.argv[1:]):
             main()

@@ -20,7 +20,7 @@ from ptuning.data.columns import read_columns
 from ptuning.data.custom import CustomSource, custom_source
 from ptuning.data.custom_options import custom_data
 from ptuning.data.hub_datasets import load_splits
-from ptuning.inference.stream import read_texts
+from ptuning.inference.stream import read_asked
 from ptuning.tasks.glue import Task
 from support.damage import DAMAGES, damage, told
 
@@ -42,7 +42,7 @@ def trained(file: Path, **keys: Any) -> CustomSource:
 
 
 def predicted(content: bytes, name: str) -> list[tuple[str, ...]]:
-    return list(read_texts(BufferedReader(BytesIO(content)), name, TASK))  # type: ignore[arg-type]
+    return [texts for _, texts in read_asked(BufferedReader(BytesIO(content)), name, TASK)]  # type: ignore[arg-type]
 
 
 def nested(depth: int) -> str:

@@ -24,10 +24,11 @@ _FULL, _SHOW = "HYDRA_FULL_ERROR", "PTUNING_FULL_ERROR"
 
 
 @contextmanager
-def explain_errors() -> Iterator[None]:
+def explain_errors(stopped: str = "Stopped.") -> Iterator[None]:
     """Print a user's mistake as one sentence and exit with 2; with ``HYDRA_FULL_ERROR=1`` show the traceback.
 
-    What is printed meanwhile may be lost (``| head``, a full disk): that stops nothing.
+    What is printed meanwhile may be lost (``| head``, a full disk): that stops nothing. ``stopped`` is the sentence for
+    Ctrl-C and SIGTERM.
     """
     renew_streams()
     wants_traceback = os.environ.get(_FULL, "0") == "1"
@@ -41,7 +42,7 @@ def explain_errors() -> Iterator[None]:
                 f"Standard output could not be written ({lost.strerror}). The work is done all the same.\n"
             )
     except KeyboardInterrupt:
-        _leave("Stopped. The same command goes on where this one left off.", 130)
+        _leave(stopped, 130)
     except SweepError as error:
         sys.exit(error.code)
     except Exception as error:
