@@ -12,6 +12,7 @@ requirements/cuda.txt has that build, and what it brings, with hashes.
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -32,6 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upgrade", action="store_true", help="let all versions but torch's rise")
     upgrade = parser.parse_args().upgrade
+    if not shutil.which("uv"):
+        parser.error("there is no uv on the path: pip install uv")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     pins = [line for line in CONSTRAINTS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     kept = [pin for pin in pins if not upgrade or pin.startswith("torch==")]

@@ -66,8 +66,13 @@ def add(name: str, count: Count) -> None:
     COUNTS.write_text(
         json.dumps({key: [asdict(one) for one in found] for key, found in counts.items()}, indent=1) + "\n"
     )
+    write_page()
+
+
+def write_page() -> None:
+    """Write the table of the counts that are kept into the page."""
     before, mark, _ = PAGE.read_text("utf-8").partition(_MARK)
-    PAGE.write_text(f"{before}{mark}\n\n{_table(counts)}", "utf-8")
+    PAGE.write_text(f"{before}{mark}\n\n{_table(_read())}", "utf-8")
 
 
 def _table(counts: dict[str, list[Count]]) -> str:
