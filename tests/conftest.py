@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 # What a machine could choose by itself, before torch is imported and for every command that a test starts: the suite is
-# green on all machines or on none. Tests of precision, threads and the compiler choose their own.
-os.environ |= {"PTUNING_PRECISION": "32-true", "OMP_NUM_THREADS": "1"}
+# green on all machines or on none, and asks no network. Tests of precision, threads, the compiler and the Hub choose
+# their own.
+os.environ |= {"PTUNING_PRECISION": "32-true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 import pytest
 import torch
