@@ -52,6 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_notebooks_run_from_top_to_bottom(place: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny/rte").rglob("record.json")}
     notebooks = execute(NAMES, place, **{"minilm": "tiny", "train.py -m ": "train.py -m workers=1 "})

@@ -28,6 +28,7 @@ def records(runs_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in runs_dir.rglob("record.json")]
 
 
+@pytest.mark.slow
 def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path, type_it: TypeIt) -> None:
     out = typed(type_it, tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=4")
     found = records(tmp_path)

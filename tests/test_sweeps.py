@@ -75,6 +75,7 @@ def test_a_hung_job_is_ended_and_its_worker_replaced(tmp_path: Path) -> None:
     assert "job_timeout" in failed["reason"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_or_asked_to_stop_costs_a_job_which_the_next_call_finishes(
     tmp_path: Path, undisturbed: dict[str, Any], type_it: TypeIt
 ) -> None:

@@ -138,6 +138,7 @@ def test_csv_and_any_lightning_logger_work_by_their_target(train: Train) -> None
     assert "train/loss" in text
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_one_group_a_run_per_job_and_a_summary_run(tmp_path: Path, type_it: TypeIt) -> None:
     grid = ("module=query,bias", "layers=0,1")
     command = ("-m", *TINY, "logger=wandb", *grid, f"runs_dir={tmp_path}", "trainer.max_epochs=1")
