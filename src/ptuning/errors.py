@@ -79,9 +79,7 @@ def first_line(error: BaseException | str) -> str:
 def in_one_line(error: BaseException) -> str:
     """Return an exception's name and words for a sentence: ``"ConnectionError: the server is gone"``."""
     words = " ".join(str(error).split()).split(" [type=")[0]  # behind which pydantic speaks to programmers
-    if len(words) > _WORDS:
-        words = f"{words[:_WORDS]}…"
-    return f"{type(error).__name__}: {words.rstrip('.')}" if words else type(error).__name__
+    return f"{type(error).__name__}: {shorten(words, _WORDS).rstrip('.')}" if words else type(error).__name__
 
 
 _WORDS = 300

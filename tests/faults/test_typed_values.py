@@ -8,22 +8,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ptuning.config.compose import config_folder
-from ptuning.config.explain import explain
 from ptuning.training.run import locate
-from support.configurations import BASE, draw, quick_answer
+from support.configurations import BASE, draw, quick_answer, sentence_of
 
 
 def answer(overrides: list[str], runs: Path) -> str:
     """Return the sentence that ``train.py`` would print for overrides, or nothing if it would train."""
-    try:
-        cfg = compose("config", [*BASE, f"runs_dir={runs}", *overrides])
-        locate(cfg)
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
-        return sentence
-    return ""
+    return sentence_of(lambda: locate(compose("config", [*BASE, f"runs_dir={runs}", *overrides])))
 
 
 @pytest.fixture(scope="module")

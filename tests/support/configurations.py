@@ -1,6 +1,6 @@
 """Overrides drawn from a seed: every key of the configuration, with values of its kind, of others, and of none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from random import Random
@@ -123,18 +123,27 @@ BASE = ("backbone=tiny", "data=synthetic", "logger=none", "data.sizes.train=8", 
 """What drawn overrides change."""
 
 
-def quick_answer(overrides: list[str], base: DictConfig) -> str:
-    """Return what :func:`answer` does, by Hydra's parser and without reading its files again."""
-    cfg = deepcopy(base)
+def sentence_of(plan: Callable[[], object]) -> str:
+    """Return the sentence that ``train.py`` would print for what planning a run raises, or nothing if it is planned."""
     try:
-        for one in OverridesParser.create().parse_overrides(overrides):
-            if one.is_delete() or one.is_add() or one.is_force_add() or one.key_or_group in GROUPS:
-                continue  # for Hydra to tell
-            OmegaConf.update(cfg, one.key_or_group, one.value(), merge=True)
-        locate(cfg)
+        plan()
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             raise
         return sentence
     return ""
+
+
+def quick_answer(overrides: list[str], base: DictConfig) -> str:
+    """Return :func:`sentence_of` overrides, by Hydra's parser and without reading its files again."""
+
+    def plan() -> None:
+        cfg = deepcopy(base)
+        for one in OverridesParser.create().parse_overrides(overrides):
+            if one.is_delete() or one.is_add() or one.is_force_add() or one.key_or_group in GROUPS:
+                continue  # for Hydra to tell
+            OmegaConf.update(cfg, one.key_or_group, one.value(), merge=True)
+        locate(cfg)
+
+    return sentence_of(plan)

@@ -4,7 +4,6 @@ A field is declared once, in :class:`RunRecord`: name, type, default, and who sh
 and the console read that type.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -269,12 +268,7 @@ def load_record(path: str | Path) -> RunRecord:
     OSError
         If it is not there or may not be read.
     """
-    try:
-        content = read_regular(path, _LARGEST)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
-            raise DamagedError("no regular file") from error
-        raise
+    content = read_regular(path, _LARGEST)
     values = parse_json(content)
     is_sealed, seal = _SEAL in values, values.pop(_SEAL, None)
     record = RunRecord.read(values)

@@ -1,5 +1,6 @@
 """JSON files that are read back: whatever lies there, the answer is an object, or a few words that say why not."""
 
+import errno
 import json
 import os
 import re
@@ -43,7 +44,12 @@ def read_regular(path: str | Path, largest: int) -> bytes:
     DamagedError, OSError
         As :func:`read_json`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # links in a circle, a socket
+            raise DamagedError("no regular file") from error
+        raise
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
