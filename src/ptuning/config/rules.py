@@ -56,7 +56,7 @@ def check(cfg: DictConfig) -> Config:
     if config.trainer.compile in (True,) and (config.frozen_prefix == "cache" or config.task.batch_tokens is not None):
         other = "frozen_prefix=cache" if config.frozen_prefix == "cache" else "task.batch_tokens"
         raise ConfigError(
-            f"trainer.compile=true does not go with {other}: it compiles whole models for batches of one size. "
+            f"trainer.compile=true does not go with {other}: it compiles for batches of one size. "
             "Leave one of the two out."
         )
     for pattern, words in _CHOICES.items():

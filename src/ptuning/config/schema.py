@@ -146,7 +146,7 @@ class TrainerConfig:
     deterministic: Any = None
     """``true``, ``false`` or ``warn``: use deterministic algorithms alone."""
     compile: Any = "auto"
-    """``auto`` (on a GPU, where enough batches lie ahead), ``true`` or ``false``: train through ``torch.compile``."""
+    """``true``: blocks train through ``torch.compile``. ``auto`` is ``false`` until a GPU has been measured."""
     benchmark: bool | None = None
     """Let cuDNN time its kernels and choose."""
     inference_mode: bool = True

@@ -13,7 +13,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from torch import nn
 
 from ptuning.acceleration import accelerate
-from ptuning.acceleration.compile import CompiledForward
+from ptuning.acceleration.compile import CompiledForward, blocks_of
 from ptuning.acceleration.frozen_prefix import FrozenPrefix
 from ptuning.acceleration.precision import make_plugin
 from ptuning.backbones.load import input_names
@@ -30,9 +30,6 @@ from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import Plan
 from ptuning.training.session import Session
 from ptuning.training.timings import Timings
-
-_COMPILING_PAYS = 5000
-"""Training batches ahead from which a run on a GPU is compiled. An estimate: no GPU has been measured yet."""
 
 
 def make_data(plan: Plan, session: Session, micro_batches: int) -> GlueDataModule:
@@ -131,18 +128,18 @@ def make_classifier(
     device: str,
     writer: RunWriter,
 ) -> GlueClassifier:
-    """Return the LightningModule, compiled where that was typed or pays on this kind of device."""
+    """Return the LightningModule; its blocks are compiled where that was typed: ``auto`` waits for a measured GPU."""
     acceleration = accelerate(network, device, cache.prefix if cache else None)
-    compiled = compiles(plan, len(data.order), device)
+    compiled = plan.config.trainer.compile in (True,)  # 1 is true as well
     writer.note(compiled=compiled, frozen_prefix=cache.describe(data) if cache else None)
     if compiled:
         config: Any = network.config
         acceleration.compiled = CompiledForward(
             acceleration.logits,
+            blocks_of(network),
             plan.config.task.batch_size // data.micro_batches,
             plan.config.task.max_length,
             pad_token_id=getattr(config, "pad_token_id", None) or 0,
-            give_up=partial(_go_on_uncompiled, writer) if plan.config.trainer.compile == "auto" else None,
         )
     return GlueClassifier(
         network,
@@ -154,32 +151,6 @@ def make_classifier(
         holdout=plan.config.data.select_on == HOLDOUT,
         acceleration=acceleration,
     )
-
-
-def compiles(plan: Plan, batches: int, device: str) -> bool:
-    """Return whether the training forward pass is compiled; by itself on a GPU alone, where compiling pays.
-
-    Parameters
-    ----------
-    plan
-        The run.
-    batches
-        Training batches of an epoch.
-    device
-        The kind of device: ``cuda``, ``mps`` or ``cpu``.
-    """
-    if plan.config.trainer.compile != "auto":
-        return bool(plan.config.trainer.compile)
-    ahead = plan.trainer["max_epochs"] * batches
-    if plan.trainer["max_steps"] != -1:
-        ahead = min(ahead, plan.trainer["max_steps"] * plan.trainer["accumulate_grad_batches"])
-    fits = not plan.caches_prefix and plan.config.task.batch_tokens is None
-    return fits and device == "cuda" and ahead >= _COMPILING_PAYS
-
-
-def _go_on_uncompiled(writer: RunWriter, reason: str) -> None:
-    writer.note(compiled=False)
-    console.print(f"torch.compile does not work here, training goes on without it ({reason}).")
 
 
 def make_trainer(

@@ -11,7 +11,7 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ptuning.config.schema import TrainerConfig
-from ptuning.errors import ConfigError
+from ptuning.errors import ConfigError, RunError
 
 _LIGHTNING = Path(lightning.__file__).parent
 _KEYS = "|".join(field.name for field in fields(TrainerConfig))
@@ -27,6 +27,8 @@ def explain_refusals() -> Iterator[None]:
         For a ``MisconfigurationException``; for a ``ValueError`` or ``TypeError`` that Lightning's own code raises, and
         a ``RuntimeError`` of its callbacks; for an operation that ``trainer.deterministic=true`` forbids. Errors that
         are raised elsewhere, in a callback of the reader's too, stay as they are.
+    RunError
+        Where ``torch.compile`` fails, at the first batch or its backward pass.
     KeyboardInterrupt
         Where Lightning has made an exit of it.
     """
@@ -43,6 +45,9 @@ def explain_refusals() -> Iterator[None]:
                 f"trainer.deterministic=true: {operation} has no deterministic implementation here. "
                 "Type trainer.deterministic=warn to take the other one."
             ) from error
+        if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise RunError(f"torch.compile does not work here ({reason}). Leave it: trainer.compile=false.") from error
         if not _is_refusal(error):
             raise
         mend = " Type trainer.devices=1." if "CPUAccelerator" in str(error) else ""
