@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -26,6 +27,7 @@ from ptuning.selection.parameters import count_frozen_blocks
 from ptuning.selection.select import Selection
 from ptuning.training.callbacks import PrefixCallback
 from ptuning.training.checkpoint import WholeFileCheckpointIO
+from ptuning.training.exact_head import LinearFit, fit_exact_head
 from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import Plan
 from ptuning.training.session import Session
@@ -173,13 +175,22 @@ def compiles(plan: Plan, batches: int, device: str) -> bool:
     ahead = plan.trainer["max_epochs"] * batches
     if plan.trainer["max_steps"] != -1:
         ahead = min(ahead, plan.trainer["max_steps"] * plan.trainer["accumulate_grad_batches"])
-    fits = not plan.caches_prefix and plan.config.task.batch_tokens is None
+    fits = not plan.fits_exactly and not plan.caches_prefix and plan.config.task.batch_tokens is None
     return fits and device == "cuda" and ahead >= _COMPILING_PAYS
 
 
 def _go_on_uncompiled(writer: RunWriter, reason: str) -> None:
     writer.note(compiled=False)
     console.print(f"torch.compile does not work here, training goes on without it ({reason}).")
+
+
+def fit_head(plan: Plan, network: nn.Module, data: GlueDataModule) -> LinearFit:
+    """Return the exact fit of the head, which is then in the model; the backbone reads the training rows once."""
+    device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
+    watch = partial(follow, "what the head reads") if plan.trainer["enable_progress_bar"] else list
+    return fit_exact_head(
+        network, plan.task, data.split("train"), data.eval_batch_size, plan.config.seed, device, watch
+    )
 
 
 def make_trainer(
