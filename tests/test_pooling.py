@@ -106,4 +106,6 @@ def test_what_cannot_read_the_mean_is_one_sentence(train: Train) -> None:
     with pytest.raises(ConfigError, match="pooling=max is not known"):
         train("task=rte", "pooling=max")
     with pytest.raises(BackboneError, match="pooling=mean has to know where"):
-        set_pooling(transformers.GPT2ForSequenceClassification(transformers.GPT2Config(8, 8, 8, 1, 1)), "mean")
+        set_pooling(
+            transformers.GPT2ForSequenceClassification(transformers.GPT2Config(n_embd=8, n_head=2, n_layer=1)), "mean"
+        )

@@ -105,6 +105,8 @@ def _finished(folder: Path) -> RunRecord:
     found = read_record(folder / RECORD)
     if isinstance(found, str):
         raise RunError(f"{folder / RECORD}: {found}.")
+    if found.kind == "yardstick":
+        raise RunError(f"{folder} is a yardstick, which trains nothing. Measured again: ptuning yardsticks force=true.")
     if not found.is_finished or not found.config:
         raise RunError(f"{folder} holds no finished run whose record says how it was trained.")
     return found
