@@ -19,7 +19,7 @@ stsb_one_epoch() {
 }
 # Each module as long as its default says (eight epochs; full fine-tuning four, the head alone ten), three seeds.
 mrpc module=full,layernorm,attention,ffn,bias seed=1,2,3
-mrpc module=frozen frozen_prefix=cache seed=1,2,3
+mrpc module=frozen optim.head=trained frozen_prefix=cache seed=1,2,3
 # LayerNorms of one layer at a time; value matrices of the last.
 mrpc module=layernorm layers=0,1,2,3,4,5 frozen_prefix=cache seed=1
 mrpc module=value layers=5 frozen_prefix=cache seed=1

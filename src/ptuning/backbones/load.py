@@ -13,6 +13,7 @@ from torch import nn
 
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
+from ptuning.backbones.pooling import set_pooling
 from ptuning.backbones.random_init import random_config
 from ptuning.backbones.size_limits import check_counts, check_memory
 from ptuning.backbones.source import OTHER_WAYS, BackboneRef
@@ -46,11 +47,14 @@ def load_tokenizer(ref: BackboneRef) -> Any:
     return tokenizer
 
 
-def load_model(ref: BackboneRef, task: Task, seed: int, attention_dropout: float | None = None) -> nn.Module:
+def load_model(
+    ref: BackboneRef, task: Task, seed: int, attention_dropout: float | None = None, pooling: str = "cls"
+) -> nn.Module:
     """Return ``AutoModelForSequenceClassification`` for ``task``: pretrained backbone, fresh seeded head, fp32.
 
     The head is drawn from a generator of its own (normal, the config's ``initializer_range``; zero bias), so that it
     depends on ``seed`` alone and not on what ran before. ``attention_dropout`` takes the place of the config's rate.
+    ``pooling`` is what the head reads (:mod:`ptuning.backbones.pooling`).
 
     Raises
     ------
@@ -69,6 +73,7 @@ def load_model(ref: BackboneRef, task: Task, seed: int, attention_dropout: float
         else:
             model = _from_config(config, ref)
     draw_head(model, seed)
+    set_pooling(model, pooling)
     return model  # type: ignore[no-any-return]
 
 

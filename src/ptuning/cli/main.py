@@ -11,6 +11,7 @@ from ptuning.system.streams import lost_output
 COMMANDS = (
     "modules",
     "weights",
+    "yardsticks",
     "predict",
     "evaluate",
     "moved",

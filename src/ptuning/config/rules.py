@@ -168,6 +168,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "data.source": ("hub", "local", "synthetic", "files"),
     "data.select_on": ("dev", "holdout"),
     "optim.schedule": ("linear", "constant"),
+    "optim.head": ("exact", "trained"),
+    "pooling": ("cls", "mean"),
     "frozen_prefix": ("live", "cache"),
     "frozen_prefix_dtype": ("fp32", "fp16", "bf16"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),

@@ -177,6 +177,9 @@ class OptimConfig:
     """AdamW's two decay rates of running means."""
     eps: float = 1e-8
     """AdamW's term beside the root, against division by 0."""
+    head: str | None = None
+    """How ``module=frozen`` gets its head: ``exact`` (regression, without steps) or ``trained``; null is ``exact`` for
+    a head of one linear layer where no key of training says other than its default, else ``trained``."""
 
 
 @dataclass
@@ -209,6 +212,8 @@ class Config:
     """Seed of head, order of batches and dropout: 0 to 4294967295."""
     attention_dropout: float | None = None
     """Rate of dropout on attention weights; null is the pretrained model's own."""
+    pooling: str = "cls"
+    """What the head reads of the last hidden states: ``cls``, as the family has it, or their ``mean`` over the row."""
     frozen_prefix: str = "live"
     """How the frozen prefix, below all that trains, is run: ``live``, or ``cache``: once per row, without dropout."""
     frozen_prefix_dtype: str = "fp32"

@@ -106,6 +106,8 @@ class DeltaDescription:
         As in :class:`ptuning.runs.record.RunRecord`.
     max_length
         Tokens kept per row, as in training.
+    pooling
+        What the head reads of the last hidden states: ``cls`` or ``mean``.
     score, epoch
         Of the best evaluation, whose weights these are.
     run
@@ -128,6 +130,7 @@ class DeltaDescription:
     layers: str
     subset: str = "all"
     max_length: int
+    pooling: str = "cls"
     score: float
     epoch: float
     run: Facts | None = None
@@ -240,6 +243,8 @@ def _check(found: DeltaDescription) -> None:
         raise DamagedError(f"'source' is {_short(found.source)}, and no kind of data")
     if not 1 <= found.max_length <= _MOST_TOKENS:
         raise DamagedError(f"'max_length' is {found.max_length}, and no number of tokens per row")
+    if found.pooling not in ("cls", "mean"):
+        raise DamagedError(f"'pooling' is {_short(found.pooling)}, and neither cls nor mean")
     if not re.fullmatch(r"[\w-][\w.-]*", found.task):
         raise DamagedError(f"'task' is no name: {_short(found.task)}")
     if found.task in TASKS:

@@ -53,6 +53,11 @@ def export(
     RunError
         If the folder is in use, or the run cannot be had in this form.
     """
+    if kind in ("hf", "peft") and loaded.description.pooling != "cls":
+        raise RunError(
+            f"--to {kind} cannot say that the head reads the mean (pooling={loaded.description.pooling}): transformers "
+            "would load a model that reads [CLS]. --to delta keeps it."
+        )
     facts, base = gather_facts(loaded), public_base(loaded, base_name, licence)
     with whole_folder(out) as folder:
         if kind == "hf":

@@ -111,7 +111,7 @@ def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
     delta = open_delta(delta_folder(run))
     description, task = delta.description, delta.description.as_task()
     ref = find_delta_backbone(description, backbone)
-    model = load_model(ref, task, seed=0)
+    model = load_model(ref, task, seed=0, pooling=description.pooling)
     check_backbone(model, ref, description, str(run))
     check_fit(delta, model, task, f"The delta in {run}")
     values = delta.read()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import input_names, label_settings, load_model, load_tokenizer
+from ptuning.backbones.pooling import set_pooling
 from ptuning.deltas.format import check_fit, open_delta, value_type, whole_values
 from ptuning.deltas.loading import check_backbone, delta_folder, find_delta_backbone
 from ptuning.deltas.mixed_batch import Mixture, check_mixable
@@ -95,6 +96,7 @@ class DeltaStack:
             ]
             for name, values in self._values.items()
         }
+        self._poolings = {name: delta.description.pooling for name, delta in opened.items()}
         self._configs = {name: self._config(task) for name, task in self.tasks.items()}
         self.use(first)
 
@@ -103,6 +105,7 @@ class DeltaStack:
         self._check(name)
         for parameters, key, value in self._switches[name]:
             parameters[key] = value
+        set_pooling(self.model, self._poolings[name])
         self.model.config, self.model.num_labels = self._configs[name], self.tasks[name].num_outputs
         self.current = name
         return self.model
@@ -135,7 +138,8 @@ class DeltaStack:
         Raises
         ------
         RunError
-            If a delta has more than biases and LayerNorm weights, so that rows cannot differ in it.
+            If a delta has more than biases and LayerNorm weights, so that rows cannot differ in it. If the heads of
+            some read the mean and of others `[CLS]`.
         """
         inputs = {name: batch[name] for name in self._inputs if name in batch}
         if tasks is None:
@@ -148,10 +152,19 @@ class DeltaStack:
         for name in names:
             self._check(name)
             check_mixable(self.model, name, self._values[name], self._head)
+        if len(poolings := {self._poolings[name] for name in names}) > 1:
+            raise RunError(
+                f"The heads of {' and '.join(names)} read different things (pooling=cls and pooling=mean), so that "
+                "they cannot share a forward pass: ask for one kind at a time."
+            )
         which = torch.tensor([names.index(name) for name in tasks], device=inputs["input_ids"].device)
         differing = {parameter for name in names for parameter in self._values[name]}
-        with Mixture(self.model, [{**self._pristine, **self._values[name]} for name in names], which, differing):
-            logits = self.model(**inputs).logits
+        try:
+            set_pooling(self.model, poolings.pop())
+            with Mixture(self.model, [{**self._pristine, **self._values[name]} for name in names], which, differing):
+                logits = self.model(**inputs).logits
+        finally:
+            set_pooling(self.model, self._poolings[self.current])
         return [row[: self.tasks[name].num_outputs] for row, name in zip(logits, tasks, strict=True)]
 
     def _check(self, name: str) -> None:

@@ -116,14 +116,19 @@ def show_plan(record: RunRecord, sizes: str, about: Mapping[str, str], share_cut
         rows["prefix"] = (
             f"{prefix['depth']} blocks, cached: {prefix['megabytes']:,.1f} MB ({tokens_kept}, {prefix['dtype']})"
         )
-    elif record.config["frozen_prefix"] != "live":
+    elif record.config["frozen_prefix"] != "live" and rates.get("head") != "exact":
         rows["prefix"] = "live, for want of a block below everything that trains"
-    rows |= {
-        "on": escape(f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}"),
-        "training": f"{record.max_epochs} epochs, {_batch(record)}, seed {record.seed}{_limits(record)}",
-        "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}, {rates['schedule']} schedule, "
-        f"weight decay {rates['weight_decay']:g}",
-    }
+    rows["on"] = escape(f"{record.device}, {record.precision}{', compiled' if record.compiled else ''}")
+    if record.config.get("pooling", "cls") != "cls":
+        rows["head reads"] = "the mean of the last hidden states"
+    if rates.get("head") == "exact":
+        rows["head"] = "fitted exactly, without steps (optim.head=trained trains it)"
+    else:
+        rows |= {
+            "training": f"{record.max_epochs} epochs, {_batch(record)}, seed {record.seed}{_limits(record)}",
+            "rates": f"{rates['lr']:g}, head {rates['head_lr']:g}, {rates['schedule']} schedule, "
+            f"weight decay {rates['weight_decay']:g}",
+        }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", value)
@@ -179,10 +184,10 @@ def show_result(record: RunRecord, folder: str, earlier: bool) -> None:
     how = f" in {record.precision} on {record.device}" if record.device else ""
     seconds = (record.seconds or {}).get("total", math.nan)
     when = f"finished earlier{how}; force=true runs it again" if earlier else format_seconds(seconds)
-    console.print(
-        f"[bold green]score {100 * (record.score or 0):.1f}[/]{synthetic}{part}  "
-        f"at epoch {best.epoch:g} of {last.epoch:g}  ({metrics})"
-    )
+    epoch = f"at epoch {best.epoch:g} of {last.epoch:g}"
+    if record.optimisation.get("head") == "exact":
+        epoch = "by an exact head"
+    console.print(f"[bold green]score {100 * (record.score or 0):.1f}[/]{synthetic}{part}  {epoch}  ({metrics})")
     console.print(f"{folder}  ({when})", markup=False)
     if record.wandb_sync:
         console.print(f"W&B is offline: {record.wandb_offline}. To upload later: {record.wandb_sync}", markup=False)

@@ -119,7 +119,8 @@ def choose_entries(runs_dir: Path, sample: Sequence[str] = ()) -> tuple[Entry, .
             raise ConfigError(f"--sample {task} is no task.{nearest(task, tasks)} Tasks: {', '.join(tasks)}.")
     best: dict[str, tuple[float, Path]] = {}
     passed_over: dict[str, list[str]] = {}
-    for row in collect(runs_dir).runs.sort_values(["task", "folder"]).itertuples():
+    runs = collect(runs_dir).runs
+    for row in runs[runs["kind"] == ""].sort_values(["task", "folder"]).itertuples():  # a yardstick is no model
         folder = runs_dir / str(row.folder)
         if why := _unfit(str(row.status), str(row.source), folder):
             passed_over.setdefault(str(row.task), []).append(why)

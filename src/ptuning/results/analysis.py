@@ -89,7 +89,8 @@ def read_results(
     summary = summarise(collected.runs)
     collected = replace(collected, runs=mark_shown(collected.runs, summary))
     comparer = Comparer(folder, collected.runs, margin)
-    comparisons = against_full(comparer, summary)
+    modules = summary[summary["kind"] == ""]  # a yardstick is no module: it is shown, and no evidence for a claim
+    comparisons = against_full(comparer, modules)
     return Results(
         runs_dir=folder,
         collected=collected,
@@ -97,7 +98,7 @@ def read_results(
         tables=module_tables(summary),
         comparisons=comparisons,
         compared=comparison_tables(comparisons),
-        claims=check_claims(comparer, summary, comparisons, count),
-        appendix=hyperparameter_tables(collected.runs),
-        pictures=list(draw_all(summary, collected.history, collected.runs)),
+        claims=check_claims(comparer, modules, comparisons, count),
+        appendix=hyperparameter_tables(collected.runs[collected.runs["kind"] == ""]),
+        pictures=list(draw_all(modules, collected.history, collected.runs)),
     )

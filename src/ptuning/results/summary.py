@@ -55,6 +55,7 @@ COLUMNS = (
     "recipes",
     "full_recipe",
     "note",
+    "kind",
 )
 
 
@@ -90,7 +91,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         mean=("score", "mean"),
         std=("score", "std"),
         **{name: (name, "mean") for name in ("trainable_percent", "trainable_parameters", "head_parameters")},
-        **{name: (name, "first") for name in (*IDENTITY, "lr", "max_epochs", "batch_size", *settings)},
+        **{name: (name, "first") for name in (*IDENTITY, "kind", "lr", "max_epochs", "batch_size", *settings)},
     )
     means["partial"] = means["part"] != ""
     means = means.sort_values(["partial", "seeds", "mean", "recipe"], ascending=[True, False, False, True])

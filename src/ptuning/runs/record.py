@@ -51,6 +51,8 @@ class RunRecord:
         ``hub``, ``local``, ``synthetic`` or ``files``.
     module, layers, subset, subset_scope
         The selection, as in the folder's name.
+    kind
+        ``yardstick`` for what trains no module (``ptuning yardsticks``): its name is in the place of a module's.
     select_on
         ``dev`` or ``holdout``: what chooses the best evaluation.
     status, reason
@@ -100,6 +102,7 @@ class RunRecord:
     score_of: tuple[str, ...] = ()
     source: Summary[Column[str]] = ""
     module: Column[str] = ""
+    kind: Column[str | None] = None
     layers: Column[str] = ""
     subset: Column[str] = "all"
     subset_scope: str | None = None

@@ -43,13 +43,17 @@ MODULES_OF_BLOCK = (
 GROUPS_OF_BLOCK = ("layernorm", "attention", "ffn", "bias")
 NORMS = ("layernorm", "attention_layernorm", "output_layernorm")
 
+YARDSTICKS = ("constant", "cosine", "probe_cls", "probe_mean")
+"""What stands in a module's place in the record of a yardstick (``ptuning yardsticks``)."""
+
 _MODULE = {name: rank for rank, name in enumerate(MODULES)}
+_YARDSTICK = {name: rank for rank, name in enumerate(YARDSTICKS, start=len(_MODULE) + 1)}
 _TASK = {name: rank for rank, name in enumerate(TASKS)}
 
 
 def module_key(name: str) -> tuple[int, str]:
-    """Return the sort key of a module name: the order of a block, then the alphabet."""
-    return _MODULE.get(name, len(_MODULE)), name
+    """Return the sort key of a module name: the order of a block, then the alphabet, then yardsticks."""
+    return _MODULE.get(name, _YARDSTICK.get(name, len(_MODULE))), name
 
 
 def task_key(name: str) -> tuple[int, str]:

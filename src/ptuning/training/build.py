@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -26,6 +27,7 @@ from ptuning.selection.parameters import count_frozen_blocks
 from ptuning.selection.select import Selection
 from ptuning.training.callbacks import PrefixCallback
 from ptuning.training.checkpoint import WholeFileCheckpointIO
+from ptuning.training.exact_head import LinearFit, fit_exact_head
 from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import Plan
 from ptuning.training.session import Session
@@ -130,7 +132,7 @@ def make_classifier(
 ) -> GlueClassifier:
     """Return the LightningModule; its blocks are compiled where that was typed: ``auto`` waits for a measured GPU."""
     acceleration = accelerate(network, device, cache.prefix if cache else None)
-    compiled = plan.config.trainer.compile in (True,)  # 1 is true as well
+    compiled = plan.config.trainer.compile in (True,) and not plan.fits_exactly  # 1 is true as well
     writer.note(compiled=compiled, frozen_prefix=cache.describe(data) if cache else None)
     if compiled:
         config: Any = network.config
@@ -150,6 +152,15 @@ def make_classifier(
         indices=selection.indices,
         holdout=plan.config.data.select_on == HOLDOUT,
         acceleration=acceleration,
+    )
+
+
+def fit_head(plan: Plan, network: nn.Module, data: GlueDataModule) -> LinearFit:
+    """Return the exact fit of the head, which is then in the model; the backbone reads the training rows once."""
+    device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
+    watch = partial(follow, "what the head reads") if plan.trainer["enable_progress_bar"] else list
+    return fit_exact_head(
+        network, plan.task, data.split("train"), data.eval_batch_size, plan.config.seed, device, watch
     )
 
 

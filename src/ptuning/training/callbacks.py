@@ -1,7 +1,7 @@
 """Lightning callbacks that keep what a run leaves: its history, timings and best weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ptuning.deltas.format import save_delta
 from ptuning.runs.evaluation import Evaluation
 from ptuning.runs.predictions import keep_predictions
 from ptuning.runs.writer import RunWriter
+from ptuning.training.exact_head import LinearFit
 from ptuning.training.module import GlueClassifier, Predictions
 from ptuning.training.timings import Timings
 
@@ -179,6 +180,14 @@ class HistoryCallback(pl.Callback):
             **self._what_was_left_out(),
         }
         save_delta(folder, classifier.trainable_state(), description, classifier.trainable_indices())
+
+    def fit_head(self, fit: Callable[[], LinearFit]) -> None:
+        """Run what fits the head without steps, on the training clock; note its penalty and its loss."""
+        self._timings.enter("train")
+        found = fit()
+        self._timings.enter(None)
+        self._loss, self._batches = found.loss, 1
+        self._writer.note(optimisation={**self._writer.record.optimisation, "penalty": found.penalty})
 
     def has_evaluated(self, trainer: pl.Trainer) -> bool:
         """Return whether the weights as they are now have been evaluated."""

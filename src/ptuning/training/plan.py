@@ -10,6 +10,7 @@ from torch import nn
 import ptuning
 from ptuning.acceleration.precision import check_precision
 from ptuning.backbones.load import attention_dropout_key, load_skeleton, usable_positions
+from ptuning.backbones.pooling import check_pooling, reads_pooler
 from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.config.schema import Config, TrainerConfig
 from ptuning.data.sources import DataSource
@@ -23,6 +24,7 @@ from ptuning.selection.parameters import count_frozen_blocks, count_layers
 from ptuning.selection.subset import Subset, count_weights, parse_subset
 from ptuning.tasks.glue import Task
 from ptuning.training.data_source import check_predict, training_source
+from ptuning.training.exact_head import fits_head_exactly
 from ptuning.training.optim import Optimisation
 from ptuning.training.reader_callbacks import make_callbacks
 
@@ -47,6 +49,10 @@ class Plan:
         True if there is a frozen prefix and its hidden states are cached.
     attention_dropout
         A rate other than the pretrained model's own, or ``None``.
+    pooling
+        What the head reads: ``cls`` or ``mean``.
+    fits_exactly
+        True if the head alone is fitted by regression in the place of training.
     """
 
     config: Config
@@ -62,6 +68,8 @@ class Plan:
     callbacks: tuple[pl.Callback, ...]
     caches_prefix: bool = False
     attention_dropout: float | None = None
+    pooling: str = "cls"
+    fits_exactly: bool = False
 
     @property
     def module_label(self) -> str:
@@ -75,6 +83,16 @@ class Plan:
         """``module``, ``layers``, ``subset`` and, where it matters, ``subset_scope``: for recipe, record and delta."""
         scope = {"subset_scope": self.subset.scope} if self.subset.is_ranked else {}
         return {"module": self.module_label, "layers": self.layers, "subset": str(self.subset), **scope}
+
+    @property
+    def pooling_keys(self) -> dict[str, str]:
+        """``pooling``, where it is not ``cls``: for recipe and delta."""
+        return {} if self.pooling == "cls" else {"pooling": self.pooling}
+
+    @property
+    def optimisation_keys(self) -> dict[str, Any]:
+        """How the weights come about: for recipe and record."""
+        return {"head": "exact"} if self.fits_exactly else asdict(self.optimisation)
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that can change the result, and nothing that cannot.
@@ -95,7 +113,7 @@ class Plan:
             "max_length": task.max_length,
             "batch_size": task.batch_size,
             "group_by_length": data.group_by_length,
-            "optimisation": asdict(self.optimisation),
+            "optimisation": self.optimisation_keys,
             "trainer": result_arguments(self.trainer),
             "callbacks": self.config.callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
@@ -103,6 +121,7 @@ class Plan:
             **({"select_on": data.select_on} if data.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
             **({"frozen_prefix": self.config.frozen_prefix_dtype} if self.caches_prefix else {}),
+            **self.pooling_keys,
         }
 
     def delta_description(self, backbone_hash: str) -> dict[str, Any]:
@@ -114,6 +133,7 @@ class Plan:
             "source": self.source.place,
             **self.selection_keys,
             "max_length": self.config.task.max_length,
+            **self.pooling_keys,
         }
 
 
@@ -152,6 +172,7 @@ def make_plan(config: Config) -> Plan:
             subset = Subset()  # nothing trains but the head: the same run, whatever the subset
         if subset.is_ranked:
             count_weights(subset, {name: p.numel() for name, p in skeleton.named_parameters() if name in chosen})
+    fits_exactly = fits_head_exactly(config, skeleton, type(selector) is ModuleSelectionCallback)
     return Plan(
         config=config,
         task=task,
@@ -161,12 +182,26 @@ def make_plan(config: Config) -> Plan:
         layers="all" if module == ("frozen",) else layers,
         subset=subset,
         optimisation=_optimisation(config),
-        trainer=_trainer_arguments(config.trainer, max_epochs),
+        trainer=_trainer_arguments(config.trainer, 1 if fits_exactly else max_epochs),
         selector=selector,
         callbacks=callbacks,
-        caches_prefix=_caches_prefix(config, skeleton, selector),
-        attention_dropout=_attention_dropout(config, skeleton),
+        caches_prefix=_caches_prefix(config, skeleton, selector) and not fits_exactly,
+        attention_dropout=None if fits_exactly else _attention_dropout(config, skeleton),
+        pooling=_pooling(config, skeleton),
+        fits_exactly=fits_exactly,
     )
+
+
+def _pooling(config: Config, skeleton: nn.Module) -> str:
+    """Return what the head reads, after checking that it can; a pooler that nothing reads cannot train."""
+    if config.pooling == "mean":
+        check_pooling(skeleton)
+        if "pooler" in config.module.chosen and reads_pooler(skeleton):
+            raise ConfigError(
+                "module=pooler does not go with pooling=mean: the head reads the mean in the pooler's place, so that "
+                "nothing would train it. Leave one of the two out."
+            )
+    return config.pooling
 
 
 def _attention_dropout(config: Config, skeleton: Any) -> float | None:

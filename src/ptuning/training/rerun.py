@@ -82,8 +82,11 @@ def rerun(folder: Path, runs_dir: Path) -> Rerun:
 def configuration(record: RunRecord, runs_dir: Path) -> DictConfig:
     """Return the configuration that trains a record's run again, into ``runs_dir`` and without a tracker."""
     trainer = {**record.config.get("trainer", {}), "precision": record.precision}
+    # What optim.head=null became there; in versions before the key it was trained.
+    optim = {**record.config.get("optim", {}), "head": record.optimisation.get("head", "trained")}
     changed: dict[str, Any] = {
         "runs_dir": str(runs_dir),
+        "optim": optim,
         "trainer": trainer,
         "logger": {},
         "force": False,
@@ -102,6 +105,8 @@ def _finished(folder: Path) -> RunRecord:
     found = read_record(folder / RECORD)
     if isinstance(found, str):
         raise RunError(f"{folder / RECORD}: {found}.")
+    if found.kind == "yardstick":
+        raise RunError(f"{folder} is a yardstick, which trains nothing. Measured again: ptuning yardsticks force=true.")
     if not found.is_finished or not found.config:
         raise RunError(f"{folder} holds no finished run whose record says how it was trained.")
     return found

@@ -32,6 +32,7 @@ from ptuning.training.build import (
     counts,
     describe_sizes,
     device_name,
+    fit_head,
     make_classifier,
     make_data,
     make_prefix_cache,
@@ -237,7 +238,9 @@ def train(
     with RunWriter(attempt.folder.path, attempt.record(plan, precision)) as writer:
         data = make_data(plan, session, attempt.micro_batches)
         timings.enter("model")
-        network, digest = session.model(plan.backbone, plan.task, plan.config.seed, plan.attention_dropout)
+        network, digest = session.model(
+            plan.backbone, plan.task, plan.config.seed, plan.attention_dropout, plan.pooling
+        )
         selection = choose_trainable(plan, network, data, attempt.indices)
         cache = make_prefix_cache(plan, network, selection, digest, session, timings)
         classifier = make_classifier(plan, network, selection, cache, data, device, writer)
@@ -245,8 +248,10 @@ def train(
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
         history = HistoryCallback(writer, plan.delta_description(digest), timings)
         last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
-        shown: list[Any] = [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
-        shown += [ProgressReport(report)] if report else []
+        shown: list[Any] = []
+        if not plan.fits_exactly:  # which has no epochs to show
+            shown += [TrainingProgress(writer.record.name)] if plan.trainer["enable_progress_bar"] else []
+            shown += [ProgressReport(report)] if report else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
         with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as loggers, explain_refusals():
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, loggers, callbacks)
@@ -254,7 +259,10 @@ def train(
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
             if attempt.checkpoint:
                 console.print(f"Going on from {format_path(attempt.checkpoint)}")
-            trainer.fit(classifier, datamodule=data, ckpt_path=attempt.checkpoint, weights_only=True)
+            if plan.fits_exactly:
+                history.fit_head(partial(fit_head, plan, network, data))
+            else:
+                trainer.fit(classifier, datamodule=data, ckpt_path=attempt.checkpoint, weights_only=True)
             if not history.has_evaluated(trainer):  # max_steps, max_time or a sparse evaluation stopped between two
                 trainer.validate(classifier, datamodule=data, verbose=False)
     return writer.record

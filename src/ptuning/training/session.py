@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ptuning.acceleration.activation_store import ActivationStore
 from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.backbones.pooling import set_pooling
 from ptuning.backbones.source import BackboneRef
 from ptuning.data.tokenize import TokenTable
 from ptuning.system.files import cache_folder, sweep_parts
@@ -67,13 +68,18 @@ class Session:
         self._model, self._pristine, self._buffers, self._modes = None, {}, {}, {}
 
     def model(
-        self, backbone: BackboneRef, task: Task, seed: int, attention_dropout: float | None = None
+        self,
+        backbone: BackboneRef,
+        task: Task,
+        seed: int,
+        attention_dropout: float | None = None,
+        pooling: str = "cls",
     ) -> tuple[nn.Module, str]:
         """Return (model, hash of its backbone): pretrained values everywhere, a head drawn from ``seed``."""
         key = (backbone.identity, task.num_outputs, attention_dropout)
         if self._model is None or key != self._key:
             self.forget_model()  # before the new one is loaded
-            model = load_model(backbone, task, seed, attention_dropout)
+            model = load_model(backbone, task, seed, attention_dropout, pooling)
             self._hash = backbone_hash(model)
             if self._keeps_backbone:
                 self._model, self._key = model, key
@@ -93,6 +99,7 @@ class Session:
             module.training = self._modes[name]
         for name, value in label_settings(task).items():
             setattr(self._model.config, name, value)
+        set_pooling(self._model, pooling)
         draw_head(self._model, seed)
         return self._model, self._hash
 
