@@ -47,7 +47,7 @@ def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) ->
 def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt) -> None:
     tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
     out = type_it("experiment=modules", *tiny, "task=rte,cola").out
-    assert "96 jobs: 0 done, 96 to run" in out  # 16 modules × 2 tasks × 3 seeds
+    assert "108 jobs: 0 done, 108 to run" in out  # 18 modules × 2 tasks × 3 seeds
     out = type_it("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm").out
     assert "6 jobs: 0 done, 6 to run" in out  # the two single layers of this backbone, and all
     assert "module=query layers=1" in out
@@ -59,8 +59,8 @@ def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt)
 
 
 BERTS = (
-    "full,frozen,layernorm,bias,attention,ffn,query,key,value,attention_output,attention_layernorm,intermediate,output,"
-    "output_layernorm,embeddings,pooler"
+    "full,frozen,layernorm,layernorm_gain,layernorm_bias,bias,attention,ffn,query,key,value,attention_output,"
+    "attention_layernorm,intermediate,output,output_layernorm,embeddings,pooler"
 )
 
 
@@ -73,7 +73,7 @@ BERTS = (
         ("deberta-v2", {",pooler": ",relative_positions"}),
         (
             "modernbert",
-            {",query,key,value": ",query_key_value", ",bias": "", ",pooler": ",final_layernorm,prediction_head"},
+            {",query,key,value": ",query_key_value", ",layernorm_bias,bias": "", ",pooler": ",final_layernorm,prediction_head"},
         ),
     ],
 )

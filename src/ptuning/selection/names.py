@@ -20,6 +20,8 @@ MODULES = (
     "prediction_head",
     "pooler",
     "layernorm",
+    "layernorm_gain",
+    "layernorm_bias",
     "attention",
     "ffn",
     "bias",
@@ -41,7 +43,8 @@ MODULES_OF_BLOCK = (
 )
 """The modules that every block has; ``query_key_value`` where it stands for the first three."""
 GROUPS_OF_BLOCK = ("layernorm", "attention", "ffn", "bias")
-NORMS = ("layernorm", "attention_layernorm", "output_layernorm")
+NORMS = ("layernorm", "layernorm_gain", "layernorm_bias", "attention_layernorm", "output_layernorm")
+"""LayerNorms of the blocks, and parts of them."""
 
 _MODULE = {name: rank for rank, name in enumerate(MODULES)}
 _TASK = {name: rank for rank, name in enumerate(TASKS)}
