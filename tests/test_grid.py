@@ -73,7 +73,11 @@ BERTS = (
         ("deberta-v2", {",pooler": ",relative_positions"}),
         (
             "modernbert",
-            {",query,key,value": ",query_key_value", ",layernorm_bias,bias": "", ",pooler": ",final_layernorm,prediction_head"},
+            {
+                ",query,key,value": ",query_key_value",
+                ",layernorm_bias,bias": "",
+                ",pooler": ",final_layernorm,prediction_head",
+            },
         ),
     ],
 )

@@ -188,7 +188,8 @@ class Config:
     layers: Any = "all"
     """In which blocks, from 0: ``all``, ``11``, ``[0,11]``, ``0-5``, ``first:3`` or ``last:3``."""
     subset: str = "all"
-    """Which weights inside them: ``all``, ``top:N``, ``bottom:N``, ``random:N``, ``fisher:N`` or ``outlier:3``."""
+    """Which weights inside them: ``all``, ``top:N``, ``bottom:N``, ``random:N``, ``fisher:N``, ``outlier:3``,
+    ``dims:308+381``, or all but these: ``not:top:N``."""
     subset_scope: str = "tensor"
     """What ``N`` (a number, or a share: ``1%``) counts in: each ``tensor``, or the whole ``selection``."""
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -70,11 +70,12 @@ def layers_key(layers: str) -> tuple[int, list[int], str]:
 
 
 def subset_key(subset: str) -> tuple[int, str, float, str]:
-    """Return the sort key of a subset: ``all``, then by kind and number.
+    """Return the sort key of a subset: ``all``, then by kind and number, a complement behind its own.
 
-    >>> sorted(["top:10", "top:9", "all", "bottom:1%"], key=subset_key)
-    ['all', 'bottom:1%', 'top:9', 'top:10']
+    >>> sorted(["top:10", "not:top:9", "top:9", "all", "bottom:1%"], key=subset_key)
+    ['all', 'bottom:1%', 'top:9', 'not:top:9', 'top:10']
     """
-    kind, _, rest = subset.partition(":")
+    kind, _, rest = subset.removeprefix("not:").partition(":")
     number = re.match(r"\d+(\.\d+)?", rest)
+    rest += " left out" if subset.startswith("not:") else ""
     return int(subset != "all"), kind, float(number[0]) if number else 0.0, rest
