@@ -96,6 +96,8 @@ class DataConfig:
     """Rows per batch where nothing trains."""
     group_by_length: bool = False
     """Fill training batches with rows of like length; saves padding, can cost score."""
+    train_rows: int | None = None
+    """Rows of train to learn from, drawn from ``seed`` evenly over the labels; null is all."""
     select_on: str = "dev"
     """What chooses the best epoch: ``dev``, or ``holdout``, a seeded tenth of train."""
 

@@ -101,6 +101,7 @@ class Plan:
             "callbacks": self.config.callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
             **({} if task.batch_tokens is None else {"batch_tokens": task.batch_tokens}),
+            **({} if data.train_rows is None else {"train_rows": data.train_rows}),
             **({"select_on": data.select_on} if data.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
             **({"frozen_prefix": self.config.frozen_prefix_dtype} if self.caches_prefix else {}),
