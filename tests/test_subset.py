@@ -59,6 +59,8 @@ from support.running import TINY, Run, Train, run_in
         ("outlier:3.0", "outlier:3"),
         ("not:top:01%", "not:top:1%"),
         ("not:outlier:3.0", "not:outlier:3"),
+        ("random:outlier:3.0", "random:outlier:3"),
+        ("not:top:outlier:2.50", "not:top:outlier:2.5"),
         ("dims:381+0308+381", "dims:308+381"),
         ("not:dims:7", "not:dims:7"),
     ],
@@ -115,6 +117,10 @@ def folder(*overrides: str) -> RunFolder:
         (["subset=random:100.1%"], "above 0% and up to 100%"),
         (["subset=outlier:0"], "e.g. outlier:3"),
         (["subset=outlier:3%"], "e.g. outlier:3"),
+        (["subset=random:outlier:0"], "e.g. outlier:3"),
+        (["subset=random:outlier:3%"], "e.g. outlier:3"),
+        (["subset=random:5outlier:3"], "needs a number after random:"),
+        (["subset=outlier:outlier:3"], "needs a number after outlier:"),
         (["subset=not:all"], "takes one subset that leaves weights, e.g. not:top:1%"),
         (["subset=not:not:top:1%"], "takes one subset that leaves weights"),
         (["subset=not"], "takes one subset that leaves weights"),
@@ -193,7 +199,11 @@ def test_ranked_subsets_pick_what_sorting_everything_picks_ties_by_place(
         assert as_lists(found) == expected
 
 
-@given(TENSORS, st.sampled_from(("top:1", "bottom:2", "random:60%", "fisher:1", "outlier:1")), st.booleans())
+@given(
+    TENSORS,
+    st.sampled_from(("top:1", "bottom:2", "random:60%", "fisher:1", "outlier:1", "random:outlier:1")),
+    st.booleans(),
+)
 def test_a_complement_is_every_other_weight_of_the_selected_tensors(
     values: dict[str, Tensor], typed: str, per_tensor: bool
 ) -> None:
@@ -273,6 +283,20 @@ def test_outliers_are_those_of_each_tensor_and_finding_none_says_how_far_the_fur
         choose_weights(parse_subset("outlier:4"), values)
     with pytest.raises(SelectionError, match="one value throughout"):
         choose_weights(parse_subset("outlier:3"), {"flat": torch.ones(4)})
+
+
+def test_as_many_as_outliers_are_as_many_of_each_tensor() -> None:
+    values = {"two far": torch.tensor([0.0] * 40 + [9.0, -9.0]), "none far": torch.arange(42.0), "last": torch.eye(7)}
+    count = {name: len(places) for name, places in choose_weights(parse_subset("outlier:2"), values).items()}
+    assert count == {"two far": 2, "last": 7}
+    for kind in ("random", "top", "bottom"):
+        found = choose_weights(parse_subset(f"{kind}:outlier:2"), values)
+        assert {name: len(places) for name, places in found.items()} == count
+    assert as_lists(choose_weights(parse_subset("top:outlier:2"), values))["two far"] == [40, 41]
+    assert as_lists(choose_weights(parse_subset("bottom:outlier:2"), values))["two far"] == [0, 1]
+    with pytest.raises(SelectionError, match="subset=random:outlier:9 is no weight: the furthest lies"):
+        choose_weights(parse_subset("random:outlier:9"), values)
+    assert "subset_scope" not in plan("subset=random:outlier:3", "subset_scope=selection").recipe()
 
 
 def test_random_weights_depend_on_seed_and_name_alone_and_more_contain_fewer() -> None:

@@ -69,7 +69,9 @@ def choose_weights(
         found = {name: _at(subset.dimensions, values[name].shape, axis) for name, axis in (axes or {}).items()}
     else:
         flat = {name: value.detach().reshape(-1) for name, value in values.items()}
-        found = _ranked(subset, flat, seed, scores or {}) if subset.is_ranked else _outliers(subset, flat)
+        found = _outliers(subset, flat) if not subset.is_ranked else {}
+        if subset.kind != "outlier":
+            found = _ranked(subset, flat, seed, scores or {}, {name: len(found.get(name, ())) for name in flat})
     if subset.is_complement:
         found = {name: _others(found.get(name), value.numel()) for name, value in values.items()}
         if not any(len(indices) for indices in found.values()):
@@ -77,11 +79,13 @@ def choose_weights(
     return {name: found[name] for name in values if len(found.get(name, ()))}
 
 
-def _ranked(subset: Subset, flat: Mapping[str, Tensor], seed: int, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    counts = count_weights(subset, {name: len(value) for name, value in flat.items()})
+def _ranked(
+    subset: Subset, flat: Mapping[str, Tensor], seed: int, scores: Mapping[str, Tensor], outliers: Mapping[str, int]
+) -> dict[str, Tensor]:
+    counts = count_weights(subset, {name: len(value) for name, value in flat.items()}) if subset.is_ranked else outliers
     ranks = {name: _rank(subset.kind, name, value, seed, scores) for name, value in flat.items()}
     _refuse_nan(subset, ranks, "Fisher information" if subset.kind == "fisher" else "weights")
-    if isinstance(counts, dict):
+    if not isinstance(counts, int):
         return {name: _largest(rank, counts[name]) for name, rank in ranks.items()}
     chosen = _largest(torch.cat(list(ranks.values())), counts)
     return dict(zip(ranks, _split_indices(chosen, [len(rank) for rank in ranks.values()]), strict=True))
@@ -136,7 +140,7 @@ def outliers(values: Tensor, deviations: float) -> Tensor:
 
 def _outliers(subset: Subset, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     _refuse_nan(subset, flat, "weights")
-    found = {name: outliers(value, float(subset.amount)) for name, value in flat.items()}
+    found = {name: outliers(value, float(subset.deviations or subset.amount)) for name, value in flat.items()}
     if not any(len(indices) for indices in found.values()):
         furthest = max(float(_distance(value).max()) for value in flat.values())
         raise SelectionError(

@@ -13,8 +13,8 @@ SCOPES = ("tensor", "selection")
 _RANKED = ("top", "bottom", "random", "fisher")
 _KINDS = ("all", *_RANKED, "outlier", "dims", "not")
 _GRAMMAR = (
-    "all, top:N, bottom:N, random:N, fisher:N, the same with a share (top:1%), outlier:3, dims:308+381, or all weights "
-    "but these (not:top:1%)"
+    "all, top:N, bottom:N, random:N, fisher:N, the same with a share (top:1%), outlier:3, as many as those "
+    "(random:outlier:3), dims:308+381, or all weights but these (not:top:1%)"
 )
 _NUMBER = r"(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})"
 
@@ -38,6 +38,8 @@ class Subset:
         ``dims`` and ``all`` it is always ``tensor``.
     dimensions
         Of ``dims``: numbers from 0, sorted.
+    deviations
+        Of a ranked kind that takes as many weights of each tensor as ``outlier`` does: its standard deviations.
     is_complement
         True for ``not:…``: all weights of the selected tensors but these.
     """
@@ -47,6 +49,7 @@ class Subset:
     is_share: bool = False
     scope: str = "tensor"
     dimensions: tuple[int, ...] = ()
+    deviations: Decimal | None = None
     is_complement: bool = False
 
     def __str__(self) -> str:
@@ -57,6 +60,8 @@ class Subset:
             return "all"
         if self.kind == "dims":
             return f"dims:{'+'.join(map(str, self.dimensions))}"
+        if self.deviations is not None:
+            return f"{self.kind}:outlier:{plain(self.deviations)}"
         return f"{self.kind}:{plain(self.amount)}{'%' if self.is_share else ''}"
 
     @property
@@ -71,15 +76,15 @@ class Subset:
 
     @property
     def is_ranked(self) -> bool:
-        """True if weights are ranked and the first ones taken, so that the scope matters."""
-        return self.kind in _RANKED
+        """True if weights are ranked and a number of the first ones taken, so that the scope matters."""
+        return self.kind in _RANKED and self.deviations is None
 
 
 def parse_subset(text: str, scope: str = "tensor") -> Subset:
     """Return the :class:`Subset` of ``subset=text subset_scope=scope``.
 
-    >>> parse_subset("top:1%")
-    Subset(kind='top', amount=Decimal('1'), is_share=True, scope='tensor', dimensions=(), is_complement=False)
+    >>> parse_subset("not:top:1%").without == parse_subset("top:01.0%")
+    True
 
     Raises
     ------
@@ -104,16 +109,19 @@ def parse_subset(text: str, scope: str = "tensor") -> Subset:
             raise SelectionError(f"subset={shown} needs dimensions of the hidden states from 0, e.g. dims:308+381.")
         dimensions = tuple(sorted({int(one) for one in number.split("+")}))
         return Subset(kind, dimensions=dimensions, is_complement=is_complement)
-    match = re.fullmatch(f"({_NUMBER})(%?)", number)
+    like, outlier, number = number.rpartition("outlier:") if kind in _RANKED else ("", "", number)
+    match = re.fullmatch(f"({_NUMBER})(%?)", number) if not like else None
     if not match:
         example = "3" if kind == "outlier" else "100 or 1%"
         raise SelectionError(f"subset={shown} needs a number after {kind}:, e.g. {example}. Allowed: {_GRAMMAR}.")
     amount, is_share = Decimal(match[1]), match[2] == "%"
-    if kind == "outlier":
+    if kind == "outlier" or outlier:
         if is_share or amount == 0:
             raise SelectionError(
                 f"subset={shown}: outlier takes a number of standard deviations above 0, e.g. outlier:3."
             )
+        if outlier:
+            return Subset(kind, deviations=amount, is_complement=is_complement)
         return Subset(kind, amount, is_complement=is_complement)
     if is_share and not 0 < amount <= 100:
         raise SelectionError(f"subset={shown}: a share lies above 0% and up to 100%, e.g. {kind}:1%.")
