@@ -26,9 +26,9 @@ mrpc module=value layers=5 frozen_prefix=cache seed=1
 # Four epochs for every module.
 stsb module=full,layernorm,attention,ffn,bias,frozen seed=1
 # The largest, the smallest and as many random weights of each tensor: of the last layer, and of all layers.
-mrpc experiment=magnitude module=layernorm layers=5 frozen_prefix=cache
+mrpc experiment=magnitude module=layernorm layers=5 frozen_prefix=cache optim.lr=null optim.head_lr=null
 mrpc experiment=magnitude module=query,key,value,attention_output,intermediate,output layers=5 frozen_prefix=cache \
-  subset=top:1%,bottom:1%,random:1% seed=1
+  subset=top:1%,bottom:1%,random:1% seed=1 optim.lr=null optim.head_lr=null
 stsb_one_epoch module=layernorm subset=all,top:10%,bottom:10%,random:10% seed=1,2,3
 stsb_one_epoch module=value,intermediate subset=top:1%,bottom:1%,random:1% seed=1
 stsb_one_epoch module=frozen frozen_prefix=cache seed=1,2,3

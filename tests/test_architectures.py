@@ -114,6 +114,13 @@ def test_groups_are_the_unions_of_the_parts_that_exist(variant: str) -> None:
         assert not biases
         with pytest.raises(SelectionError, match="no biases"):
             select(model, "bias")
+    norms = names(model, "layernorm")
+    assert names(model, "layernorm_gain") == {name for name in norms if name.endswith(".weight")} != set()
+    if shifts := {name for name in norms if name.endswith(".bias")}:
+        assert names(model, "layernorm_bias") == shifts == norms & biases
+    else:
+        with pytest.raises(SelectionError, match=r"blocks' LayerNorms of this backbone have no biases.*layernorm_gain"):
+            select(model, "layernorm_bias")
 
 
 @variants

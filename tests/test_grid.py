@@ -1,20 +1,27 @@
 """What a sweep knows before its jobs run: the grid, what is done, what the rest may cost, what goes first."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from ptuning.backbones.resolvers import all_modules, block_modules
+from ptuning.config.compose import compose, config_folder
 from ptuning.display.format import format_seconds
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.sweeps.durations import Durations
 from ptuning.sweeps.job import Job
 from ptuning.sweeps.scheduler import order
+from ptuning.sweeps.work import Work
+from ptuning.training.plan import make_plan
 from support.commands import TypeIt
-from support.running import TINY, Run, run_in
+from support.running import ROOT, TINY, Run, run_in
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +53,72 @@ def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) ->
 
 def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt) -> None:
     tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
-    out = type_it("experiment=modules", *tiny, "task=rte,cola").out
-    assert "96 jobs: 0 done, 96 to run" in out  # 16 modules × 2 tasks × 3 seeds
+    out = type_it("experiment=modules", *tiny, "task=rte").out
+    assert "54 jobs: 0 done, 54 to run" in out  # 18 modules × 3 seeds
     out = type_it("experiment=layers", *tiny, "task=rte", "seed=1", "module=query,layernorm").out
     assert "6 jobs: 0 done, 6 to run" in out  # the two single layers of this backbone, and all
     assert "module=query layers=1" in out
     out = type_it("experiment=magnitude", *tiny, "module=query,output", "seed=1").out
-    assert "8 jobs: 0 done, 8 to run" in out  # all, and the largest, smallest and random ones of each
+    assert "24 jobs: 0 done, 24 to run" in out  # all, and the largest, smallest and random ones of each, at three rates
     assert "module=query subset=bottom:1%" in out
     out = type_it("experiment=quick", *tiny, "layers=all").out
     assert "4 jobs: 0 done, 4 to run" in out
 
 
+def test_every_grid_composes_and_has_as_many_jobs_as_its_page_says() -> None:
+    page = (ROOT / "docs/running.md").read_text()
+    said = dict(re.findall(r"^\| `experiment=(\w+)` \| (\d+) \|", page, flags=re.M))
+    files = {file.stem for file in (config_folder() / "experiment").glob("*.yaml")}
+    assert files == {*said, "layers", "demo"}  # the jobs of `layers` are as many as the backbone has layers
+    for name, jobs in said.items():
+        params = grid(name)
+        assert math.prod(len(values) for values in params.values()) == int(jobs), name
+        for choice in ({key: values[0] for key, values in params.items()}, {k: v[-1] for k, v in params.items()}):
+            typed = [f"{key}={value}" for key, value in choice.items()]
+            made = make_plan(compose([f"experiment={name}", *OFFLINE, *typed]))
+            assert made.optimisation.head_lr == 0.01 or "full" in made.modules, name
+
+
+def test_the_papers_grid_is_that_of_its_backbones_modules() -> None:
+    paper, modules = grid("paper"), grid("modules")
+    assert paper == modules
+    assert grid("paper_small") == {**paper, "task": ["cola", "mrpc", "stsb", "rte"]}
+    for name in ("paper", "paper_small"):
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            assert hydra_compose("config", [f"experiment={name}"]).backbone.path == "bert-base-uncased"
+
+
+def test_the_arithmetic_of_a_grid_on_glue_is_known_before_anything_runs(tmp_path: Path, type_it: TypeIt) -> None:
+    work = Work()
+
+    def estimate(*typed: str) -> float | None:
+        return work.estimate(make_plan(compose([*OFFLINE, "data=hub", "task=rte", *typed])))
+
+    forward = 2 * 84_934_656 * 67  # twelve blocks of 7,077,888 weights in matrices, 67 tokens
+    epochs = ("trainer.max_epochs=2",)
+    assert estimate("module=frozen", *epochs) == 2 * forward * (2_490 + 277)
+    assert estimate("module=full", *epochs) == 2 * forward * (3 * 2_490 + 277)
+    assert estimate("module=layernorm", *epochs) == 2 * forward * (2 * 2_490 + 277)
+    assert estimate("module=layernorm", "layers=11", *epochs) == pytest.approx(2 * forward * (13 / 12 * 2_490 + 277))
+    assert estimate("module=frozen", "data.train_rows=100", *epochs) == 2 * forward * (100 + 277)
+    assert estimate("data=synthetic") is None
+    typed = ("backbone=tiny", "data=hub", "logger=none", f"runs_dir={tmp_path}", "dry_run=true", "seed=1,2")
+    assert re.search(r"about 2\.4e\+10 floating-point operations", type_it("-m", *typed, "module=frozen", *epochs).out)
+
+
+OFFLINE = ("backbone=bert-base-random", "data=synthetic", "logger=none", "trainer.accelerator=cpu")
+
+
+def grid(name: str) -> dict[str, list[str]]:
+    """What an experiment sweeps over: key → values."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = hydra_compose("config", [f"experiment={name}", *OFFLINE], return_hydra_config=True)
+    return {str(key): str(value).split(",") for key, value in cfg.hydra.sweeper.params.items()}
+
+
 BERTS = (
-    "full,frozen,layernorm,bias,attention,ffn,query,key,value,attention_output,attention_layernorm,intermediate,output,"
-    "output_layernorm,embeddings,pooler"
+    "full,frozen,layernorm,layernorm_gain,layernorm_bias,bias,attention,ffn,query,key,value,attention_output,"
+    "attention_layernorm,intermediate,output,output_layernorm,embeddings,pooler"
 )
 
 
@@ -73,7 +131,11 @@ BERTS = (
         ("deberta-v2", {",pooler": ",relative_positions"}),
         (
             "modernbert",
-            {",query,key,value": ",query_key_value", ",bias": "", ",pooler": ",final_layernorm,prediction_head"},
+            {
+                ",query,key,value": ",query_key_value",
+                ",layernorm_bias,bias": "",
+                ",pooler": ",final_layernorm,prediction_head",
+            },
         ),
     ],
 )

@@ -66,6 +66,8 @@ def names(module: str | list[str], layers: object = "all") -> set[str]:
         ("intermediate", "all", 28_348_416, 25.893),
         ("output", "all", 28_320_768, 25.868),
         ("bias", "all", 101_376, 0.093),
+        ("layernorm_gain", "all", 18_432, 0.017),
+        ("layernorm_bias", 11, 1_536, 0.001),
         ("embeddings", "all", 23_837_184, 21.772),
         ("pooler", "all", 590_592, 0.539),
         ("full", "all", 109_482_240, 99.999),
@@ -104,6 +106,10 @@ def test_groups_are_the_unions_they_claim() -> None:
     in_blocks = {name for name in names("full") if ".layer." in name}
     assert names("bias") == {name for name in in_blocks if name.endswith("bias")}
     assert all("LayerNorm" in name for name in names("layernorm"))
+    gains, shifts = names("layernorm_gain"), names("layernorm_bias")
+    assert gains | shifts == names("layernorm")
+    assert all(name.endswith("LayerNorm.weight") for name in gains)
+    assert shifts == names("layernorm") & names("bias")
 
 
 @settings(deadline=None, max_examples=40)
@@ -119,7 +125,7 @@ def test_a_union_is_a_union_of_sets(modules: list[str], random: object) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.sampled_from([*LAYERED, "layernorm", "attention", "ffn", "bias", "full"]),
+    st.sampled_from([*LAYERED, "attention", "ffn", "layernorm", *CROSS_CUTTING]),
     st.sets(st.integers(0, 11), min_size=1),
 )
 def test_layers_keep_those_blocks_and_nothing_else(module: str, layers: set[int]) -> None:

@@ -235,6 +235,8 @@ def test_an_exported_model_cuts_texts_where_the_run_did(shelf: Shelf, tmp_path: 
         ("embeddings", "distilbert", "all"),
         ("prediction_head", "modernbert", "all"),
         ("bias", "albert", "all"),
+        ("layernorm_gain", "bert", "all"),
+        ("layernorm_bias", "bert", "all"),
         *(("layernorm", family, "all") for family in FAMILIES if family not in ("bert", "albert")),
     ],
 )
@@ -255,7 +257,7 @@ def test_peft_holds_what_it_can_hold_exactly(
         merged = adapted.merge_and_unload()(**batch_of(plain, load_run(delta).tokenizer)).logits
     torch.testing.assert_close(merged, logits_of(delta), rtol=0, atol=1e-5)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["peft_type"] == ("BEFT" if "bias" in module else "LN_TUNING")
+    assert config["peft_type"] == ("BEFT" if module in ("bias", ("bias", "ffn")) else "LN_TUNING")
     assert "classifier" in config["modules_to_save"]
     if (module, family) == ("layernorm", "bert"):
         size = (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
@@ -602,7 +604,7 @@ def test_deltas_of_some_weights_stand_in_stacks_and_are_counted_on_cards(shelf: 
         )
 
 
-@pytest.mark.parametrize("module", ["layernorm", "bias"])
+@pytest.mark.parametrize("module", ["layernorm", "layernorm_gain", "bias"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_of_one_batch_each_meet_their_own_delta(shelf: Shelf, family: str, module: str) -> None:
     if module == "bias" and family in ("modernbert", "deberta-v2"):

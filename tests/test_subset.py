@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ptuning
-from ptuning.backbones.load import load_model, load_tokenizer
+from ptuning.backbones.load import load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.config.compose import compose, config_folder
 from ptuning.config.explain import explain
@@ -29,7 +29,10 @@ from ptuning.results import collect, summarise
 from ptuning.results.tables import module_tables
 from ptuning.results.text_table import to_markdown
 from ptuning.runs.folder import RunFolder, find_run
-from ptuning.selection.select import select
+from ptuning.selection.architectures import architecture_of
+from ptuning.selection.dimensions import hidden_axes
+from ptuning.selection.parameters import locate_parameters
+from ptuning.selection.select import choose_parameters, select
 from ptuning.selection.subset import Subset, choose_weights, outliers, parse_subset
 from ptuning.tasks.glue import TASKS
 from ptuning.training.fisher import EXAMPLES, fisher_information, sample_rows
@@ -54,6 +57,12 @@ from support.running import TINY, Run, Train, run_in
         ("random:.5%", "random:0.5%"),
         ("fisher:100%", "fisher:100%"),
         ("outlier:3.0", "outlier:3"),
+        ("not:top:01%", "not:top:1%"),
+        ("not:outlier:3.0", "not:outlier:3"),
+        ("random:outlier:3.0", "random:outlier:3"),
+        ("not:top:outlier:2.50", "not:top:outlier:2.5"),
+        ("dims:381+0308+381", "dims:308+381"),
+        ("not:dims:7", "not:dims:7"),
     ],
 )
 def test_a_subset_has_one_canonical_spelling(typed: str, canonical: str) -> None:
@@ -62,7 +71,7 @@ def test_a_subset_has_one_canonical_spelling(typed: str, canonical: str) -> None
 
 
 @given(
-    st.sampled_from(("top", "bottom", "random", "fisher")),
+    st.sampled_from(("top", "bottom", "random", "fisher", "not:top", "not:random")),
     st.integers(1, 10**12) | st.decimals("0.000001", "100", places=6),
     st.sampled_from(("tensor", "selection")),
 )
@@ -71,6 +80,15 @@ def test_what_a_subset_is_called_means_that_subset(kind: str, amount: int | Deci
     subset = parse_subset(typed, scope)
     assert parse_subset(str(subset), scope) == subset
     assert subset.amount == amount
+    assert subset.is_complement == kind.startswith("not:")
+
+
+@given(st.sets(st.integers(0, 10**9 - 1), min_size=1, max_size=5), st.booleans())
+def test_dimensions_are_a_set_whatever_their_order(dimensions: set[int], rest: bool) -> None:
+    typed = ["not:"[: 4 * rest] + f"dims:{'+'.join(map(str, order))}" for order in (dimensions, sorted(dimensions))]
+    one, other = map(parse_subset, typed)
+    assert one == other == parse_subset(str(one))
+    assert set(one.dimensions) == dimensions
 
 
 def plan(*overrides: str) -> Plan:
@@ -99,6 +117,22 @@ def folder(*overrides: str) -> RunFolder:
         (["subset=random:100.1%"], "above 0% and up to 100%"),
         (["subset=outlier:0"], "e.g. outlier:3"),
         (["subset=outlier:3%"], "e.g. outlier:3"),
+        (["subset=random:outlier:0"], "e.g. outlier:3"),
+        (["subset=random:outlier:3%"], "e.g. outlier:3"),
+        (["subset=random:5outlier:3"], "needs a number after random:"),
+        (["subset=outlier:outlier:3"], "needs a number after outlier:"),
+        (["subset=not:all"], "takes one subset that leaves weights, e.g. not:top:1%"),
+        (["subset=not:not:top:1%"], "takes one subset that leaves weights"),
+        (["subset=not"], "takes one subset that leaves weights"),
+        (["subset=not:tpo:1%"], "Did you mean 'top'?"),
+        (["subset=not:top:100%", "module=layernorm"], "is every weight of the selection, and none is left"),
+        (["subset=not:top:256", "module=layernorm", "subset_scope=selection"], "and none is left"),
+        (["subset=not:top:1%", "module=layernorm"], "not:top:1%: top:1% is no weight of any tensor"),
+        (["subset=dims:"], "from 0, e.g. dims:308+381"),
+        (["subset=dims:1-3"], "from 0, e.g. dims:308+381"),
+        (["subset=dims:1%"], "from 0, e.g. dims:308+381"),
+        (["subset=dims:3+32", "module=layernorm"], "names dimension 32, but hidden states have 32 dimensions: 0 to 31"),
+        (["subset=dims:3", "module=custom", "module.patterns=[query.bias]"], "module=layernorm, module=output"),
         (["subset=top:1%", "subset_scope=layer"], "Allowed: tensor, selection"),
         (["subset=top:1%", "subset_scope=tensors"], "Did you mean 'tensor'?"),
         (["subset=top:33", "module=layernorm"], "has 32: at most top:32, or a share (top:10%), or subset_scope=sel"),
@@ -119,6 +153,8 @@ def test_a_mistake_is_one_sentence_with_the_mend_before_anything_is_loaded(overr
 
 
 # What they pick, beside a slow computation
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 
 TENSORS = st.lists(
     st.lists(st.integers(-3, 3), min_size=1, max_size=9).map(lambda values: torch.tensor(values, dtype=torch.float32)),
@@ -164,6 +200,69 @@ def test_ranked_subsets_pick_what_sorting_everything_picks_ties_by_place(
 
 
 @given(
+    TENSORS,
+    st.sampled_from(("top:1", "bottom:2", "random:60%", "fisher:1", "outlier:1", "random:outlier:1")),
+    st.booleans(),
+)
+def test_a_complement_is_every_other_weight_of_the_selected_tensors(
+    values: dict[str, Tensor], typed: str, per_tensor: bool
+) -> None:
+    scope = "tensor" if per_tensor else "selection"
+    scores = {name: tensor.square() for name, tensor in values.items()}
+    everything = {(name, place) for name, tensor in values.items() for place in range(len(tensor))}
+    try:
+        chosen = as_lists(choose_weights(parse_subset(typed, scope), values, 1, scores))
+    except SelectionError:
+        with pytest.raises(SelectionError, match=r"^subset=not:"):
+            choose_weights(parse_subset(f"not:{typed}", scope), values, 1, scores)
+        return
+    left = everything - {(name, place) for name, places in chosen.items() for place in places}
+    if not left:
+        with pytest.raises(SelectionError, match="none is left"):
+            choose_weights(parse_subset(f"not:{typed}", scope), values, 1, scores)
+        return
+    found = as_lists(choose_weights(parse_subset(f"not:{typed}", scope), values, 1, scores))
+    assert {(name, place) for name, places in found.items() for place in places} == left
+    assert all(places == sorted(set(places)) for places in found.values())
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "albert", "modernbert"])
+def test_dimensions_are_those_of_the_hidden_states_in_what_reads_and_in_what_writes_them(family: str) -> None:
+    model = load_skeleton(find_backbone("random:tiny", config={**SMALL, "model_type": family})).to_empty(device="cpu")
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    modules = dict(model.named_modules())
+    axes = hidden_axes(model, choose_parameters(model, "full").names)
+    found = choose_weights(parse_subset("dims:3+5"), dict(model.named_parameters()), axes=axes)
+    asked = 0
+    for name, one in locate_parameters(model).items():
+        if one.module not in architecture_of(model).in_block:
+            continue
+        owner = modules[name.rpartition(".")[0]]
+        reads = one.module in ("query", "key", "value", "query_key_value", "intermediate")
+        if reads and name.endswith("bias"):
+            assert name not in found
+            continue
+        inputs = torch.randn(2, getattr(owner, "in_features", 16))
+        if reads:
+            inputs = torch.zeros(2, 16).index_fill(1, torch.tensor([3, 5]), 1.0)
+        model.zero_grad()
+        outputs = owner(inputs)
+        (outputs if reads else outputs[:, [3, 5]]).square().sum().backward()
+        assert one.parameter.grad is not None
+        assert found[name].tolist() == one.parameter.grad.flatten().nonzero()[:, 0].tolist(), name
+        asked += 1
+    assert asked >= 5
+
+
+def test_a_number_of_random_weights_is_that_number_in_all_of_a_selection(train: Train) -> None:
+    typed = ("trainer.max_epochs=1", "data.sizes.train=32", "subset=random:77", "subset_scope=selection")
+    for module in ("query", "layernorm", "ffn", "embeddings"):
+        assert train(f"module={module}", *typed).record["trainable_parameters"] == 77
+
+
+@given(
     st.lists(st.floats(-10, 10, width=32), min_size=2, max_size=30),
     st.sampled_from((0.5, 1.0, 2.0, 3.0)),
 )
@@ -186,6 +285,20 @@ def test_outliers_are_those_of_each_tensor_and_finding_none_says_how_far_the_fur
         choose_weights(parse_subset("outlier:3"), {"flat": torch.ones(4)})
 
 
+def test_as_many_as_outliers_are_as_many_of_each_tensor() -> None:
+    values = {"two far": torch.tensor([0.0] * 40 + [9.0, -9.0]), "none far": torch.arange(42.0), "last": torch.eye(7)}
+    count = {name: len(places) for name, places in choose_weights(parse_subset("outlier:2"), values).items()}
+    assert count == {"two far": 2, "last": 7}
+    for kind in ("random", "top", "bottom"):
+        found = choose_weights(parse_subset(f"{kind}:outlier:2"), values)
+        assert {name: len(places) for name, places in found.items()} == count
+    assert as_lists(choose_weights(parse_subset("top:outlier:2"), values))["two far"] == [40, 41]
+    assert as_lists(choose_weights(parse_subset("bottom:outlier:2"), values))["two far"] == [0, 1]
+    with pytest.raises(SelectionError, match="subset=random:outlier:9 is no weight: the furthest lies"):
+        choose_weights(parse_subset("random:outlier:9"), values)
+    assert "subset_scope" not in plan("subset=random:outlier:3", "subset_scope=selection").recipe()
+
+
 def test_random_weights_depend_on_seed_and_name_alone_and_more_contain_fewer() -> None:
     values = {name: torch.zeros(40, 10) for name in ("a", "b", "c")}
     drawn = as_lists(choose_weights(parse_subset("random:40"), values, seed=5))
@@ -203,16 +316,7 @@ def test_random_weights_depend_on_seed_and_name_alone_and_more_contain_fewer() -
     assert drawn["a"][:4] == [1, 6, 11, 17]  # the same on every platform
 
 
-BACKBONE = find_backbone(
-    "random:tiny",
-    config={
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-        "initializer_range": 0.3,
-    },
-)
+BACKBONE = find_backbone("random:tiny", config={**SMALL, "initializer_range": 0.3})
 
 
 @pytest.mark.parametrize("task", ["mrpc", "mnli", "stsb"])
@@ -348,6 +452,8 @@ def pretrained(run: Run) -> nn.Module:
         ("random:10%", "selection", ["module=[query,bias]", "task=stsb"]),
         ("fisher:4", "tensor", ["module=attention", "layers=1"]),
         ("fisher:1%", "selection", ["module=full", "task=mnli"]),
+        ("not:top:90%", "tensor", ["module=[query,layernorm]"]),
+        ("dims:3+17", "tensor", ["module=full"]),
     ],
 )
 def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
@@ -379,7 +485,7 @@ def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
     assert set(places) == set(record["selection"])
     assert 0 < moved <= count == record["trainable_parameters"]
     assert record["trainable_percent"] == pytest.approx(100 * count / record["total_parameters"])
-    scoped = {"subset": subset} | ({"subset_scope": scope} if "outlier" not in subset else {})
+    scoped = {"subset": subset} | ({} if subset.startswith(("outlier", "dims")) else {"subset_scope": scope})
     for said in (record, record["recipe"], description.content):
         assert {key: said[key] for key in said if key.startswith("subset")} == scoped
 
@@ -457,6 +563,9 @@ def test_a_run_folder_says_which_subset_moves() -> None:
     across = folder("module=query", "subset=top:1%", "layers=1", "subset_scope=selection")
     assert across.path.parts[-3:-1] == ("query", "1,top=1%,selection")
     assert across.key != one.key
+    rest = folder("module=query", "subset=not:top:1%", "subset_scope=selection")
+    assert rest.path.parts[-3:-1] == ("query", "all,not=top=1%,selection")
+    assert folder("module=query", "subset=dims:7+3").path.parts[-3:-1] == ("query", "all,dims=3+7")
 
 
 def test_a_readers_own_choice_is_narrowed_too(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,14 +587,19 @@ def test_a_readers_own_choice_is_narrowed_too(train: Train, tmp_path: Path, monk
 
 
 def test_tables_have_a_row_per_subset(train: Train, tmp_path: Path) -> None:
-    for extra in (["subset=all"], ["subset=top:10"], ["subset=top:9"], ["subset=top:10", "subset_scope=selection"]):
+    for typed in ("all", "top:10", "top:9", "top:10 subset_scope=selection", "not:top:9", "dims:1+30"):
+        extra = f"subset={typed}".split()
         train("module=query", "trainer.max_epochs=1", "data.sizes.train=32", *extra)
     cells = summarise(collect(tmp_path / "runs").runs)
-    assert cells["subset"].tolist() == ["all", "top:9", "top:10", "top:10 of the selection"]
-    assert cells["trainable_parameters"].tolist() == [2112, 36, 40, 10]
+    assert cells["subset"].tolist() == [
+        *("all", "dims:1+30", "top:9", "not:top:9", "top:10", "top:10 of the selection"),
+    ]
+    assert cells["trainable_parameters"].tolist() == [2112, 128, 36, 2076, 40, 10]
     assert set(cells["note"]) == {""}
     modules, parts = module_tables(cells)
-    assert [row[1] for row in parts.rows] == ["all", "all, top:9", "all, top:10", "all, top:10 of the selection"]
+    assert [row[1] for row in parts.rows] == [
+        *("all", "all, dims:1+30", "all, top:9", "all, not:top:9", "all, top:10", "all, top:10 of the selection"),
+    ]
     assert parts.title == "tiny, chosen layers or weights"
     assert "| query | all, top:9 |" in to_markdown(parts)
     assert len(modules.rows) == 1

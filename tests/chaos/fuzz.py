@@ -148,6 +148,8 @@ def grammars(folder: Path) -> Try:
         "random:",
         "outlier:",
         "fisher:",
+        "dims:",
+        "not:",
         "-",
         ",",
         "+",

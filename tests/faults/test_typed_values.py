@@ -73,7 +73,7 @@ def test_giants_are_one_sentence(
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("limit_train=500", "Did you mean 'trainer.limit_train_batches'?"),
+        ("limit_train=500", "Did you mean 'data.train_rows', so many rows of train, or 'trainer.limit_train_batches'"),
         ("seeds=3", "Did you mean 'seed'?"),
         ("module=custom;module.patterns=['(.*.*.*)*!']", "takes more than a second"),
         ("~data=11", "A group takes the name of one of its choices"),

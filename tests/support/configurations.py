@@ -57,6 +57,7 @@ WORDS = (
     *("'NUL\0'", "half\udcff", "'half\ud800'", "../x", "/dev/null", "/dev/zero", "~/x", "~nobody-of-this-name/x", "."),
     *("all", "11", "0-5", "5-0", "first:1", "last:99", "0,1", "last:-1", "first:" + "9" * 18, "0-" + "9" * 18),
     *("top:1%", "top:0", "top:1e400", "bottom:101%", "random:5", "fisher:1%", "outlier:3", "top:" + "9" * 18, "top:.5"),
+    *("not:top:1%", "not:all", "dims:3+5", "dims:99"),
     *(
         "query",
         "layernorm",
@@ -93,11 +94,14 @@ def keys(schema: Any = Config, place: str = "") -> Iterator[str]:
 
 
 KEYS = tuple(keys())
+_SUBSETS = (
+    *("all", "top:1%", "bottom:5", "random:10%", "outlier:3", "fisher:1", "top:10000000", "not:top:5", "dims:1+2"),
+)
 _NUMBERS = ("0", "1", "2", "8", "0.1", "1e-3", "10", "null")
 _OWN = {
     **dict.fromkeys(KEYS, _NUMBERS),
     **dict.fromkeys(("layers",), ("all", "0", "[0,1]", "0-1", "first:1", "last:2", "2", "1-0")),
-    **dict.fromkeys(("subset",), ("all", "top:1%", "bottom:5", "random:10%", "outlier:3", "fisher:1", "top:10000000")),
+    **dict.fromkeys(("subset",), _SUBSETS),
     **dict.fromkeys(("module",), ("query", "bias", "[query,key]", "custom", "frozen", "full", "convolution")),
     **dict.fromkeys(("module.patterns",), ("[key]", "['.*output.dense.*']", "['(a+)+!']", "[x]")),
     **dict.fromkeys(("backbone.config.model_type",), ("bert", "roberta", "albert", "deberta-v2", "modernbert", "gpt2")),

@@ -34,6 +34,7 @@ def record(runs: Path, **given: Any) -> Path:
         "precision": "32-true",
         "trainer": {},
     } | given
+    drawn = {"train_rows": about.pop("train_rows")} if "train_rows" in about else {}
     lr, data, score, epochs, trainer = (about.pop(name) for name in ("lr", "data", "score", "epochs", "trainer"))
     optimisation = {"lr": lr, "weight_decay": 0.01, "warmup": 0.06, "schedule": "linear"}
     about |= {
@@ -49,6 +50,7 @@ def record(runs: Path, **given: Any) -> Path:
             "backbone": f"sha256:{about['backbone']}",
             "max_length": 128,
             **({"select_on": about["select_on"]} if about.get("select_on", "dev") != "dev" else {}),
+            **drawn,
             "optimisation": optimisation,
             "trainer": {"max_epochs": epochs, "precision": about["precision"], **trainer},
         },
@@ -70,7 +72,7 @@ def record(runs: Path, **given: Any) -> Path:
         f"seed={about['seed']}-{lr:g}-{epochs}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
     )
     name += f"-{about['subset']}-{about.get('select_on', 'dev')}-{about['precision']}"
-    name += "".join(f"-{key}={value}" for key, value in trainer.items())
+    name += "".join(f"-{key}={value}" for key, value in {**drawn, **trainer}.items())
     folder = runs / place / name
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(about, indent=2))

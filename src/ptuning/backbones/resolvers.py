@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from ptuning.backbones.source import BackboneRef
 
-_FIRST = ("full", "frozen", "layernorm", "bias", "attention", "ffn")
+_FIRST = ("full", "frozen", "layernorm", "layernorm_gain", "layernorm_bias", "bias", "attention", "ffn")
 """The modules that tables compare with, then the groups; elementary modules follow in the order of a block."""
 
 
@@ -26,7 +26,7 @@ def single_layers(backbone: DictConfig) -> str:
 
 
 def all_modules(backbone: DictConfig) -> str:
-    """Return every module and group that a backbone has: ``full,frozen,layernorm,bias,attention,ffn,query,…``."""
+    """Return every module and group that a backbone has: ``full,frozen,layernorm,layernorm_gain,…,query,…``."""
     return _present(backbone, _FIRST, in_block=False)
 
 

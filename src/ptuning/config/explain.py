@@ -112,10 +112,21 @@ def _leaves(schema: Any, place: str = "") -> Iterator[tuple[str, str]]:
             yield one.name, f"{place}{one.name}"
 
 
+_ROWS_OF_TRAIN = re.compile(
+    "(limit|max|num|n|subset)_train(ing)?(_(rows|samples|examples|size))?|train(ing)?_(samples|examples|size)"
+)
+"""Names that other programs have for a number of training rows: ``max_train_samples``."""
+
+
 def suggest_key(key: str) -> str:
     """Return a sentence naming the keys at the place of a misspelt ``key``, the nearest first."""
     node: Any = Config
     *parents, last = key.split(".")
+    if parents in ([], ["data"]) and _ROWS_OF_TRAIN.fullmatch(last):
+        return (
+            " Did you mean 'data.train_rows', so many rows of train, or 'trainer.limit_train_batches', so many batches "
+            "of every epoch?"
+        )
     if parents == ["logger"]:
         return f" Each logger has keys of its own: logger.wandb.{last}, or of your own class logger.NAME.{last}."
     for depth, parent in enumerate(parents, start=1):

@@ -194,6 +194,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "data.seed": (_whole_from(-(2**63), 2**63 - 1), "a whole number of 64 bits"),
     "data.sizes.*": (_whole_from(1, 10**7), "a number of rows from 1 to 10,000,000"),
     "data.eval_batch_size": _COUNT,
+    "data.train_rows": (_whole_from(1), "a number of rows from 1, e.g. 300, or null for all"),
     "optim.lr": _RATE,
     "optim.head_lr": _RATE,
     "optim.weight_decay": (lambda value: 0 <= value < math.inf, "a number from 0, e.g. 0.01"),

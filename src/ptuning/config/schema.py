@@ -96,6 +96,8 @@ class DataConfig:
     """Rows per batch where nothing trains."""
     group_by_length: bool = False
     """Fill training batches with rows of like length; saves padding, can cost score."""
+    train_rows: int | None = None
+    """Rows of train to learn from, drawn from ``seed`` evenly over the labels; null is all."""
     select_on: str = "dev"
     """What chooses the best epoch: ``dev``, or ``holdout``, a seeded tenth of train."""
 
@@ -191,7 +193,8 @@ class Config:
     layers: Any = "all"
     """In which blocks, from 0: ``all``, ``11``, ``[0,11]``, ``0-5``, ``first:3`` or ``last:3``."""
     subset: str = "all"
-    """Which weights inside them: ``all``, ``top:N``, ``bottom:N``, ``random:N``, ``fisher:N`` or ``outlier:3``."""
+    """Which weights inside them: ``all``, ``top:N``, ``bottom:N``, ``random:N``, ``fisher:N``, ``outlier:3``,
+    ``dims:308+381``, or all but these: ``not:top:N``."""
     subset_scope: str = "tensor"
     """What ``N`` (a number, or a share: ``1%``) counts in: each ``tensor``, or the whole ``selection``."""
     task: TaskConfig = field(default_factory=TaskConfig)

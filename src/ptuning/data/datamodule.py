@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
-from ptuning.data.holdout import hold_out_tenth
+from ptuning.data.holdout import draw_rows, hold_out_tenth
 from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
 from ptuning.data.sources import DataSource
 from ptuning.data.tokenize import Batch, TokenTable, tokenize
@@ -41,6 +41,9 @@ class GlueDataModule(pl.LightningDataModule):
     select_on
         ``"dev"``, or ``"holdout"``: a tenth of train, drawn from ``seed``, is kept out of training and evaluated after
         the dev sets, as the split :data:`HOLDOUT`.
+    train_rows
+        Rows of ``train`` to take, drawn from ``seed`` evenly over the labels; with ``select_on="holdout"``, a tenth of
+        these is kept out. ``None`` takes all.
     splits
         A store of tokenized splits, shared with other modules of the same text, tokenizer and length.
     """
@@ -58,6 +61,7 @@ class GlueDataModule(pl.LightningDataModule):
         micro_batches: int = 1,
         select_on: str = "dev",
         splits: dict[str, TokenTable] | None = None,
+        train_rows: int | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -71,25 +75,31 @@ class GlueDataModule(pl.LightningDataModule):
         self.batch_tokens = batch_tokens
         self.micro_batches = micro_batches
         self.select_on = select_on
+        self.train_rows = train_rows
         self.splits = splits if splits is not None else {}
         self._parts: dict[str, TokenTable] = {}
         self.served: dict[str, Dataset[Batch]] = {}
         """Split → table that batches are taken from instead: the same rows with more columns."""
 
     def split(self, name: str) -> TokenTable:
-        """Return a split as tokens, read at the first call; ``train`` is without the rows held out.
+        """Return a split as tokens, read at the first call; ``train`` is the rows that train.
 
         Raises
         ------
         DataError
-            If it cannot be had, or has no tenth to hold out.
+            If it cannot be had, has fewer rows than ``train_rows``, or no tenth to hold out.
         """
-        if self.select_on == HOLDOUT and name in ("train", HOLDOUT):
-            if not self._parts:
-                rest, held = hold_out_tenth(self._read("train"), self.seed, self.task.name)
+        if name != "train" and (name != HOLDOUT or self.select_on != HOLDOUT):
+            return self._read(name)
+        if not self._parts:
+            train = self._read("train")
+            if self.train_rows is not None:
+                train = draw_rows(train, self.train_rows, self.seed, self.task.name)
+            self._parts = {"train": train}
+            if self.select_on == HOLDOUT:
+                rest, held = hold_out_tenth(train, self.seed, self.task.name)
                 self._parts = {"train": rest, HOLDOUT: held}
-            return self._parts[name]
-        return self._read(name)
+        return self._parts[name]
 
     @property
     def evaluated(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Rows held out of training: a share of custom data to score on, or a tenth of train to choose the best epoch on.
 
-The two draw differently, and each has to draw as it always has: the same rows for the same seed.
+And the few rows of ``data.train_rows``. The three draw differently, and each has to draw as it always has: the same
+rows for the same seed.
 """
 
 import math
@@ -64,3 +65,29 @@ def hold_out_tenth(train: TokenTable, seed: int, task: str) -> tuple[TokenTable,
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     held = round(len(train) / 10)
     return train.take(order[held:].sort().values), train.take(order[:held].sort().values)
+
+
+def draw_rows(train: TokenTable, count: int, seed: int, task: str) -> TokenTable:
+    """Return ``count`` rows of a labelled split, in its order, drawn from ``seed`` alone.
+
+    They are drawn evenly over the labels, or over the range of scores: rows are shuffled, sorted by label and cut into
+    ``count`` bins, and one row of each bin is taken. So each class has its share to within one row.
+
+    Raises
+    ------
+    DataError
+        If there are fewer rows.
+    """
+    there_are = len(train)
+    if count > there_are:
+        raise DataError(
+            f"data.train_rows={count} is more than {task} has to train on, {there_are:,} rows here: at most "
+            f"{there_are}, or leave it out."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(there_are, generator=generator)
+    if train.labels is not None:
+        order = order[train.labels[order].sort(stable=True).indices]
+    starts = torch.arange(count + 1) * there_are // count
+    draws = torch.randint(2**31, (count,), generator=generator)
+    return train.take(order[starts[:-1] + draws % starts.diff()].sort().values)

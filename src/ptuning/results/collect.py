@@ -12,7 +12,7 @@ import pandas as pd
 
 from ptuning.display.printable import printable
 from ptuning.errors import RunError
-from ptuning.runs.limits import part_of_data
+from ptuning.runs.limits import drawn_rows, part_of_data
 from ptuning.runs.recipe import short_hash
 from ptuning.runs.record import RECORD, RunRecord
 from ptuning.runs.walk import walk_records
@@ -125,11 +125,18 @@ def _unlisted(folder: str) -> str:
     return "" if shows else "its folder's name has characters that nobody sees"
 
 
+def _source(record: RunRecord) -> str:
+    """Return where the data came from, and the number of rows if few were drawn: ``local, 300 rows``."""
+    rows = drawn_rows(record)
+    return record.source if rows is None or record.source == "synthetic" else f"{record.source}, {rows:,} rows"
+
+
 def _row(record: RunRecord, folder: str) -> dict[str, Any]:
     settings, optimisation = _settings(record), record.optimisation
     best = record.best.as_json() if record.best else {}
     return {
         **record.columns,
+        "source": _source(record),
         "subset": record.subset + (" of the selection" if record.subset_scope == "selection" else ""),
         "schedule": _text(optimisation.get("schedule")),
         **{f"{name}_id": _text(record.recipe.get(name)) for name in ("data", "backbone")},

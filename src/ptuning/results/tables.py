@@ -37,7 +37,7 @@ def column_names(part: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Return (task, source) → column name, in order: ``rte``, ``rte (hub)`` if there are two, ``rte †``."""
     pairs = sorted(
         {(row.task, row.source) for row in part[["task", "source"]].itertuples(index=False)},
-        key=lambda pair: (task_key(pair[0]), pair[1] == "synthetic", pair[1]),
+        key=lambda pair: (task_key(pair[0]), pair[1] == "synthetic", _by_number(pair[1])),
     )
     names = {}
     for task, source in pairs:
@@ -45,6 +45,12 @@ def column_names(part: pd.DataFrame) -> dict[tuple[str, str], str]:
         named = f"{task} ({source})" if len(real) > 1 and source != "synthetic" else task
         names[task, source] = f"{named} {DAGGER}" if source == "synthetic" else named
     return names
+
+
+def _by_number(text: str) -> tuple[str, int]:
+    """Return the sort key of ``local, 1,000 rows``: the name, then the number."""
+    name, _, rows = text.partition(", ")
+    return name, int("".join(filter(str.isdecimal, rows)) or 0)
 
 
 def name_layers(layers: str, subset: str) -> str:

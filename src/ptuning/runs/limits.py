@@ -28,11 +28,11 @@ def batches_used(limit: Any, overfit: Any, there_are: int) -> int:
 def part_of_data(record: RunRecord) -> str:
     """Return on which part of its data a run trained and was scored, as words; empty where all of it took part.
 
-    ``trained on 5 of 115 batches, scored on 64 of 408 rows``. Where a record does not say how many there were, it
-    names the limit: ``scored on a part of dev: limit_val_batches=1``. Ending early (``max_steps``, ``max_time``,
-    a callback) is no limit of this kind: what there is took part.
+    ``trained on 5 of 115 batches, scored on 64 of 408 rows``; ``trained on 300 rows (data.train_rows)``. Where a record
+    does not say how many there were, it names the limit: ``scored on a part of dev: limit_val_batches=1``. Ending early
+    (``max_steps``, ``max_time``, a callback) is no limit of this kind: what there is took part.
     """
-    return ", ".join(filter(None, (_training(record), part_scored(record))))
+    return ", ".join(filter(None, (_rows(record), _training(record), part_scored(record))))
 
 
 def part_scored(record: RunRecord) -> str:
@@ -42,6 +42,17 @@ def part_scored(record: RunRecord) -> str:
         return "; ".join(f"scored on {_of(rows)} rows{_of_split(name)}" for name, rows in parts.items())
     name, limit = _limit(record, "limit_val_batches")
     return "" if limit is None else f"scored on a part of dev: {name}={limit:g}"
+
+
+def drawn_rows(record: RunRecord) -> int | None:
+    """Return the number of ``data.train_rows``, or ``None`` where all of train took part."""
+    rows = record.recipe.get("train_rows")
+    return rows if isinstance(rows, int) and not isinstance(rows, bool) else None
+
+
+def _rows(record: RunRecord) -> str:
+    rows = drawn_rows(record)
+    return "" if rows is None else f"trained on {rows:,} rows (data.train_rows)"
 
 
 def _training(record: RunRecord) -> str:

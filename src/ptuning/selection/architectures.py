@@ -241,10 +241,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "frozen": (),
     }
 )
-"""Group → its elementary modules, as far as a backbone has them. ``bias`` and ``full`` cut across modules and are
-selected by parameter name."""
+"""Group → its elementary modules, as far as a backbone has them."""
 
-CROSS_CUTTING = ("bias", "full")
+CROSS_CUTTING = ("layernorm_gain", "layernorm_bias", "bias", "full")
+"""Groups that cut across modules, selected by parameter name (:func:`ptuning.selection.parameters.cuts_across`)."""
 
 ABOVE_BLOCKS = ("pooler", "final_layernorm")
 """Modules inside the base model that only see what comes out of the last block."""

@@ -20,6 +20,8 @@ MODULES = (
     "prediction_head",
     "pooler",
     "layernorm",
+    "layernorm_gain",
+    "layernorm_bias",
     "attention",
     "ffn",
     "bias",
@@ -41,7 +43,8 @@ MODULES_OF_BLOCK = (
 )
 """The modules that every block has; ``query_key_value`` where it stands for the first three."""
 GROUPS_OF_BLOCK = ("layernorm", "attention", "ffn", "bias")
-NORMS = ("layernorm", "attention_layernorm", "output_layernorm")
+NORMS = ("layernorm", "layernorm_gain", "layernorm_bias", "attention_layernorm", "output_layernorm")
+"""LayerNorms of the blocks, and parts of them."""
 
 YARDSTICKS = ("constant", "cosine", "probe_cls", "probe_mean")
 """What stands in a module's place in the record of a yardstick (``ptuning yardsticks``)."""
@@ -71,11 +74,12 @@ def layers_key(layers: str) -> tuple[int, list[int], str]:
 
 
 def subset_key(subset: str) -> tuple[int, str, float, str]:
-    """Return the sort key of a subset: ``all``, then by kind and number.
+    """Return the sort key of a subset: ``all``, then by kind and number, a complement behind its own.
 
-    >>> sorted(["top:10", "top:9", "all", "bottom:1%"], key=subset_key)
-    ['all', 'bottom:1%', 'top:9', 'top:10']
+    >>> sorted(["top:10", "not:top:9", "top:9", "all", "bottom:1%"], key=subset_key)
+    ['all', 'bottom:1%', 'top:9', 'not:top:9', 'top:10']
     """
-    kind, _, rest = subset.partition(":")
+    kind, _, rest = subset.removeprefix("not:").partition(":")
     number = re.match(r"\d+(\.\d+)?", rest)
+    rest += " left out" if subset.startswith("not:") else ""
     return int(subset != "all"), kind, float(number[0]) if number else 0.0, rest

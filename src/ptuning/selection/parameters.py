@@ -7,7 +7,14 @@ from typing import NamedTuple
 from torch import nn
 
 from ptuning.errors import SelectionError
-from ptuning.selection.architectures import ABOVE_BLOCKS, GROUPS, Architecture, architecture_of, known_architecture
+from ptuning.selection.architectures import (
+    ABOVE_BLOCKS,
+    CROSS_CUTTING,
+    GROUPS,
+    Architecture,
+    architecture_of,
+    known_architecture,
+)
 
 
 class Located(NamedTuple):
@@ -121,15 +128,26 @@ def count_frozen_blocks(model: nn.Module, names: Iterable[str]) -> int:
 
 
 def list_modules(model: nn.Module) -> tuple[str, ...]:
-    """Return the names that ``module=`` takes for a model: elementary ones, groups, ``bias`` if any, ``full``."""
+    """Return the names that ``module=`` takes for a model: elementary ones, groups, and groups that cut across."""
     architecture, located = architecture_of(model), locate_parameters(model)
     found = {one.module for one in located.values()}
-    groups = [group for group, parts in GROUPS.items() if not parts or found & set(parts)]
-    biases = any(is_block_bias(architecture, name, one) for name, one in located.items())
     elementary = [name for name in architecture.elementary if name in found]
-    return (*elementary, *groups, *(["bias"] if biases else []), "full")
+    groups = [group for group, parts in GROUPS.items() if not parts or found & set(parts)]
+    across = [
+        group
+        for group in CROSS_CUTTING
+        if any(cuts_across(group, architecture, name, one) for name, one in located.items())
+    ]
+    return (*elementary, *groups, *across)
 
 
-def is_block_bias(architecture: Architecture, name: str, one: Located) -> bool:
-    """Return True for a bias inside a block, which ``module=bias`` selects."""
-    return one.module in architecture.in_block and name.endswith(".bias")
+def cuts_across(group: str, architecture: Architecture, name: str, one: Located) -> bool:
+    """Return True if a group of ``CROSS_CUTTING`` holds a parameter.
+
+    ``bias`` holds the biases inside blocks, ``layernorm_gain`` and ``layernorm_bias`` what the blocks' LayerNorms
+    multiply by and add, ``full`` everything.
+    """
+    if group == "full":
+        return True
+    inside = architecture.in_block if group == "bias" else GROUPS["layernorm"]
+    return one.module in inside and name.endswith(".weight" if group == "layernorm_gain" else ".bias")

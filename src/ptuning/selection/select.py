@@ -6,12 +6,19 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from ptuning.errors import SelectionError, nearest, shorten
-from ptuning.selection.architectures import GROUPS, Architecture, architecture_of, known_architecture, module_names
+from ptuning.selection.architectures import (
+    CROSS_CUTTING,
+    GROUPS,
+    Architecture,
+    architecture_of,
+    known_architecture,
+    module_names,
+)
 from ptuning.selection.layers import Layers, format_typed, parse_layers
 from ptuning.selection.parameters import (
     Located,
     count_layers,
-    is_block_bias,
+    cuts_across,
     list_modules,
     locate_parameters,
     split_head,
@@ -210,12 +217,11 @@ def _by_modules(model: nn.Module, located: Mapping[str, Located], modules: Seque
                 f"module={module} has no layers, so layers={format_typed(layers)} cannot apply to it: say layers=all."
             )
         elementary |= set(GROUPS.get(module, (module,)))
+    across = [module for module in CROSS_CUTTING if module in modules]
     return {
         name
         for name, one in located.items()
-        if one.module in elementary
-        or "full" in modules
-        or ("bias" in modules and is_block_bias(architecture, name, one))
+        if one.module in elementary or any(cuts_across(group, architecture, name, one) for group in across)
     }
 
 
@@ -224,8 +230,9 @@ def _why_absent(module: str, architecture: Architecture, allowed: Sequence[str])
     choices = f"Modules: {', '.join((*allowed, 'custom'))}."
     if module in architecture.absent:
         return f"This architecture has no module '{module}': {architecture.absent[module]}. {choices}"
-    if module == "bias":
-        return f"The blocks of this backbone have no biases, so module=bias selects nothing. {choices}"
+    if module in ("bias", "layernorm_bias"):
+        of = "blocks" if module == "bias" else "blocks' LayerNorms"
+        return f"The {of} of this backbone have no biases, so module={module} selects nothing. {choices}"
     why = "There is no"
     if module in module_names():
         why = "This backbone has no" if module in architecture.elementary else "This architecture has no"

@@ -1,147 +1,39 @@
-"""``subset=``: its grammar, and pure functions from tensors to the indices of the chosen weights."""
+"""Pure functions from tensors to the indices of the weights that a subset chooses."""
 
-import re
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
-from ptuning.errors import SelectionError, nearest, shorten
+from ptuning.errors import SelectionError
+from ptuning.selection.subset_grammar import SCOPES, Subset, count_weights, parse_subset, plain
 
-SCOPES = ("tensor", "selection")
-
-_RANKED = ("top", "bottom", "random", "fisher")
-_KINDS = ("all", *_RANKED, "outlier")
-_GRAMMAR = "all, top:N, bottom:N, random:N, fisher:N, the same with a share (top:1%), or outlier:3"
-_NUMBER = r"(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})"
+__all__ = ["SCOPES", "Subset", "check_subset", "choose_weights", "count_weights", "outliers", "parse_subset"]
 
 
-@dataclass(frozen=True)
-class Subset:
-    """The trainable weights inside the selected tensors, as an expression.
-
-    Attributes
-    ----------
-    kind
-        ``all``; ``top`` or ``bottom`` by magnitude of the pretrained value; ``random``; ``fisher``, the largest
-        diagonal Fisher information; ``outlier``, far from the mean of their tensor.
-    amount
-        A number of weights, a percentage of them, or for ``outlier`` standard deviations.
-    is_share
-        True if ``amount`` is a percentage.
-    scope
-        ``tensor`` if ``amount`` counts in each tensor, ``selection`` if it counts across all of them. For outliers
-        and ``all`` it is always ``tensor``.
-    """
-
-    kind: str = "all"
-    amount: Decimal = Decimal(0)
-    is_share: bool = False
-    scope: str = "tensor"
-
-    def __str__(self) -> str:
-        """Return the canonical spelling, used in folder names and tables: ``top:1%`` for ``top:01.0%``."""
-        if self.kind == "all":
-            return "all"
-        return f"{self.kind}:{_plain(self.amount)}{'%' if self.is_share else ''}"
-
-    @property
-    def is_ranked(self) -> bool:
-        """True if weights are ranked and the first ones taken, so that the scope matters."""
-        return self.kind in _RANKED
-
-
-def parse_subset(text: str, scope: str = "tensor") -> Subset:
-    """Return the :class:`Subset` of ``subset=text subset_scope=scope``.
-
-    >>> parse_subset("top:1%")
-    Subset(kind='top', amount=Decimal('1'), is_share=True, scope='tensor')
+def check_subset(subset: Subset, values: Mapping[str, Tensor], axes: Mapping[str, int]) -> None:
+    """Refuse what shapes alone show to be impossible; the arguments are those of :func:`choose_weights`.
 
     Raises
     ------
     SelectionError
-        If the expression is not of the grammar, or its number is out of range.
+        If more weights are asked for than there are, none are left, or a dimension is not to be had.
     """
-    shown = shorten(text)
-    kind, colon, number = text.partition(":")
-    if scope not in SCOPES:
-        raise SelectionError(
-            f"subset_scope={shorten(scope)} is not known.{nearest(scope, SCOPES)} Allowed: {', '.join(SCOPES)}."
-        )
-    if kind not in _KINDS or (kind == "all" and colon):
-        raise SelectionError(f"subset={shown} is not a subset.{nearest(kind, _KINDS)} Allowed: {_GRAMMAR}.")
-    if kind == "all":
-        return Subset()
-    match = re.fullmatch(f"({_NUMBER})(%?)", number)
-    if not match:
-        example = "3" if kind == "outlier" else "100 or 1%"
-        raise SelectionError(f"subset={shown} needs a number after {kind}:, e.g. {example}. Allowed: {_GRAMMAR}.")
-    amount, is_share = Decimal(match[1]), match[2] == "%"
-    if kind == "outlier":
-        if is_share or amount == 0:
-            raise SelectionError(
-                f"subset={shown}: outlier takes a number of standard deviations above 0, e.g. outlier:3."
-            )
-        return Subset(kind, amount)
-    if is_share and not 0 < amount <= 100:
-        raise SelectionError(f"subset={shown}: a share lies above 0% and up to 100%, e.g. {kind}:1%.")
-    if not is_share and (amount < 1 or amount != int(amount)):
-        share = f", or a share: {kind}:{_plain(100 * amount)}%" if 0 < amount < 1 else f", or a share: {kind}:1%"
-        raise SelectionError(f"subset={shown} counts weights: a whole number from 1, e.g. {kind}:100{share}.")
-    return Subset(kind, amount, is_share, scope)
-
-
-def count_weights(subset: Subset, sizes: Mapping[str, int]) -> dict[str, int] | int:
-    """Return the number of weights in a ranked subset: per tensor, or in all if the scope is the selection.
-
-    Shares are rounded to the nearest whole number, halves up.
-
-    Parameters
-    ----------
-    subset
-        Of a kind that ranks.
-    sizes
-        Name → number of weights of the selected tensors.
-
-    Raises
-    ------
-    SelectionError
-        If there are fewer weights than asked for, or a share of them is none.
-    """
-    if subset.scope == "selection":
-        total = sum(sizes.values())
-        count = _count(subset, total)
-        if count > total:
-            raise SelectionError(
-                f"subset={subset} asks for {count:,} weights, but the selection has {total:,}: at most "
-                f"{subset.kind}:{total}, or a share ({subset.kind}:10%)."
-            )
-        if count == 0:
-            raise SelectionError(f"subset={subset} of {total:,} weights is none: {_least(subset, total)}.")
-        return count
-    counts = {name: _count(subset, size) for name, size in sizes.items()}
-    smallest = min(sizes, key=sizes.__getitem__)
-    if counts[smallest] > sizes[smallest]:
-        raise SelectionError(
-            f"subset={subset} asks for {counts[smallest]:,} weights of each tensor, but {smallest} has "
-            f"{sizes[smallest]:,}: at most {subset.kind}:{sizes[smallest]}, or a share ({subset.kind}:10%), or "
-            "subset_scope=selection."
-        )
-    if not any(counts.values()):
-        largest = max(sizes.values())
-        raise SelectionError(
-            f"subset={subset} is no weight of any tensor, the largest having {largest:,}: {_least(subset, largest)}, "
-            "or subset_scope=selection."
-        )
-    return counts
+    if subset.is_ranked:
+        count_weights(subset, {name: value.numel() for name, value in values.items()})
+    if subset.kind == "dims":
+        _check_dimensions(subset, values, axes)
 
 
 def choose_weights(
-    subset: Subset, values: Mapping[str, Tensor], seed: int = 1, scores: Mapping[str, Tensor] | None = None
+    subset: Subset,
+    values: Mapping[str, Tensor],
+    seed: int = 1,
+    scores: Mapping[str, Tensor] | None = None,
+    axes: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Return tensor name → indices of the weights in a subset.
 
@@ -158,6 +50,9 @@ def choose_weights(
         does not depend on what else is selected; a larger ``random`` subset of a tensor contains the smaller ones.
     scores
         Name → Fisher information, in the shape of the values; only for ``fisher``.
+    axes
+        Name → axis of the hidden states' dimensions (:func:`ptuning.selection.dimensions.hidden_axes`); only for
+        ``dims``.
 
     Returns
     -------
@@ -169,19 +64,59 @@ def choose_weights(
     SelectionError
         If the subset asks for more weights than there are, contains none, or has to rank what is no finite number.
     """
-    flat = {name: value.detach().reshape(-1) for name, value in values.items()}
-    if not subset.is_ranked:
-        _refuse_nan(subset, flat, "weights")
-        return _outliers(subset, flat)
-    counts = count_weights(subset, {name: len(value) for name, value in flat.items()})
-    ranks = {name: _rank(subset.kind, name, value, seed, scores or {}) for name, value in flat.items()}
-    _refuse_nan(subset, ranks, "Fisher information" if subset.kind == "fisher" else "weights")
-    if isinstance(counts, dict):
-        found = {name: _largest(rank, counts[name]) for name, rank in ranks.items()}
+    check_subset(subset, values, axes or {})
+    if subset.kind == "dims":
+        found = {name: _at(subset.dimensions, values[name].shape, axis) for name, axis in (axes or {}).items()}
     else:
-        chosen = _largest(torch.cat(list(ranks.values())), counts)
-        found = dict(zip(ranks, _split_indices(chosen, [len(rank) for rank in ranks.values()]), strict=True))
-    return {name: indices for name, indices in found.items() if len(indices)}
+        flat = {name: value.detach().reshape(-1) for name, value in values.items()}
+        found = _outliers(subset, flat) if not subset.is_ranked else {}
+        if subset.kind != "outlier":
+            found = _ranked(subset, flat, seed, scores or {}, {name: len(found.get(name, ())) for name in flat})
+    if subset.is_complement:
+        found = {name: _others(found.get(name), value.numel()) for name, value in values.items()}
+        if not any(len(indices) for indices in found.values()):
+            raise SelectionError(f"{subset.told} is every weight of the selection, and none is left.")
+    return {name: found[name] for name in values if len(found.get(name, ()))}
+
+
+def _ranked(
+    subset: Subset, flat: Mapping[str, Tensor], seed: int, scores: Mapping[str, Tensor], outliers: Mapping[str, int]
+) -> dict[str, Tensor]:
+    counts = count_weights(subset, {name: len(value) for name, value in flat.items()}) if subset.is_ranked else outliers
+    ranks = {name: _rank(subset.kind, name, value, seed, scores) for name, value in flat.items()}
+    _refuse_nan(subset, ranks, "Fisher information" if subset.kind == "fisher" else "weights")
+    if not isinstance(counts, int):
+        return {name: _largest(rank, counts[name]) for name, rank in ranks.items()}
+    chosen = _largest(torch.cat(list(ranks.values())), counts)
+    return dict(zip(ranks, _split_indices(chosen, [len(rank) for rank in ranks.values()]), strict=True))
+
+
+def _check_dimensions(subset: Subset, values: Mapping[str, Tensor], axes: Mapping[str, int]) -> None:
+    if not axes:
+        raise SelectionError(
+            f"subset={subset}: no selected tensor has the dimensions of the hidden states. LayerNorms and dense layers "
+            "do: module=layernorm, module=output."
+        )
+    size = min(values[name].shape[axis] for name, axis in axes.items())
+    if subset.dimensions[-1] >= size:
+        raise SelectionError(
+            f"subset={subset} names dimension {subset.dimensions[-1]}, but hidden states have {size:,} dimensions: 0 "
+            f"to {size - 1}."
+        )
+
+
+def _at(dimensions: Sequence[int], shape: Sequence[int], axis: int) -> Tensor:
+    """Return the sorted indices, in the flattened tensor, of what lies at these places along an axis."""
+    places = torch.arange(math.prod(shape)).reshape(tuple(shape))
+    return places.index_select(axis, torch.tensor(dimensions)).reshape(-1).sort().values
+
+
+def _others(indices: Tensor | None, count: int) -> Tensor:
+    """Return the sorted indices below ``count`` that are not among ``indices``."""
+    left = torch.ones(count, dtype=torch.bool)
+    if indices is not None:
+        left[indices] = False
+    return torch.nonzero(left)[:, 0]
 
 
 def _refuse_nan(subset: Subset, ranked: Mapping[str, Tensor], what: str) -> None:
@@ -204,16 +139,17 @@ def outliers(values: Tensor, deviations: float) -> Tensor:
 
 
 def _outliers(subset: Subset, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = {name: outliers(value, float(subset.amount)) for name, value in flat.items()}
+    _refuse_nan(subset, flat, "weights")
+    found = {name: outliers(value, float(subset.deviations or subset.amount)) for name, value in flat.items()}
     if not any(len(indices) for indices in found.values()):
         furthest = max(float(_distance(value).max()) for value in flat.values())
         raise SelectionError(
-            f"subset={subset} is no weight: the furthest lies {furthest:.2f} standard deviations from its tensor's "
-            f"mean. A smaller number finds some: outlier:{_plain(Decimal(f'{0.9 * furthest:.1g}'))}."
+            f"{subset.told} is no weight: the furthest lies {furthest:.2f} standard deviations from its tensor's "
+            f"mean. A smaller number finds some: outlier:{plain(Decimal(f'{0.9 * furthest:.1g}'))}."
             if furthest > 0
-            else f"subset={subset} is no weight: each selected tensor holds one value throughout. Try subset=random:1%."
+            else f"{subset.told} is no weight: each selected tensor holds one value throughout. Try subset=random:1%."
         )
-    return {name: indices for name, indices in found.items() if len(indices)}
+    return found
 
 
 def _distance(flat: Tensor) -> Tensor:
@@ -250,17 +186,3 @@ def _split_indices(indices: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     cuts = torch.searchsorted(indices, ends[:-1]).tolist()
     starts = [0, *ends[:-1].tolist()]
     return [part - start for part, start in zip(torch.tensor_split(indices, cuts), starts, strict=True)]
-
-
-def _count(subset: Subset, size: int) -> int:
-    if not subset.is_share:
-        return int(subset.amount)
-    return int(Fraction(subset.amount) * size / 100 + Fraction(1, 2))
-
-
-def _least(subset: Subset, size: int) -> str:
-    return f"at least {subset.kind}:1, or {subset.kind}:{_plain(Decimal(f'{100 / size:.2g}'))}%"
-
-
-def _plain(number: Decimal) -> str:
-    return f"{number.normalize():f}"

@@ -10,7 +10,10 @@ from ptuning.runs.recipe import canonical
 from ptuning.runs.record import RunRecord
 from ptuning.runs.walk import walk_records
 
-_WORK = ("backbone", "data", "task", "max_length", "batch_size", "batch_tokens", "group_by_length", "frozen_prefix")
+_WORK = (
+    *("backbone", "data", "task", "train_rows", "max_length", "batch_size", "batch_tokens", "group_by_length"),
+    "frozen_prefix",
+)
 """Parts of a recipe that, with the trainer's arguments, decide how much one epoch costs a given selection."""
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,12 +35,15 @@ class GridStatus:
         What decides how long each job takes; absent where only the job itself can tell.
     durations
         Estimates, which learn from jobs that finish.
+    operations
+        Floating-point operations that a job may take, where its plan tells.
     """
 
     settled: Mapping[int, Outcome]
     begun: frozenset[int]
     recipes: Mapping[int, Mapping[str, Any]]
     durations: Durations
+    operations: Mapping[int, float] = field(default_factory=dict)
 
     def seconds(self, job: Job) -> float | None:
         """Return how long a job may take, or ``None`` if nothing like it was seen yet."""
@@ -61,12 +64,14 @@ def ask_for_hub(jobs: Sequence[Job]) -> None:
 
 def survey(jobs: Sequence[Job]) -> GridStatus:
     """Return the status of every job by its run folder, without loading data or weights. Ask for the Hub first."""
+    from ptuning.sweeps.work import Work
     from ptuning.training.run import locate  # what it imports reads HF_HUB_OFFLINE once
 
     settled: dict[int, Outcome] = {}
     begun: set[int] = set()
     recipes: dict[int, Mapping[str, Any]] = {}
-    durations, read = Durations(), set()
+    operations: dict[int, float] = {}
+    durations, read, work = Durations(), set(), Work()
     for job in jobs:
         try:
             found = locate(restore(job.config))
@@ -76,6 +81,8 @@ def survey(jobs: Sequence[Job]) -> GridStatus:
         except UserError:  # data or weights that are not to be had here may be there where the job runs
             continue
         recipes[job.number] = found.plan.recipe()
+        if (count := work.estimate(found.plan)) is not None:
+            operations[job.number] = count
         if found.finished is not None:
             settled[job.number] = Outcome(SKIPPED, found.finished.score, folder=str(found.folder.path.resolve()))
         elif found.folder.checkpoint.exists():
@@ -83,7 +90,7 @@ def survey(jobs: Sequence[Job]) -> GridStatus:
         if (shelf := found.folder.path.parents[2]) not in read:
             read.add(shelf)
             durations.read(shelf)
-    return GridStatus(settled, frozenset(begun), recipes, durations)
+    return GridStatus(settled, frozenset(begun), recipes, durations, operations)
 
 
 def show_grid(console: Console, jobs: Sequence[Job], status: GridStatus, slots: int) -> None:
@@ -109,6 +116,10 @@ def show_grid(console: Console, jobs: Sequence[Job], status: GridStatus, slots: 
         console.print(f"about {format_seconds(sum(known) / slots)}{together}{unknown}, by the records so far")
     elif left:
         console.print("No record of a like run says yet how long that takes.")
+    if len(known) < len(left) and all(job.number in status.operations for job in left):
+        from ptuning.sweeps.work import describe_work
+
+        console.print(describe_work(sum(status.operations[job.number] for job in left)))
 
 
 def _fate(job: Job, status: GridStatus) -> tuple[str, str]:

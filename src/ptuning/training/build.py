@@ -54,6 +54,7 @@ def make_data(plan: Plan, session: Session, micro_batches: int) -> GlueDataModul
         batch_tokens=task.batch_tokens,
         micro_batches=micro_batches,
         select_on=data_config.select_on,
+        train_rows=data_config.train_rows,
         splits=session.splits(plan.source.identity(), plan.backbone.identity, task.max_length),
     )
     data.setup("fit")
@@ -75,7 +76,8 @@ def describe_sizes(plan: Plan, data: GlueDataModule) -> str:
         limit = plan.trainer.get("limit_train_batches" if name == "train" else "limit_val_batches")
         used = batches_used(limit, plan.trainer.get("overfit_batches"), there_are)
         some = f": {used:,} of {there_are:,} batches" if used < there_are else ""
-        parts.append(f"{len(data.split(name)):,} {name}{some}")
+        drawn = f" (data.train_rows={data.train_rows})" if name == "train" and data.train_rows is not None else ""
+        parts.append(f"{len(data.split(name)):,} {name}{drawn}{some}")
     return ", ".join(parts)
 
 

@@ -19,9 +19,10 @@ from ptuning.errors import ConfigError
 from ptuning.runs.recipe import result_arguments
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
+from ptuning.selection.dimensions import hidden_axes
 from ptuning.selection.layers import format_layers, parse_layers
 from ptuning.selection.parameters import count_frozen_blocks, count_layers
-from ptuning.selection.subset import Subset, count_weights, parse_subset
+from ptuning.selection.subset import Subset, check_subset, parse_subset
 from ptuning.tasks.glue import Task
 from ptuning.training.data_source import check_predict, training_source
 from ptuning.training.exact_head import fits_head_exactly
@@ -118,6 +119,7 @@ class Plan:
             "callbacks": self.config.callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
             **({} if task.batch_tokens is None else {"batch_tokens": task.batch_tokens}),
+            **({} if data.train_rows is None else {"train_rows": data.train_rows}),
             **({"select_on": data.select_on} if data.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
             **({"frozen_prefix": self.config.frozen_prefix_dtype} if self.caches_prefix else {}),
@@ -170,8 +172,8 @@ def make_plan(config: Config) -> Plan:
         chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
         if not chosen:
             subset = Subset()  # nothing trains but the head: the same run, whatever the subset
-        if subset.is_ranked:
-            count_weights(subset, {name: p.numel() for name, p in skeleton.named_parameters() if name in chosen})
+        tensors = {name: p for name, p in skeleton.named_parameters() if name in chosen}
+        check_subset(subset, tensors, hidden_axes(skeleton, chosen))
     fits_exactly = fits_head_exactly(config, skeleton, type(selector) is ModuleSelectionCallback)
     return Plan(
         config=config,

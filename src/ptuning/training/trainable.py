@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.display.console import console
+from ptuning.selection.dimensions import hidden_axes
 from ptuning.selection.select import Selection, narrow
 from ptuning.selection.subset import choose_weights
 from ptuning.training.fisher import fisher_information, sample_rows
@@ -53,4 +54,5 @@ def _choose(plan: Plan, network: nn.Module, selection: Selection, data: GlueData
         examples = (train[[row]] for row in rows)
         scores = fisher_information(network, plan.task, examples, selection.names, device)
     parameters = dict(network.named_parameters())
-    return choose_weights(plan.subset, {name: parameters[name] for name in selection.names}, plan.config.seed, scores)
+    values = {name: parameters[name] for name in selection.names}
+    return choose_weights(plan.subset, values, plan.config.seed, scores, hidden_axes(network, selection.names))
