@@ -80,9 +80,7 @@ class Resampled:
     labels: bytes
 
 
-def resample(
-    task: Task, answers: Mapping[str, Answers], resamples: int = RESAMPLES, seed: int = 0
-) -> Resampled:
+def resample(task: Task, answers: Mapping[str, Answers], resamples: int = RESAMPLES, seed: int = 0) -> Resampled:
     """Return a run's score on resampled dev examples (Efron & Tibshirani 1993).
 
     Resamples depend on the number of examples alone, so that those of two runs hold the same examples. A task with
@@ -127,7 +125,8 @@ def paired_bootstrap(
     Difference or None
         ``None`` if the two did not answer the same examples.
     """
-    return difference(*(resample(task, answers, resamples, seed) for answers in (ours, reference)), margin)
+    mine, other = (resample(task, answers, resamples, seed) for answers in (ours, reference))
+    return difference(mine, other, margin)
 
 
 def difference(ours: Resampled, reference: Resampled, margin: float = MARGIN) -> Difference | None:
@@ -194,9 +193,7 @@ def _spearman(counts: Floats, predictions: Floats, labels: Floats) -> Floats:
     x, y = _ranks(counts, predictions) - middle, _ranks(counts, labels) - middle
     x, y = x / len(labels), y / len(labels)
     weighted = counts * x
-    return _quotient(
-        *(np.einsum("ij,ij->i", *pair) for pair in ((weighted, y), (weighted, x), (counts * y, y)))
-    )
+    return _quotient(*(np.einsum("ij,ij->i", *pair) for pair in ((weighted, y), (weighted, x), (counts * y, y))))
 
 
 def _quotient(covariance: Floats, of_x: Floats, of_y: Floats) -> Floats:

@@ -115,15 +115,18 @@ class Comparer:
         seeds = len(common), len(mine), len(other)
         folders = [[cell[seed][1] for seed in common] for cell in (mine, other)]
         resampled = [self._examples.mean(one, ours[1]) for one in folders]
-        why = _unpaired(resampled)
+        why = _unpaired(resampled) if self._examples.reads else "ptuning report compares by dev examples"
         drawn = [one for one in resampled if isinstance(one, Resampled)]
         if len(common) == 1:
             found = None if why else difference(drawn[0], drawn[1], self.margin)
             return Compared(found, f"one seed in common, and {why}" if why else "", found, why, seeds)
-        differences = [mine[seed][0] - other[seed][0] for seed in common]
-        by_seed = paired_t(*([cell[seed][0] for seed in common] for cell in (mine, other)), self.margin)
-        task = None if why else crossed_difference(differences, drawn[0].drawn - drawn[1].drawn, self.margin)
-        return Compared(by_seed, "", task, why, seeds)
+        scores = [[cell[seed][0] for seed in common] for cell in (mine, other)]
+        by_seed = paired_t(scores[0], scores[1], self.margin)
+        if why:
+            return Compared(by_seed, "", None, why, seeds)
+        differences = [one - beside for one, beside in zip(*scores, strict=True)]
+        task = crossed_difference(differences, drawn[0].drawn - drawn[1].drawn, self.margin)
+        return Compared(by_seed, "", task, "", seeds)
 
     def compare_all(self, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compared]:
         """Return the comparisons of pairs that answer one question; p-values are corrected for their number."""
@@ -159,9 +162,7 @@ def corrected(family: Sequence[Compared]) -> list[Compared]:
     """Return the comparisons with Holm's correction over those that have a difference."""
     here = iter(correct([one.difference for one in family if one.difference]))
     on_task = iter(correct([one.task for one in family if one.task]))
-    return [
-        replace(one, difference=one.difference and next(here), task=one.task and next(on_task)) for one in family
-    ]
+    return [replace(one, difference=one.difference and next(here), task=one.task and next(on_task)) for one in family]
 
 
 def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:

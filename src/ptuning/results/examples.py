@@ -28,9 +28,15 @@ class Examples:
     ----------
     runs_dir
         The folder that ``collect`` read; ``None`` reads no predictions.
+
+    Attributes
+    ----------
+    reads
+        True if predictions are read.
     """
 
     def __init__(self, runs_dir: Path | None) -> None:
+        self.reads = runs_dir is not None
         self._runs_dir = runs_dir
         self._known: dict[str, Resampled | str] = {}
 
@@ -45,7 +51,7 @@ class Examples:
             Its name.
         """
         if self._runs_dir is None:
-            return Unread("ptuning report reads their predictions")
+            return Unread("predictions are not read here")
         found, reasons = [], []
         for folder in folders:
             if folder not in self._known:

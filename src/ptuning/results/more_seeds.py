@@ -67,8 +67,9 @@ class MoreSeeds:
 
         def cost(more: float) -> float:
             """Return the seconds of the runs that so many more pairs lack."""
-            runs = [max(0.0, seeds[0] + more - there) for there in seeds[1:]]
-            return sum(number * one for number, one in zip(runs, seconds, strict=True) if number > 0)
+            runs = [seeds[0] + more - there for there in seeds[1:]]
+            missing = [number * one for number, one in zip(runs, seconds, strict=True) if not number <= 0]
+            return math.fsum(missing)
 
         ranges = [tuple(math.inf if end is None else float(end) for end in found or ()) for found in self._ranges]
         seen, equal, task = (found or (math.nan, math.nan) for found in ranges)

@@ -169,11 +169,11 @@ def _intervals(seeds: Mapping[int, tuple[float, str]], task: str, examples: Exam
 def _recovery(scores: Scores, key: tuple[str, ...], head: str, full: str, examples: Examples) -> dict[str, Any]:
     """Return the recovery of the cell of a (cell, recipe), by the seeds that it shares with both references."""
     nothing = {"recovery": math.nan, "recovery_low": math.nan, "recovery_high": math.nan, "recovery_over": ""}
-    if not head or not full or key[3:6] in ((module, "all", "all") for module in _REFERENCES.values()):
+    is_reference = key[3] in _REFERENCES.values() and key[4:6] == ("all", "all")
+    if is_reference or not head or not full:
         return nothing
-    recipes = {"head": head, "full": full}
-    references = [(*key[:3], module, "all", "all", recipes[name]) for name, module in _REFERENCES.items()]
-    cells = [scores[key], scores[references[1]], scores[references[0]]]
+    references = [(*key[:3], module, "all", "all", recipe) for module, recipe in (("frozen", head), ("full", full))]
+    cells = [scores[one] for one in (key, *references)]
     seeds = sorted(set.intersection(*map(set, cells)))
     if not seeds:
         return nothing

@@ -90,8 +90,7 @@ _COMPARED = (
 def _compared(row: Mapping[str, Any], mark: str) -> tuple[str, ...]:
     selection = (row["module"], name_layers(row["layers"], row["subset"]))
     if not row["method"]:
-        why = f"{row['verdict']}: {row['why']}"
-        return (*selection, MISSING + mark, MISSING, MISSING, why, MISSING, MISSING, MISSING)
+        return (*selection, MISSING + mark, MISSING, MISSING, row["verdict"], row["why"], MISSING, MISSING)
     by_seed = row["method"] == T_SEEDS
     return (
         *selection,
@@ -99,7 +98,7 @@ def _compared(row: Mapping[str, Any], mark: str) -> tuple[str, ...]:
         _interval(row["low"], row["high"]) if by_seed else MISSING,
         f"{row['pairs']:,} {'seeds' if by_seed else 'examples'}",
         row["verdict"] if by_seed else "one seed",
-        _more(row) if by_seed else MISSING,
+        _more(row) if by_seed else "first a second seed" if row["verdict"] == UNDECIDED else MISSING,
         _interval(row["low_task"], row["high_task"]),
         _on_task(row),
     )
@@ -115,12 +114,15 @@ def _more(row: Mapping[str, Any]) -> str:
     """Return how many more seeds decide on this dev set: ``9–24, 12–40 min; 4–9 if equal``."""
     seen, equal = (
         say_more(
-            *(row[f"more_{end}{kind}"] for end in ("low", "high")),
+            row[f"more_low{kind}"],
+            row[f"more_high{kind}"],
             (row[f"more_seconds_low{kind}"], row[f"more_seconds_high{kind}"]),
         )
         for kind in ("", "_equal")
     )
-    return f"{seen}; {equal} if equal" if seen else MISSING
+    if seen == equal:
+        return f"{seen}, also if equal" if seen else MISSING
+    return f"{seen}; {equal} if equal"
 
 
 def _on_task(row: Mapping[str, Any]) -> str:
@@ -146,14 +148,19 @@ def _comparison_caption(rows: pd.DataFrame, with_task: bool) -> str:
     seeds = f"paired by seed where two or more are common ({T_SEEDS})" if T_SEEDS in methods else ""
     resampled = f"paired by dev example where one seed is common ({BOOTSTRAP}, {RESAMPLES:,} resamples)"
     examples = resampled if BOOTSTRAP in methods else ""
+    tests = (
+        "The p-values of these tests are corrected by Holm over the modules in all layers, over the layers of one "
+        "module, or over its subsets, and they decide: an interval is not corrected. "
+    )
+    where = (
+        "They are in comparisons.csv. On this dev set: other seeds would say the same of these very examples. "
+        f"{_task_caption(rows)}"
+    )
     return (
         f"Score × 100 less that of full fine-tuning, {' and '.join(filter(None, (seeds, examples)))}. "
         f"Comparable: surely above {margin} (non-inferiority, one-sided 5 %, where the 90 % interval begins); better: "
-        f"above 0 as well; worse: surely below {margin}; undecided: neither. The p-values of these tests are corrected "
-        "by Holm over the modules in all layers, over the layers of one module, or over its subsets, and they decide: "
-        "an interval is not corrected. They are in comparisons.csv. On this dev set: another seed would say the same "
-        f"of these very examples. {_task_caption(rows) if with_task else ''}{_more_caption(rows)}"
-        f"{describe_choice(rows)}{_of_full(rows)}{_on_marks(rows)}"
+        f"above 0 as well; worse: surely below {margin}; undecided: neither. {tests}{where if with_task else ''}"
+        f"{_more_caption(rows)}{describe_choice(rows)}{_of_full(rows)}{_on_marks(rows)}"
     )
 
 
@@ -175,14 +182,14 @@ def _more_caption(rows: pd.DataFrame) -> str:
     if not (UNDECIDED in set(rows["verdict"]) or UNDECIDED in set(rows["verdict_task"])):
         return ""
     none = (
-        "By any number of seeds: dev's own scatter is ±x with all seeds of the world, so that more dev rows or a wider "
-        "margin decide it, and no run does. "
+        "By any number of seeds: the dev set's own scatter, ±x, leaves it open with all seeds of the world; more dev "
+        "rows or a wider margin decide it, and no further run does. "
     )
     return (
-        f"More seeds: pairs that decide it with {100 * POWER:.0f} % power in Holm's hardest step, if the true "
-        "difference is the one seen, or if the two are equal; a range, since the deviation is known from few seeds; "
-        "the time is that of the runs, ours and full fine-tuning's where they lack, as long as they took here. Choose "
-        "the number first: to add seeds until a verdict comes is to choose the verdict. "
+        f"More seeds: so many more pairs decide it in {100 * POWER:.0f} % of cases, at Holm's hardest step, if the "
+        "true difference is the one seen, or if the two are equal; a range, since few seeds tell the deviation only "
+        "roughly; with what the missing runs cost, at the seconds that runs took here. Choose the number first: to add "
+        "seeds until a verdict comes is to choose the verdict. "
     ) + (none if rows["dev_scatter"].notna().any() else "")
 
 

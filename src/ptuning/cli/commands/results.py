@@ -34,7 +34,9 @@ def run(chosen: argparse.Namespace) -> None:
         print_tables(console, [*module_tables(summary), *(table for _, table in compared)])
         finished = (collected.runs["status"] == "finished").sum()
         sys.stdout.write(f"{runs}, {finished:,} finished. *: the best of its column.\n")
-        sys.stdout.write(f"With dev examples in every interval, figures and claims, as one page: {command('report', chosen.runs)}\n")
+        sys.stdout.write(
+            f"With dev examples in every interval, figures and claims, as one page: {command('report', chosen.runs)}\n"
+        )
     else:
         write_table(mark_shown(collected.runs, summary), chosen.out)
         sys.stdout.write(f"{runs} in {chosen.out}\n")
