@@ -1,6 +1,7 @@
 """Recovery, intervals over seeds and dev examples, and how many more seeds: by hand, against SciPy, and simulated."""
 
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -322,6 +323,21 @@ def test_the_cost_is_that_of_the_runs_that_are_missing(tmp_path: Path) -> None:
     ((_, table),) = comparison_tables(against_full(Comparer(tmp_path, runs), summarise(runs)))
     assert say_more(low, high, tuple(expected)) in table.rows[0][6]
     assert "Choose the number first" in table.caption
+
+
+def test_tables_say_which_end_an_undecided_verdict_has(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        run(tmp_path, "full", seed, right(0.80, seed))
+        run(tmp_path, "bias", seed, np.roll(right(0.80, seed), 100))  # other examples are hard for it
+    run(tmp_path, "query", 1, np.roll(right(0.80, 1), 50))
+    runs = collect(tmp_path).runs
+    ((_, table),) = comparison_tables(against_full(Comparer(tmp_path, runs), summarise(runs)))
+    ends = {row[0]: row[-1] for row in table.rows}
+    assert re.fullmatch(r"undecided, no number of seeds: ±\d\.\d; margin \d\.\d or [\d.]+ × dev", ends["bias"])
+    assert "No number of seeds: the dev set's own scatter" in table.caption
+    assert [row[6] for row in table.rows if row[0] == "query"] == ["first a second seed"]
+    assert say_more(4, math.inf) == "4 to past 30"
+    assert say_more(math.inf, math.inf) == "past 30"
 
 
 # Simulated

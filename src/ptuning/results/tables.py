@@ -133,8 +133,8 @@ def _on_task(row: Mapping[str, Any]) -> str:
         return f"{row['verdict_task']}, seeds not in it"
     if not math.isnan(row["dev_scatter"]):
         scatter, margin = 100 * row["dev_scatter"], math.ceil(1000 * row["margin_needed"] - 1e-9) / 10
-        rows = f", {row['rows_needed']:.1f} × the dev rows" if row["rows_needed"] < _MOST_ROWS else ""
-        return f"undecided by any number of seeds: dev ±{scatter:.1f}; margin {margin:.1f}{rows}"
+        rows = f" or {row['rows_needed']:.1f} × dev" if row["rows_needed"] < _MOST_ROWS else ""
+        return f"undecided, no number of seeds: ±{scatter:.1f}; margin {margin:.1f}{rows}"
     more = say_more(row["more_low_task"], row["more_high_task"])
     return f"{row['verdict_task']}; {more} more seeds" if more else str(row["verdict_task"])
 
@@ -182,8 +182,8 @@ def _more_caption(rows: pd.DataFrame) -> str:
     if not (UNDECIDED in set(rows["verdict"]) or UNDECIDED in set(rows["verdict_task"])):
         return ""
     none = (
-        "By any number of seeds: the dev set's own scatter, ±x, leaves it open with all seeds of the world; more dev "
-        "rows or a wider margin decide it, and no further run does. "
+        "No number of seeds: the dev set's own scatter, ±x, leaves it open with all seeds of the world; a margin of at "
+        "least so much decides it, or so many times as many dev rows. "
     )
     return (
         f"More seeds: so many more pairs decide it in {100 * POWER:.0f} % of cases, at Holm's hardest step, if the "
