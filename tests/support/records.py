@@ -66,7 +66,8 @@ def record(runs: Path, **given: Any) -> Path:
             for e in range(1, epochs + 1)
         ]
         about |= {"score": score, "history": history, "best": history[-1], "last": history[-1]}
-        about |= {"seconds": {"train": 3.0, "total": 4.0}, "train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
+        about = {"seconds": {"train": 3.0, "total": 4.0}, **about}
+        about |= {"train_examples_per_second": 50.0, "peak_memory_mb": 900.0}
     place = f"{about['backbone']}/{about['task']}/{about['module']}/{about['layers']}"
     name = (
         f"seed={about['seed']}-{lr:g}-{epochs}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"

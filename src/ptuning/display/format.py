@@ -31,6 +31,19 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_rough(seconds: float) -> str:
+    """Return a duration in two digits or so: ``40 s``, ``12 min``, ``1.6 h``.
+
+    >>> format_rough(40), format_rough(700), format_rough(5900), format_rough(86_400)
+    ('40 s', '12 min', '1.6 h', '24 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3570:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
+
+
 def format_points(share: float, signed: bool = False) -> str:
     """Return a share as points of a score x 100, with a true minus, and a plus if asked for.
 

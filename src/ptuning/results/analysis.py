@@ -10,6 +10,7 @@ from ptuning.results.appendix import hyperparameter_tables
 from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, collect
 from ptuning.results.comparisons import Comparer, against_full
+from ptuning.results.examples import Examples
 from ptuning.results.figures import Picture, draw_all
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
@@ -86,9 +87,10 @@ def read_results(
     """
     folder = Path(runs_dir)
     collected = collect(folder, history=True, only=only)
-    summary = summarise(collected.runs)
+    examples = Examples(folder)
+    summary = summarise(collected.runs, examples)
     collected = replace(collected, runs=mark_shown(collected.runs, summary))
-    comparer = Comparer(folder, collected.runs, margin)
+    comparer = Comparer(folder, collected.runs, margin, examples)
     modules = summary[summary["kind"] == ""]  # a yardstick is no module: it is shown, and no evidence for a claim
     comparisons = against_full(comparer, modules)
     return Results(

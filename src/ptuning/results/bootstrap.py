@@ -1,4 +1,4 @@
-"""Paired bootstrap over dev examples: scores of a run's predictions on all resamples at once, without torch.
+"""Bootstrap over dev examples: scores of a run's predictions on all resamples, without torch.
 
 A resample is a row of counts: how often each example was drawn. GLUE's metrics are sums over examples, so that 2,000
 resamples are a few matrix products; on one resample they equal :mod:`ptuning.tasks.metrics`, which a test holds them
@@ -7,6 +7,8 @@ to.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,7 +22,9 @@ from ptuning.tasks.glue import Task
 
 RESAMPLES = 2000
 _AT_ONCE = 2_000_000
-"""Counts that are held in memory together."""
+"""Counts that are drawn together."""
+_IN_CACHE = 100_000
+"""Counts that are scored together: they stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,58 @@ def can_resample(task: Task) -> bool:
     return bool(task.score_of) and set(task.score_of) <= set(_METRICS)
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """A run's score on resampled dev examples.
+
+    Attributes
+    ----------
+    exact
+        On the examples themselves.
+    drawn
+        On each resample, [resamples].
+    examples
+        How many there are.
+    labels
+        A digest of their labels: equal for runs that answered the same examples.
+    """
+
+    exact: float
+    drawn: Floats
+    examples: int
+    labels: bytes
+
+
+def resample(task: Task, answers: Mapping[str, Answers], resamples: int = RESAMPLES, seed: int = 0) -> Resampled:
+    """Return a run's score on resampled dev examples (Efron & Tibshirani 1993).
+
+    Resamples depend on the number of examples alone, so that those of two runs hold the same examples. A task with
+    several dev sets has each resampled for itself.
+    """
+    drawn, exact, digest = np.zeros(resamples), 0.0, blake2b(digest_size=16)
+    for number, split in enumerate(task.validation):
+        run = answers[split]
+        rows = len(run.labels)
+        exact += float(score(task, [run], np.ones((1, rows)))[0, 0])
+        digest.update(split.encode() + run.labels.tobytes())
+        counts, step = _counts(rows, resamples, seed, number), max(1, _IN_CACHE // rows)
+        for start in range(0, resamples, step):
+            part = counts[start : start + step].astype(np.float64)
+            drawn[start : start + len(part)] += score(task, [run], part)[0]
+    sets = len(task.validation)
+    examples = sum(len(answers[split].labels) for split in task.validation)
+    return Resampled(exact / sets, drawn / sets, examples, digest.digest())
+
+
+@lru_cache(maxsize=2)  # MNLI has two dev sets; the other cells of a task want the same ones again
+def _counts(rows: int, resamples: int, seed: int, number: int) -> NDArray[np.uint8]:
+    """Return how often each example was drawn, [resamples, rows]: none 256 times."""
+    generator = np.random.default_rng([seed, number])
+    step = max(1, _AT_ONCE // rows)
+    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
+    return np.concatenate([draw(generator, size, rows).astype(np.uint8) for size in sizes])
+
+
 def paired_bootstrap(
     task: Task,
     ours: Mapping[str, Answers],
@@ -62,32 +118,23 @@ def paired_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference | None:
-    """Return the difference of two runs over resampled dev examples, or ``None`` (Efron & Tibshirani 1993).
-
-    Each resample holds the same examples for both. A task with several dev sets has each resampled for itself.
+    """Return the difference of two runs over resampled dev examples, the same ones for both.
 
     Returns
     -------
     Difference or None
         ``None`` if the two did not answer the same examples.
     """
-    same = all(np.array_equal(ours[split].labels, reference[split].labels) for split in task.validation)
-    if not same:
+    mine, other = (resample(task, answers, resamples, seed) for answers in (ours, reference))
+    return difference(mine, other, margin)
+
+
+def difference(ours: Resampled, reference: Resampled, margin: float = MARGIN) -> Difference | None:
+    """Return the difference of two resampled scores, or ``None`` if they are not of the same examples."""
+    if ours.labels != reference.labels:
         return None
-    drawn, exact = np.zeros((2, resamples)), np.zeros(2)
-    for number, split in enumerate(task.validation):
-        pair = (ours[split], reference[split])
-        rows = len(pair[0].labels)
-        exact += score(task, pair, np.ones((1, rows)))[:, 0]
-        generator = np.random.default_rng([seed, number])
-        step = max(1, _AT_ONCE // rows)
-        for start in range(0, resamples, step):
-            counts = draw(generator, min(step, resamples - start), rows)
-            drawn[:, start : start + len(counts)] += score(task, pair, counts)
-    sets = len(task.validation)
-    examples = sum(len(ours[split].labels) for split in task.validation)
-    estimate = float(exact[0] - exact[1]) / sets
-    return from_bootstrap(estimate, (drawn[0] - drawn[1]) / sets, examples, margin)
+    drawn = ours.drawn - reference.drawn
+    return from_bootstrap(ours.exact - reference.exact, drawn, ours.examples, margin)
 
 
 def draw(generator: np.random.Generator, resamples: int, rows: int) -> Floats:
@@ -133,21 +180,25 @@ def _matthews(counts: Floats, predictions: Floats, labels: Floats) -> Floats:
 
 def _pearson(counts: Floats, predictions: Floats, labels: Floats) -> Floats:
     x, y = _scaled(predictions), _scaled(labels)
-    return _correlation(counts, np.broadcast_to(x, counts.shape), np.broadcast_to(y, counts.shape))
+    sums = counts @ np.stack([x, y, x * x, y * y, x * y], 1)
+    total = counts.sum(1)
+    of_x, of_y, of_xx, of_yy, of_xy = sums.T
+    squares = [(of_xx, of_xx - of_x**2 / total), (of_yy, of_yy - of_y**2 / total)]
+    around = [np.where(centred > 1e-12 * raw, centred, 0.0) for raw, centred in squares]  # else rounding: all are equal
+    return _quotient(of_xy - of_x * of_y / total, *around)
 
 
 def _spearman(counts: Floats, predictions: Floats, labels: Floats) -> Floats:
-    return _correlation(counts, _ranks(counts, predictions), _ranks(counts, labels))
-
-
-def _correlation(counts: Floats, x: Floats, y: Floats) -> Floats:
-    """Return the correlation of ``x`` and ``y`` [resamples, rows], rows weighted by ``counts``."""
-    total = counts.sum(1, keepdims=True)
-    x = x - (counts * x).sum(1, keepdims=True) / total
-    y = y - (counts * y).sum(1, keepdims=True) / total
+    middle = (counts.sum(1, keepdims=True) + 1) / 2  # the mean rank, whatever was drawn
+    x, y = _ranks(counts, predictions) - middle, _ranks(counts, labels) - middle
+    x, y = x / len(labels), y / len(labels)
     weighted = counts * x
-    variances = (weighted * x).sum(1), (counts * y * y).sum(1)
-    return np.clip(_divide((weighted * y).sum(1), np.sqrt(variances[0] * variances[1])), -1, 1)
+    return _quotient(*(np.einsum("ij,ij->i", *pair) for pair in ((weighted, y), (weighted, x), (counts * y, y))))
+
+
+def _quotient(covariance: Floats, of_x: Floats, of_y: Floats) -> Floats:
+    """Return the correlation of sums of products."""
+    return np.clip(_divide(covariance, np.sqrt(np.maximum(of_x * of_y, 0))), -1, 1)
 
 
 def _ranks(counts: Floats, values: Floats) -> Floats:
@@ -155,9 +206,10 @@ def _ranks(counts: Floats, values: Floats) -> Floats:
     _, which = np.unique(values, return_inverse=True)
     order = np.argsort(which, kind="stable")
     starts = np.flatnonzero(np.diff(which[order], prepend=-1))
-    grouped = np.add.reduceat(counts[:, order], starts, axis=1)
-    ranks: Floats = (grouped.cumsum(1) - (grouped - 1) / 2)[:, which]
-    return ranks / len(values)
+    grouped = np.take(counts, order, axis=1)
+    if len(starts) < len(values):
+        grouped = np.add.reduceat(grouped, starts, axis=1)
+    return np.take(grouped.cumsum(1) - (grouped - 1) / 2, which, axis=1)
 
 
 def _scaled(values: Floats) -> Floats:

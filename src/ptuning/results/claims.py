@@ -138,8 +138,9 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 
 _CAPTION = (
     f"Differences are in points (score × 100). {DAGGER}: synthetic data or random weights, which are no evidence for "
-    "or against a claim; the verdict over a backbone leaves them out. Runs on a part of their data are not asked. A "
-    "backbone's verdict is: does not hold, if one finding says so; holds, if all do; else not enough runs."
+    "or against a claim; the verdict over a backbone leaves them out. Verdicts are those on this dev set. Runs on a "
+    "part of their data are not asked. A backbone's verdict is: does not hold, if one finding says so; holds, if all "
+    "do; else not enough runs."
 )
 
 

@@ -1,20 +1,20 @@
 """Comparisons with full fine-tuning, paired by seed or by dev example, with corrected p-values and verdicts."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ptuning.results.bootstrap import Answers, can_resample, paired_bootstrap, read_answers
+from ptuning.results.bootstrap import Resampled, difference
 from ptuning.results.collect import CELL
+from ptuning.results.crossed import crossed_difference
+from ptuning.results.examples import Examples, Unread
+from ptuning.results.more_seeds import MORE_COLUMNS, MoreSeeds, how_many_more
 from ptuning.results.statistics import MARGIN, NOT_ENOUGH, Difference, correct, paired_t
 from ptuning.results.summary import IDENTITY, recipe_keys, scores_by_recipe, short_setting
-from ptuning.runs.record import RunRecord, find_record
-from ptuning.tasks.glue import Task, described_task
 
 COLUMNS = (
     *CELL,
@@ -32,6 +32,8 @@ COLUMNS = (
     "why",
     "note",
     "full_note",
+    *(f"{name}_task" for name in ("low", "high", "p_not_worse", "p_worse", "p_better", "verdict", "why")),
+    *MORE_COLUMNS,
 )
 FULL = ("full", "all", "all")
 """Module, layers and subset of full fine-tuning."""
@@ -40,19 +42,36 @@ _NO_FULL = "no full fine-tuning of the same weights on the same data"
 
 @dataclass(frozen=True)
 class Compared:
-    """The comparison of two cells: the difference, or the reason why there is none."""
+    """The comparison of two cells.
+
+    Attributes
+    ----------
+    difference
+        By seeds, or by dev examples where one seed is common; ``None`` where there is none.
+    why
+        The reason why there is none.
+    task
+        By seeds and dev examples; with one seed the same as ``difference``; ``None`` where predictions are missing.
+    task_why
+        The reason why.
+    seeds
+        How many seeds are common, and how many either cell has: (common, ours, the reference's).
+    """
 
     difference: Difference | None
     why: str = ""
+    task: Difference | None = None
+    task_why: str = ""
+    seeds: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def verdict(self) -> str:
-        """The verdict of the difference, or ``not enough runs``."""
+        """The verdict on this dev set, or ``not enough runs``."""
         return self.difference.verdict if self.difference else NOT_ENOUGH
 
 
 class Comparer:
-    """Compares cells of a summary by the runs behind them; predictions are read only if a single seed is common.
+    """Compares cells of a summary by the runs behind them and their predictions.
 
     Parameters
     ----------
@@ -62,16 +81,24 @@ class Comparer:
         ``collect(...).runs``.
     margin
         As a share: how far below the reference still counts as comparable.
+    examples
+        The predictions of those runs, if somebody has read some already; ``Examples(None)`` reads none.
     """
 
-    def __init__(self, runs_dir: Path, runs: pd.DataFrame, margin: float = MARGIN) -> None:
+    def __init__(
+        self, runs_dir: Path, runs: pd.DataFrame, margin: float = MARGIN, examples: Examples | None = None
+    ) -> None:
         self.margin = margin
-        self._runs_dir = runs_dir
+        self._examples = examples or Examples(runs_dir)
         self._scores = scores_by_recipe(runs)
         finished = runs[runs["status"] == "finished"]
+        keys = list(recipe_keys(finished))
         alike = finished[list(IDENTITY)].itertuples(index=False, name=None)
-        self._alike = dict(zip(recipe_keys(finished), alike, strict=True))
-        self._answers = lru_cache(maxsize=8)(self._read)  # full fine-tuning's are wanted again by every other cell
+        self._alike = dict(zip(keys, alike, strict=True))
+        taken = finished["seconds/total"] if "seconds/total" in finished else [math.nan] * len(finished)
+        self._seconds: dict[tuple[str, ...], list[float]] = {}
+        for key, seconds in zip(keys, taken, strict=True):
+            self._seconds.setdefault(key, []).append(float(seconds))
 
     def compare(self, ours: tuple[str, ...], reference: tuple[str, ...]) -> Compared:
         """Return the comparison of two (cell, recipe): by seed if two or more are common, else by dev examples.
@@ -82,23 +109,24 @@ class Comparer:
         if unlike := self._unlike(ours, reference):
             return Compared(None, unlike)
         mine, other = self._scores.get(ours, {}), self._scores.get(reference, {})
-        seeds = sorted(set(mine) & set(other))
-        if not seeds:
+        common = sorted(set(mine) & set(other))
+        if not common:
             return Compared(None, "no seed in common")
-        if len(seeds) > 1:
-            scores = [[cell[seed][0] for seed in seeds] for cell in (mine, other)]
-            return Compared(paired_t(scores[0], scores[1], self.margin))
-        folders = [cells[seeds[0]][1] for cells in (mine, other)]
-        one = "one seed in common"
-        task = self._task(folders[0])
-        if not can_resample(task):
-            return Compared(None, f"{one}, and {' and '.join(task.score_of)} cannot be scored on resampled examples")
-        mine_answers, others = (self._answers(folder) for folder in folders)
-        if isinstance(mine_answers, str) or isinstance(others, str):
-            reasons = [f"{folder}: {why}" for folder in folders if isinstance(why := self._answers(folder), str)]
-            return Compared(None, f"{one}, and not both runs' predictions can be read ({'; '.join(reasons)})")
-        found = paired_bootstrap(task, mine_answers, others, self.margin)
-        return Compared(found, "" if found else f"{one}, and their predictions are not of the same examples")
+        seeds = len(common), len(mine), len(other)
+        folders = [[cell[seed][1] for seed in common] for cell in (mine, other)]
+        resampled = [self._examples.mean(one, ours[1]) for one in folders]
+        why = _unpaired(resampled) if self._examples.reads else "ptuning report compares by dev examples"
+        drawn = [one for one in resampled if isinstance(one, Resampled)]
+        if len(common) == 1:
+            found = None if why else difference(drawn[0], drawn[1], self.margin)
+            return Compared(found, f"one seed in common, and {why}" if why else "", found, why, seeds)
+        scores = [[cell[seed][0] for seed in common] for cell in (mine, other)]
+        by_seed = paired_t(scores[0], scores[1], self.margin)
+        if why:
+            return Compared(by_seed, "", None, why, seeds)
+        differences = [one - beside for one, beside in zip(*scores, strict=True)]
+        task = crossed_difference(differences, drawn[0].drawn - drawn[1].drawn, self.margin)
+        return Compared(by_seed, "", task, "", seeds)
 
     def compare_all(self, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compared]:
         """Return the comparisons of pairs that answer one question; p-values are corrected for their number."""
@@ -115,20 +143,26 @@ class Comparer:
                 differing.append(f"{name} {here} here, {there} there")
         return f"not alike: {'; '.join(differing)}" if differing else ""
 
-    def _task(self, folder: str) -> Task:
-        """Return what a run was trained on: a task of GLUE, or own data, which its record describes."""
-        record = find_record(self._runs_dir / folder) or RunRecord()  # which changes under a reader's eyes
-        parts = ("task", "text", "label", "labels", "metrics", "score_of")
-        return described_task({name: getattr(record, name) for name in parts})
+    def seconds(self, key: tuple[str, ...]) -> float:
+        """Return what a run of a (cell, recipe) took on the average; not a number where its records do not say."""
+        known = [one for one in self._seconds.get(key, []) if math.isfinite(one)]
+        return sum(known) / len(known) if known else math.nan
 
-    def _read(self, folder: str) -> Mapping[str, Answers] | str:
-        return read_answers(self._runs_dir / folder, self._task(folder))
+
+def _unpaired(resampled: Sequence[Resampled | Unread]) -> str:
+    """Return why two cells cannot be compared by dev examples; empty if they can."""
+    reasons = list(dict.fromkeys(one.why for one in resampled if isinstance(one, Unread)))
+    if reasons:
+        return f"not both runs' predictions can be read ({'; '.join(reasons)})"
+    same = len({one.labels for one in resampled if isinstance(one, Resampled)}) == 1
+    return "" if same else "their predictions are not of the same examples"
 
 
 def corrected(family: Sequence[Compared]) -> list[Compared]:
     """Return the comparisons with Holm's correction over those that have a difference."""
-    adjusted = iter(correct([one.difference for one in family if one.difference]))
-    return [Compared(next(adjusted), one.why) if one.difference else one for one in family]
+    here = iter(correct([one.difference for one in family if one.difference]))
+    on_task = iter(correct([one.task for one in family if one.task]))
+    return [replace(one, difference=one.difference and next(here), task=one.task and next(on_task)) for one in family]
 
 
 def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
@@ -142,6 +176,7 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
         backbone, task and source in all layers, over the layers of one module, and over its subsets.
     """
     rows: list[dict[str, Any]] = []
+    asked_of: list[tuple[tuple[str, ...], tuple[str, ...] | None, Compared]] = []
     families: dict[tuple[Any, ...], list[int]] = {}
     cells = list(zip(summary.to_dict("records"), recipe_keys(summary), strict=True))
     fulls = {ours[:3]: (row["note"], ours) for row, ours in cells if ours[3:6] == FULL}
@@ -156,22 +191,31 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
         notes = {"note": row["note"], "full_note": full_note}
         asked = "" if whole else row["module"], row["subset"] == "all"
         families.setdefault((*ours[:3], *asked), []).append(len(rows))
-        rows.append({**{name: row[name] for name in (*CELL, "select_on")}, **notes, "compared": compared})
+        rows.append({**{name: row[name] for name in (*CELL, "select_on")}, **notes})
+        asked_of.append((ours, reference, compared))
     for members in families.values():
-        for number, compared in zip(members, corrected([rows[number]["compared"] for number in members]), strict=True):
-            rows[number]["compared"] = compared
-    return pd.DataFrame([_flat(row, comparer.margin) for row in rows], columns=list(COLUMNS))
+        family = corrected([asked_of[number][2] for number in members])
+        tested = sum(one.difference is not None for one in family)
+        for number, one in zip(members, family, strict=True):
+            ours, reference, _ = asked_of[number]
+            took = (comparer.seconds(ours), comparer.seconds(reference) if reference else math.nan)
+            rows[number] |= _flat(one, tested, took, comparer.margin)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _flat(row: dict[str, Any], margin: float) -> dict[str, Any]:
-    compared: Compared = row.pop("compared")
-    found = compared.difference
+def _flat(compared: Compared, tested: int, took: tuple[float, float], margin: float) -> dict[str, Any]:
+    found, task = compared.difference, compared.task
+    missing = dict.fromkeys(("low", "high", "p_not_worse", "p_worse", "p_better"), math.nan)
+    on_task = asdict(task) if task else missing
+    more = how_many_more(found, task, tested, margin) if found else MoreSeeds()
     return {
-        **row,
         "difference": found.estimate if found else math.nan,
-        **dict.fromkeys(("low", "high", "p_not_worse", "p_worse", "p_better"), math.nan),
-        **(asdict(found) if found else {"method": "", "pairs": 0}),
+        **(asdict(found) if found else {**missing, "method": "", "pairs": 0}),
         "margin": margin,
         "verdict": compared.verdict,
         "why": compared.why,
+        **{f"{name}_task": on_task[name] for name in missing},
+        "verdict_task": task.verdict if task else NOT_ENOUGH,
+        "why_task": compared.task_why or ("" if found else compared.why),
+        **more.columns(compared.seeds, took),
     }

@@ -1,14 +1,19 @@
-"""One number per cell from a table of runs: mean, deviation and interval over seeds, percent of full fine-tuning."""
+"""One number per cell from a table of runs: mean, deviation, intervals, recovery, percent of full fine-tuning."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ptuning.results.collect import CELL, SETTING
-from ptuning.results.statistics import t_interval
+from ptuning.results.crossed import crossed_interval
+from ptuning.results.examples import Examples, Unread
+from ptuning.results.recovery import BOTH, EXAMPLES, SEEDS, recover
+from ptuning.results.statistics import LEVEL, t_interval
 from ptuning.selection.names import layers_key, module_key, subset_key, task_key
 from ptuning.system.files import check_place, write_whole
 
@@ -42,6 +47,14 @@ COLUMNS = (
     "std",
     "low",
     "high",
+    "low_task",
+    "high_task",
+    "interval_over",
+    "interval_why",
+    "recovery",
+    "recovery_low",
+    "recovery_high",
+    "recovery_over",
     "percent_of_full",
     "trainable_percent",
     "trainable_parameters",
@@ -54,12 +67,17 @@ COLUMNS = (
     "recipe",
     "recipes",
     "full_recipe",
+    "head_recipe",
     "note",
     "kind",
 )
+_REFERENCES: Mapping[str, str] = {"full": "full", "head": "frozen"}
+"""What cells are measured against → its module, in all layers."""
+Scores = Mapping[tuple[str, ...], Mapping[int, tuple[float, str]]]
+"""(cell, recipe) → seed → (score, folder)"""
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, examples: Examples | None = None) -> pd.DataFrame:
     """Return one row per cell with a finished run: backbone, task, source, module, layers and subset.
 
     Runs are averaged only when they differ in nothing but the seed. Where several recipes compete for a cell, those on
@@ -71,15 +89,22 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     ----------
     table
         ``collect(...).runs``.
+    examples
+        The predictions of those runs; without them intervals are over seeds alone.
 
     Returns
     -------
     DataFrame
         With :data:`COLUMNS`: ``mean`` and ``std`` are shares (0.71), ``std`` with one degree of freedom taken off and
-        missing for single seeds, as are ``low`` and ``high``, the 95 % t interval of the mean; ``percent_of_full`` is
-        100 x the mean over the mean of ``module=full``, all layers, that shares :data:`IDENTITY`, and missing where
-        there is none or it is not above zero; ``full_recipe`` names the recipe of that full fine-tuning; ``recipes``
-        counts those that compete; ``note`` is empty where one recipe did all of its work on all of the data.
+        missing for single seeds, as are ``low`` and ``high``, the 95 % t interval of the mean over seeds. ``low_task``
+        and ``high_task`` are the ends of the 95 % interval over seeds and dev examples; ``interval_over`` says over
+        which of the two it is where one is missing, and ``interval_why`` why there are no examples in it.
+        ``recovery`` is the share of the way from the head alone to full fine-tuning that the cell goes, with its 95 %
+        interval and what that is over, and missing where full fine-tuning is not surely above the head alone;
+        ``percent_of_full`` is 100 x the mean over the mean of ``module=full``. Full fine-tuning and the head alone
+        (``module=frozen``) are those in all layers that share :data:`IDENTITY`, of the recipes ``full_recipe`` and
+        ``head_recipe``; ``recipes`` counts those that compete; ``note`` is empty where one recipe did all of its work
+        on all of the data.
     """
     runs = table[(table["status"] == "finished") & table["score"].notna()]
     if runs.empty:
@@ -95,17 +120,21 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     )
     means["partial"] = means["part"] != ""
     means = means.sort_values(["partial", "seeds", "mean", "recipe"], ascending=[True, False, False, True])
-    whole = means[(means["module"] == "full") & (means["layers"] == "all") & (means["subset"] == "all")]
-    same = ["backbone", "task", "source", *IDENTITY]
-    whole = whole.drop_duplicates(same)[[*same, "mean", "recipe"]]
-    whole = whole.rename(columns={"mean": "full", "recipe": "full_recipe"})
-    chosen = means.drop_duplicates(list(CELL)).merge(whole, on=same, how="left", validate="many_to_one")
+    whole, same = means[(means["layers"] == "all") & (means["subset"] == "all")], [*CELL[:3], *IDENTITY]
+    chosen = means.drop_duplicates(list(CELL))
+    for name, module in _REFERENCES.items():
+        best = whole[whole["module"] == module].drop_duplicates(same)[[*same, "mean", "recipe"]]
+        best = best.rename(columns={"mean": name, "recipe": f"{name}_recipe"})
+        chosen = chosen.merge(best, on=same, how="left", validate="many_to_one")
+        chosen[f"{name}_recipe"] = chosen[f"{name}_recipe"].fillna("")
     chosen["percent_of_full"] = 100 * chosen["mean"] / chosen["full"].where(chosen["full"] > 0)
-    chosen["full_recipe"] = chosen["full_recipe"].fillna("")
-    scores = scores_by_recipe(runs)
-    chosen["low"], chosen["high"] = zip(
-        *(t_interval([score for score, _ in scores[key].values()]) for key in recipe_keys(chosen)), strict=True
-    )
+    scores, examples = scores_by_recipe(runs), examples or Examples(None)
+    columns = zip(recipe_keys(chosen), chosen["full_recipe"], chosen["head_recipe"], strict=True)
+    found = [
+        {**_intervals(scores[key], key[1], examples), **_recovery(scores, key, head, full, examples)}
+        for key, full, head in columns
+    ]
+    chosen = chosen.assign(**pd.DataFrame(found, index=chosen.index))
     competing = means.groupby(list(CELL), sort=False)
     sizes = competing.size().to_dict()
     cells = list(chosen[list(CELL)].itertuples(index=False, name=None))
@@ -120,6 +149,44 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     ]
     order = sorted(range(len(chosen)), key=keys.__getitem__)
     return chosen.iloc[order][list(COLUMNS)].reset_index(drop=True)
+
+
+def _intervals(seeds: Mapping[int, tuple[float, str]], task: str, examples: Examples) -> dict[str, Any]:
+    """Return the 95 % intervals of a cell's mean: over seeds, and over seeds and dev examples as far as known."""
+    scores = [score for score, _ in seeds.values()]
+    low, high = t_interval(scores)
+    drawn, over, ends = examples.mean([folder for _, folder in seeds.values()], task), SEEDS, (low, high)
+    if not isinstance(drawn, Unread):
+        over = BOTH if len(scores) > 1 else EXAMPLES
+        limits = np.quantile(drawn.drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        ends = crossed_interval(scores, drawn.drawn) if len(scores) > 1 else (float(limits[0]), float(limits[1]))
+    elif len(scores) == 1:
+        over = ""
+    why = drawn.why if isinstance(drawn, Unread) else ""
+    kept = {"low_task": ends[0], "high_task": ends[1], "interval_over": over, "interval_why": why}
+    return {"low": low, "high": high, **kept}
+
+
+def _recovery(scores: Scores, key: tuple[str, ...], head: str, full: str, examples: Examples) -> dict[str, Any]:
+    """Return the recovery of the cell of a (cell, recipe), by the seeds that it shares with both references."""
+    nothing = {"recovery": math.nan, "recovery_low": math.nan, "recovery_high": math.nan, "recovery_over": ""}
+    is_reference = key[3] in _REFERENCES.values() and key[4:6] == ("all", "all")
+    if is_reference or not head or not full:
+        return nothing
+    references = [(*key[:3], module, "all", "all", recipe) for module, recipe in (("frozen", head), ("full", full))]
+    cells = [scores[one] for one in (key, *references)]
+    seeds = sorted(set.intersection(*map(set, cells)))
+    if not seeds:
+        return nothing
+    values = np.array([[cell[seed][0] for seed in seeds] for cell in cells])
+    drawn = [examples.mean([cell[seed][1] for seed in seeds], key[1]) for cell in cells]
+    known = [one for one in drawn if not isinstance(one, Unread)]
+    paired = len(known) == len(cells) and len({one.labels for one in known}) == 1
+    found = recover(values, np.stack([one.drawn for one in known]) if paired else None)
+    if found is None:
+        return nothing
+    ends = {"recovery_low": found.low, "recovery_high": found.high}
+    return {"recovery": found.estimate, **ends, "recovery_over": found.over}
 
 
 def mark_shown(runs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:

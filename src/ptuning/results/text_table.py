@@ -25,17 +25,17 @@ class Cell:
     score: str = MISSING
     deviation: str = ""
     interval: str = ""
-    percent_of_full: str = ""
+    recovery: str = ""
     synthetic: bool = False
     mark: str = ""
     is_best: bool = False
 
     def __str__(self) -> str:
-        """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (99.0)``."""
+        """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (97 [91, 103])``."""
         deviation = f" ± {self.deviation}" if self.deviation else ""
         interval = f" {self.interval}" if self.interval else ""
-        percent = f" ({self.percent_of_full})" if self.percent_of_full else ""
-        return f"{self.score}{DAGGER if self.synthetic else ''}{self.mark}{deviation}{interval}{percent}"
+        recovery = f" ({self.recovery})" if self.recovery else ""
+        return f"{self.score}{DAGGER if self.synthetic else ''}{self.mark}{deviation}{interval}{recovery}"
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,24 @@ def run(chosen: argparse.Namespace) -> None:
     """Show the scores or write the table, say where numbers are one of several, and name files that were left out."""
     from ptuning.display.console import CleanConsole
     from ptuning.results import collect, mark_shown, summarise, write_table
-    from ptuning.results.tables import module_tables
+    from ptuning.results.comparisons import Comparer, against_full
+    from ptuning.results.examples import Examples
+    from ptuning.results.tables import comparison_tables, module_tables
     from ptuning.results.terminal import command, print_tables
 
     collected = collect(chosen.runs)
     summary = summarise(collected.runs)
     runs = f"{len(collected.runs):,} runs"
     if chosen.out is None:
-        print_tables(CleanConsole(highlight=False, soft_wrap=True), module_tables(summary))
+        comparer = Comparer(chosen.runs, collected.runs, examples=Examples(None))  # thousands of files are not read
+        compared = comparison_tables(against_full(comparer, summary), with_task=False)
+        console = CleanConsole(highlight=False, soft_wrap=True)
+        print_tables(console, [*module_tables(summary), *(table for _, table in compared)])
         finished = (collected.runs["status"] == "finished").sum()
         sys.stdout.write(f"{runs}, {finished:,} finished. *: the best of its column.\n")
-        sys.stdout.write(f"With comparisons, figures and claims, as one page: {command('report', chosen.runs)}\n")
+        sys.stdout.write(
+            f"With dev examples in every interval, figures and claims, as one page: {command('report', chosen.runs)}\n"
+        )
     else:
         write_table(mark_shown(collected.runs, summary), chosen.out)
         sys.stdout.write(f"{runs} in {chosen.out}\n")
