@@ -65,7 +65,8 @@ class Browser:
         box = f"(({element}).getBoundingClientRect())"
         x, y = (self.ask(f"{box}.{a} + {box}.{b} / 2") for a, b in (("left", "width"), ("top", "height")))
         for kind in ("mouseMoved", *(("mousePressed", "mouseReleased") if click else ())):
-            self._do("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self._do("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
     def press(self, key: str) -> None:
         """Press a key of the keyboard."""
@@ -76,7 +77,7 @@ class Browser:
 
     def photograph(self, file: Path) -> None:
         """Write a picture of the page as a PNG."""
-        file.write_bytes(base64.b64decode(self._do("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+        file.write_bytes(base64.b64decode(self._do("Page.captureScreenshot")["data"]))
 
     def _do(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._sent += 1

@@ -66,7 +66,8 @@ def curve_spec(points: Points) -> Spec:
     lists = ["epoch", "mean", "least", "most"]
     for value, row in zip(values, rows.to_dict("records"), strict=True):
         value |= {"name": row["name"], **{name: [_short(number) for number in row[name]] for name in lists}}
-    look = _look("name", dict(zip(rows["name"], rows["module"], strict=True)))
+    plain = {"symbolStrokeWidth": 0}  # dashes are of lines
+    look = _look("name", dict(zip(rows["name"], rows["module"], strict=True)), legend=plain)
     mean, color = _number("mean", SCORE), look["color"]
     band = {"y": _number("least", SCORE), "y2": {"field": "most"}, "color": color, "opacity": _picked(0.15, 0.02)}
     hover = _hover(epoch=("epoch", "~g"), mean=("score here", ".1f"), least=("least", ".1f"), most=("most", ".1f"))
@@ -76,9 +77,9 @@ def curve_spec(points: Points) -> Spec:
         **_frame(values, x=_number("epoch", "epoch", axis={"tickMinStep": 1, "format": "~g"})),
         "transform": [{"flatten": lists}],
         "layer": [
-            _layer({"type": "line", "aria": False}, line),
+            _layer({"type": "line", "aria": False}, line) | {"params": _legend("name")},
             _layer({"type": "area", "aria": False}, band),
-            _layer({"type": "point", "size": 50, "filled": True}, point) | {"params": _legend("name")},
+            _layer({"type": "point", "size": 50, "filled": True}, point),
         ],
     }
 
@@ -99,27 +100,24 @@ def layer_spec(points: Points) -> Spec:
     text = {
         "type": "text",
         "aria": False,
-        "tooltip": None,
         "fontSize": {"expr": f"width < {ordinary} ? 9 : 11"},
         "opacity": {"expr": f"width < {least} ? 0 : 1"},
     }
-    ink = [
-        {"test": "!isValid(datum.mean)", "value": "#8c8c94"},
-        {"test": f"datum.mean > {middle_of(rows['mean']):g}", "value": "#000000"},
+    dark = {"test": f"datum.mean > {middle_of(rows['mean']):g}", "value": "#000000"}
+    ink = {"condition": dark, "value": "#ffffff"}
+    heat, hover = _number("mean", SCORE, scale={"scheme": HEAT, "zero": False}), _hover()
+    drawn = [
+        _layer({"type": "rect"}, {"color": heat, "tooltip": hover}, "isValid(datum.mean)"),
+        _layer(text, {"text": {"field": "text"}, "color": ink, "tooltip": hover}, "isValid(datum.mean)"),
     ]
-    cell = {"color": _number("mean", SCORE, scale={"scheme": HEAT, "zero": False}), "tooltip": _hover()}
-    return {
-        **_frame(
-            values,
-            x={"field": "layer", "type": "ordinal", "title": LAYER, "scale": {"domain": layers}, "axis": _BANDS},
-            y={"field": "module", "type": "ordinal", "title": None, "scale": {"domain": modules}, "axis": _BANDS},
-        ),
-        "height": 26 * len(modules),
-        "layer": [
-            _layer({"type": "rect"}, cell, "isValid(datum.mean)"),
-            _layer(text, {"text": {"field": "text"}, "color": {"condition": ink, "value": "#ffffff"}}),
-        ],
-    }
+    if absent:
+        drawn.append(_layer(text, {"text": {"field": "text"}, "color": {"value": "#8c8c94"}}, "!isValid(datum.mean)"))
+    frame = _frame(
+        values,
+        x={"field": "layer", "type": "ordinal", "title": LAYER, "scale": {"domain": layers}, "axis": _BANDS},
+        y={"field": "module", "type": "ordinal", "title": None, "scale": {"domain": modules}, "axis": _BANDS},
+    )
+    return {**frame, "height": 26 * len(modules), "layer": drawn}
 
 
 def middle_of(means: pd.Series) -> float:
@@ -151,7 +149,7 @@ def _number(field: str, title: str, **rest: Any) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, "scale": _ROOM, **rest}
 
 
-def _look(field: str, modules: Mapping[str, str]) -> dict[str, Spec]:
+def _look(field: str, modules: Mapping[str, str], **rest: Any) -> dict[str, Spec]:
     """Return the encodings of colour, shape and dashes of names by their module, as in the static figures."""
     styles = {name: style(module) for name, module in modules.items()}
     ranges: Mapping[str, list[Any]] = {
@@ -161,12 +159,13 @@ def _look(field: str, modules: Mapping[str, str]) -> dict[str, Spec]:
     }
     return {
         channel: {"field": field, "type": "nominal", "title": None, "scale": {"domain": list(styles), "range": values}}
+        | rest
         for channel, values in ranges.items()
     }
 
 
 def _legend(field: str) -> list[Spec]:
-    """Return the parameter that a click on the legend sets."""
+    """Return the parameter that a click on the legend sets; it belongs to the first layer, which the legend is of."""
     return [{"name": "picked", "select": {"type": "point", "fields": [field]}, "bind": "legend"}]
 
 
