@@ -5,6 +5,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from itertools import accumulate
@@ -31,8 +32,8 @@ from ptuning.system.files import write_whole
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200
 """Lines of a list on the page; what is left is in runs.csv."""
-_ROOM = 2_500_000
-"""Bytes of figures on the page; what comes after them is in files alone, so that the page stays below 5 MB."""
+_LARGEST = 5_000_000
+"""Bytes of the page; figures that would make it larger are in files alone."""
 _WITHOUT_REASON = {
     "interrupted": "stopped from outside; the same command goes on from its checkpoint",
     "running": "still running, or killed before it could say so; the same command goes on or begins anew",
@@ -130,9 +131,11 @@ def _page(results: Results, now: datetime) -> str:
     environment.filters |= {"data": _data, "digest": _digest}
     environment.filters["inline"] = Markup  # our own scripts, and our own SVG, whose texts matplotlib has escaped
     template = environment.from_string(_own_file("report.html.j2"))
-    inline = _inline([picture for _, _, pictures in sections for picture in pictures])
-    scripts = [_own_file("report_tables.js"), *([vega_bundle(), _own_file("report_figures.js")] if inline else [])]
-    return template.render(
+    pictures = [picture for _, _, shown in sections for picture in shown]
+    own = [_own_file("report_tables.js"), *([vega_bundle(), _own_file("report_figures.js")] if pictures else [])]
+    render = partial(
+        template.render,
+        scripts=own,
         folder=results.runs_dir.resolve().name,
         counts=runs["status"].value_counts().to_dict(),
         total=len(runs),
@@ -147,8 +150,6 @@ def _page(results: Results, now: datetime) -> str:
         choice=describe_choice(summary) if len(summary) else "",
         optimistic=bool((summary["select_on"] == "dev").any()),
         sections=sections,
-        inline=inline,
-        scripts=scripts,
         claims=results.claims if sections else [],
         claims_file=CLAIMS,
         appendix=results.appendix,
@@ -165,16 +166,18 @@ def _page(results: Results, now: datetime) -> str:
         tables=TABLES,
         figures=FIGURES,
     )
+    room = _LARGEST - len(render(inline=()).encode())
+    return render(inline=_with_room(pictures, room))
 
 
 def _own_file(name: str) -> str:
     return (files("ptuning.results") / name).read_text("utf-8")
 
 
-def _inline(pictures: Sequence[Picture]) -> set[str]:
-    """Return the slugs of the first pictures that have room on the page."""
-    sizes = accumulate(len(picture.inline) + len(_data(picture.spec)) for picture in pictures)
-    return {picture.slug for picture, size in zip(pictures, sizes, strict=True) if size <= _ROOM}
+def _with_room(pictures: Sequence[Picture], room: int) -> set[str]:
+    """Return the slugs of the first pictures that take so many bytes of the page at most."""
+    sizes = accumulate(len(picture.inline.encode()) + len(_data(picture.spec)) + 500 for picture in pictures)
+    return {picture.slug for picture, size in zip(pictures, sizes, strict=True) if size <= room}
 
 
 def _data(value: Any) -> Markup:

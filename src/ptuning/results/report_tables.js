@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const order = new Intl.Collator("en", { numeric: true });
-  // "−1.2‡3 ± 0.4" is -1.2, "1,024 seeds" 1024, "<0.001" 0.001; what begins with no number is none.
+  // "−1.2 ± 0.4" is -1.2, whatever mark is behind it, "1,024 seeds" 1024, "<0.001" 0.001; other texts are no numbers.
   const number = (text) => {
     const found = /^[<≤≈+]?\s*([-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)/i.exec(text);
     return found ? Number(found[1].replace("−", "-").replaceAll(",", "")) : NaN;
