@@ -163,7 +163,7 @@ def test_the_bundle_is_made_once_and_again_if_damaged(tmp_path: Path, monkeypatc
     bundle = vega_bundle()
     (kept,) = (cache_folder() / "vega").iterdir()
     whole = kept.read_bytes()
-    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda: "made again")
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda _: "made again")
     assert vega_bundle() == bundle
     kept.write_bytes(whole[:1000] + b"alert(1)" + whole[1008:])
     assert vega_bundle() == "made again"

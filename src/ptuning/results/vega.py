@@ -20,7 +20,7 @@ def vega_bundle() -> str:
     if content is None:
         import vl_convert
 
-        content = _in_a_page(vl_convert.javascript_bundle()).encode()
+        content = _in_a_page(vl_convert.javascript_bundle(None)).encode()
         write_cached(kept, content, private=True)
     return content.decode()
 
