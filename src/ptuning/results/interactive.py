@@ -1,5 +1,6 @@
 """The figures of a page as Vega-Lite specifications: plain dicts. The page gives them its own font and colours."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ def curve_spec(points: Points) -> Spec:
     point = {"y": mean, "color": color, "shape": look["shape"], "opacity": _picked(1), "tooltip": hover}
     line = {"y": mean, "color": color, "strokeDash": look["strokeDash"], "opacity": _picked(1)}
     return {
-        **_frame(values, x=_number("epoch", "epoch", axis={"tickMinStep": 1, "format": "~g"})),
+        **_frame(values, x=_number("epoch", "epoch", axis={"format": "~g", **_whole_ticks(values)})),
         "transform": [{"flatten": lists}],
         "layer": [
             _layer({"type": "line", "aria": False}, line) | {"params": _legend("name")},
@@ -162,6 +163,13 @@ def _look(field: str, modules: Mapping[str, str], **rest: Any) -> dict[str, Spec
         | rest
         for channel, values in ranges.items()
     }
+
+
+def _whole_ticks(curves: list[dict[str, Any]]) -> Spec:
+    """Return at most some ten whole epochs as ticks; nothing, which leaves it to Vega, if there are not two."""
+    first = math.ceil(min(curve["epoch"][0] for curve in curves))
+    last = math.floor(max(curve["epoch"][-1] for curve in curves))
+    return {"values": list(range(first, last + 1, max(1, (last - first) // 8)))} if last > first else {}
 
 
 def _legend(field: str) -> list[Spec]:
