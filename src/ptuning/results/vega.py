@@ -6,6 +6,7 @@ from importlib.metadata import version
 from ptuning.system.cached_files import read_cached, write_cached
 from ptuning.system.files import cache_folder
 
+_SNIPPET = "window.vegaEmbed = vegaEmbed;"
 _LARGEST = 8 << 20
 """Bytes."""
 
@@ -15,12 +16,12 @@ def vega_bundle() -> str:
 
     vl-convert takes seconds to make it, so it is kept in the cache: for this user alone, as it is code.
     """
-    kept = cache_folder() / "vega" / f"{version('vl-convert-python')}.js"
+    kept = cache_folder() / "vega" / f"embed-{version('vl-convert-python')}.js"
     content = read_cached(kept, _LARGEST, private=True)
     if content is None:
         import vl_convert
 
-        content = _in_a_page(vl_convert.javascript_bundle(None)).encode()
+        content = _in_a_page(vl_convert.javascript_bundle(_SNIPPET)).encode()
         write_cached(kept, content, private=True)
     return content.decode()
 
