@@ -1,9 +1,14 @@
 """The report on a folder of runs: one HTML page that needs no network, with tables and figures as files."""
 
+import json
 import re
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +21,19 @@ from ptuning.display.printable import printable
 from ptuning.errors import RunError
 from ptuning.results.analysis import Results
 from ptuning.results.claims import claims_markdown
+from ptuning.results.figures import Picture
 from ptuning.results.summary import write_table
 from ptuning.results.tables import describe_choice
 from ptuning.results.text_table import MARK, hide_folders, to_latex, to_markdown
+from ptuning.results.vega import vega_bundle
 from ptuning.selection.names import module_key, task_key
 from ptuning.system.files import write_whole
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200
 """Lines of a list on the page; what is left is in runs.csv."""
+_LARGEST = 5_000_000
+"""Bytes of the page; figures that would make it larger are in files alone."""
 _WITHOUT_REASON = {
     "interrupted": "stopped from outside; the same command goes on from its checkpoint",
     "running": "still running, or killed before it could say so; the same command goes on or begins anew",
@@ -63,6 +72,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
         for _, picture in results.pictures:
             written[f"{FIGURES}/{picture.slug}.png"] = picture.png
             written[f"{FIGURES}/{picture.slug}.svg"] = picture.svg
+            written[f"{FIGURES}/{picture.slug}.pdf"] = picture.pdf
         for name, content in written.items():
             write_whole(out / name, content)
         write_table(results.runs, out / TABLES / "runs.csv")
@@ -118,9 +128,14 @@ def _page(results: Results, now: datetime) -> str:
     environment = Environment(
         autoescape=True, finalize=_clean, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["inline"] = Markup  # our own SVG, whose texts matplotlib has escaped
-    template = environment.from_string((files("ptuning.results") / "report.html.j2").read_text("utf-8"))
-    return template.render(
+    environment.filters |= {"data": _data, "digest": _digest}
+    environment.filters["inline"] = Markup  # our own scripts, and our own SVG, whose texts matplotlib has escaped
+    template = environment.from_string(_own_file("report.html.j2"))
+    pictures = [picture for _, _, shown in sections for picture in shown]
+    own = [_own_file("report_tables.js"), *([vega_bundle(), _own_file("report_figures.js")] if pictures else [])]
+    render = partial(
+        template.render,
+        scripts=own,
         folder=results.runs_dir.resolve().name,
         counts=runs["status"].value_counts().to_dict(),
         total=len(runs),
@@ -151,6 +166,29 @@ def _page(results: Results, now: datetime) -> str:
         tables=TABLES,
         figures=FIGURES,
     )
+    room = _LARGEST - len(render(inline=()).encode())
+    return render(inline=_with_room(pictures, room))
+
+
+def _own_file(name: str) -> str:
+    return (files("ptuning.results") / name).read_text("utf-8")
+
+
+def _with_room(pictures: Sequence[Picture], room: int) -> set[str]:
+    """Return the slugs of the first pictures that take so many bytes of the page at most."""
+    sizes = accumulate(len(picture.inline.encode()) + len(_data(picture.spec)) + 500 for picture in pictures)
+    return {picture.slug for picture, size in zip(pictures, sizes, strict=True) if size <= room}
+
+
+def _data(value: Any) -> Markup:
+    """Return a value as JSON that no name in it can end: ASCII alone, without ``<``."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", r"\u003c"))
+
+
+def _digest(script: str) -> str:
+    """Return the name under which a Content-Security-Policy allows a script."""
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
 
 
 def _clean(value: Any) -> Any:

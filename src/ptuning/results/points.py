@@ -1,0 +1,182 @@
+"""What the figures show, as tables with a row per point: for the files and for the page's interactive figures."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ptuning.display.format import format_points
+from ptuning.results.collect import CELL
+from ptuning.results.summary import recipe_keys, scores_by_recipe
+from ptuning.results.tables import name_layers
+from ptuning.results.text_table import MARK, MISSING
+from ptuning.selection.names import module_key
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette for all kinds of colour vision, without black and yellow, which vanish on some pages."""
+LINES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+NAMED = 24
+"""Names that fit beside a figure, and learning curves that it shows."""
+_MOST_POINTS = 1000
+"""Points of one figure."""
+_MOST_EVALUATIONS = 200
+"""Points of one learning curve."""
+_MOST_ROWS = 60
+"""Modules of a heat map."""
+_NAMED_RUNS = 5
+"""Run folders that are named per point."""
+
+ABOUT = ("module", "layers", "subset", "score", "interval", "seeds", "recipe", "runs")
+"""Columns of texts that say what a point is; all points of all figures have them."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What a figure shows.
+
+    Attributes
+    ----------
+    rows
+        A row per point or curve: ``name``, the texts of :data:`ABOUT`, and what the kind of figure adds.
+    remark
+        A sentence on what was left out, with a space before it, and on marks; empty if there is nothing to say.
+    """
+
+    rows: pd.DataFrame
+    remark: str = ""
+
+
+def describe_cells(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary with the texts of :data:`ABOUT`, and ``name`` and ``value``: the score × 100.
+
+    ``mean``, ``std``, ``low`` and ``high`` become points of a score × 100.
+    """
+    scores = scores_by_recipe(runs)
+    used = [scores[key] for key in recipe_keys(summary)]
+    rows = summary.to_dict("records")
+    table = summary.assign(
+        name=[row["module"] + (MARK if row["note"] else "") for row in rows],
+        score=[_score(row) for row in rows],
+        interval=[_interval(row) for row in rows],
+        seeds=[", ".join(map(str, sorted(seeds))) for seeds in used],
+        runs=[_few([folder for _, folder in seeds.values()]) for seeds in used],
+        recipe_id=summary["recipe"],
+        recipe=[_short_recipe(row) for row in rows],
+        size=summary["trainable_parameters"] + summary["head_parameters"],
+        is_whole=(summary["layers"] == "all") & (summary["subset"] == "all"),
+    )
+    return table.assign(**{name: 100 * table[name] for name in ("mean", "std", "low", "high")})
+
+
+def parameter_points(cells: pd.DataFrame) -> Points | None:
+    """Return score (``mean``, ``std``) against parameters that train (``size``); ``is_whole``: all of a module."""
+    cells = cells[cells["size"].between(1, 1e15)]
+    if len(cells) < 2:
+        return None
+    whole, some = cells[cells["is_whole"]], cells[~cells["is_whole"]]
+    left = max(_MOST_POINTS - len(whole), 2)
+    remark = ""
+    if len(some) > left:
+        remark = f" {left:,} of {len(some):,} hollow marks are drawn, evenly by score; the table has all."
+        some = some.sort_values("mean", kind="stable").iloc[_evenly(len(some), left)]
+    cells = pd.concat([whole, some]).sort_index()
+    return Points(cells, remark + _on_marks(cells))
+
+
+def layer_points(cells: pd.DataFrame) -> Points | None:
+    """Return the scores of single layers: ``module``, ``layer`` (a number) and ``mean``."""
+    single = cells[cells["layers"].str.fullmatch(r"\d{1,2}") & (cells["subset"] == "all")]
+    if single.empty:
+        return None
+    modules = sorted(set(single["module"]), key=module_key)
+    remark = ""
+    if len(modules) > _MOST_ROWS:
+        remark = f" {_MOST_ROWS} of {len(modules)} modules are drawn; the table has all."
+        single = single[single["module"].isin(modules[:_MOST_ROWS])]
+    return Points(single.assign(layer=single["layers"].astype(int)), remark + _on_marks(single))
+
+
+def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Points | None:
+    """Return a learning curve per row: lists ``epoch``, ``mean``, ``least`` and ``most`` over its seeds.
+
+    They are of the modules in all layers; of every selection, if none has all layers.
+    """
+    whole = cells[cells["is_whole"]]
+    chosen = whole if len(whole) else cells
+    shown = chosen.head(NAMED)
+    finished = runs[runs["status"] == "finished"].rename(columns={"recipe": "recipe_id"})
+    key = [*CELL, "recipe_id"]
+    theirs = finished[[*key, "folder"]].merge(shown[key], on=key)
+    points = history.merge(theirs, on="folder")
+    points = points[points["score"].between(-1, 1) & points["epoch"].between(0, 1e6)]
+    if points.empty or points["epoch"].nunique() < 2:
+        return None
+    curves: dict[Hashable, Mapping[str, Any]] = {}
+    thinned = False
+    for selection, part in points.groupby(["module", "layers", "subset"], sort=False):
+        line = 100 * part.groupby("epoch")["score"].agg(["mean", "min", "max"])
+        thinned |= len(line) > _MOST_EVALUATIONS
+        line = line.iloc[_evenly(len(line), _MOST_EVALUATIONS)]
+        columns = {"least": line["min"], "mean": line["mean"], "most": line["max"]}
+        curves[selection] = {"epoch": line.index.tolist()} | {name: values.tolist() for name, values in columns.items()}
+    rows = [
+        {**row, "name": row["name"] if len(whole) else _selection(row), **curves[selection]}
+        for row in shown.to_dict("records")
+        if (selection := (row["module"], row["layers"], row["subset"])) in curves
+    ]
+    remark = f" {len(shown)} of {len(chosen)} selections are drawn." if len(shown) < len(chosen) else ""
+    if thinned:
+        remark += f" Of longer curves {_MOST_EVALUATIONS} evaluations are drawn, evenly."
+    return Points(pd.DataFrame(rows), remark + _on_marks(shown))
+
+
+def style(module: str) -> dict[str, Any]:
+    """Return colour, line and marker of a module: the same in every figure of every report."""
+    rank = module_key(module)[0]
+    return {
+        "color": COLOURS[rank % len(COLOURS)],
+        "line": LINES[rank // len(COLOURS) % len(LINES)],
+        "marker": MARKERS[(rank + rank // len(COLOURS)) % len(MARKERS)],
+    }
+
+
+def _selection(row: Mapping[str, Any]) -> str:
+    chosen = name_layers(row["layers"], row["subset"]).replace(",", "")
+    return f"{row['module']} {chosen}" + (MARK if row["note"] else "")
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    deviation = "" if math.isnan(row["std"]) else f" ± {100 * row['std']:.1f}"
+    return f"{format_points(row['mean'])}{deviation}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["low"]):
+        return f"{MISSING} (one seed)"
+    return f"{format_points(row['low'])} to {format_points(row['high'])}"
+
+
+def _short_recipe(row: Mapping[str, Any]) -> str:
+    """Return ``lr 0.001, epochs 3, batch 32``, of what the record says."""
+    named = {"lr": row["lr"], "epochs": row["max_epochs"], "batch": row["batch_size"]}
+    said = [f"{name} {value:g}" for name, value in named.items() if not pd.isna(value)]
+    return ", ".join([*said, *filter(None, (row["precision"], row["part"]))])
+
+
+def _few(folders: Sequence[str]) -> str:
+    rest = len(folders) - _NAMED_RUNS
+    return "\n".join([*folders[:_NAMED_RUNS], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Return at most so many of the positions below ``count``, with the first and the last."""
+    if count <= most:
+        return list(range(count))
+    return [round(number * (count - 1) / (most - 1)) for number in range(most)]
+
+
+def _on_marks(cells: pd.DataFrame) -> str:
+    return "" if (cells["note"] == "").all() else f" {MARK}: of several recipes or a part of the data; see the table."
