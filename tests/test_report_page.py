@@ -67,7 +67,7 @@ def test_a_point_knows_its_runs_its_recipe_its_score_and_its_interval(report: Pa
     parameters, curves, layers = Page(report).data
     (full,) = (row for row in parameters["data"]["values"] if row["module"] == "full")
     assert full["score"] == "81.0 ± 1.0"
-    assert full["interval"] == "78.5 to 83.5"
+    assert full["interval"] == "78.5 to 83.5, over seeds"
     assert full["seeds"] == "1, 2, 3"
     assert full["recipe"] == "lr 0.001, epochs 2, batch 32, 32-true"
     folders = full["runs"].splitlines()

@@ -154,9 +154,9 @@ def _score(row: Mapping[str, Any]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    if math.isnan(row["low"]):
+    if math.isnan(row["low_task"]):
         return f"{MISSING} (one seed)"
-    return f"{format_points(row['low'])} to {format_points(row['high'])}"
+    return f"{format_points(row['low_task'])} to {format_points(row['high_task'])}, over {row['interval_over']}"
 
 
 def _short_recipe(row: Mapping[str, Any]) -> str:

@@ -218,7 +218,8 @@ def fit_linear(features: Tensor, labels: Tensor, task: Task, seed: int) -> Linea
     penalty = PENALTIES[-1]
     if len(held):
         fits = fit(x[rest], y[rest], task, PENALTIES)
-        penalty = min(zip(PENALTIES, fits, strict=True), key=lambda one: _loss(x[held], y[held], *one[1], task))[0]
+        losses = [_loss(x[held], y[held], weight, bias, task) for weight, bias in fits]
+        penalty = PENALTIES[int(np.argmin(losses))]
     weight, bias = fit(x, y, task, (penalty,))[0]
     loss = _loss(x, y, weight, bias, task)
     weight = weight / std

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+_COMPARED = 300
+"""Cells that are shown beside full fine-tuning."""
 HELP = "show the scores of all runs, or write every run's record into one table"
 
 
@@ -28,10 +30,14 @@ def run(chosen: argparse.Namespace) -> None:
     summary = summarise(collected.runs)
     runs = f"{len(collected.runs):,} runs"
     if chosen.out is None:
-        comparer = Comparer(chosen.runs, collected.runs, examples=Examples(None))  # thousands of files are not read
-        compared = comparison_tables(against_full(comparer, summary), with_task=False)
+        modules, compared = summary[summary["kind"] == ""], []
+        if is_short := len(modules) <= _COMPARED:
+            comparer = Comparer(chosen.runs, collected.runs, examples=Examples(None))  # predictions are not read
+            compared = comparison_tables(against_full(comparer, modules), with_task=False)
         console = CleanConsole(highlight=False, soft_wrap=True)
         print_tables(console, [*module_tables(summary), *(table for _, table in compared)])
+        if not is_short:
+            sys.stdout.write(f"{len(modules):,} cells are too many to compare here; the report does.\n")
         finished = (collected.runs["status"] == "finished").sum()
         sys.stdout.write(f"{runs}, {finished:,} finished. *: the best of its column.\n")
         sys.stdout.write(
