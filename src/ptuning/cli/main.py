@@ -12,6 +12,7 @@ COMMANDS = (
     "modules",
     "weights",
     "yardsticks",
+    "rank",
     "predict",
     "evaluate",
     "moved",
@@ -25,7 +26,7 @@ COMMANDS = (
 )
 """Each is a file of ``ptuning.cli.commands`` with ``HELP``, ``add_arguments(parser)`` and ``run(chosen)``."""
 
-PRINTED = ("modules", "weights", "predict", "evaluate", "moved")
+PRINTED = ("modules", "weights", "rank", "predict", "evaluate", "moved")
 """Commands whose result is what they print."""
 
 

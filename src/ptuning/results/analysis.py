@@ -1,21 +1,24 @@
 """All results of a folder of runs, computed once: for the report, for notebooks, for W&B."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
+from ptuning.display.printable import printable
 from ptuning.results.appendix import hyperparameter_tables
 from ptuning.results.claims import Claim, check_claims
-from ptuning.results.collect import Collected, collect
+from ptuning.results.collect import Collected, LeftOut, collect
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.examples import Examples
 from ptuning.results.figures import Picture, draw_all
+from ptuning.results.rankings import calibration_tables
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
 from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.results.text_table import TextTable
+from ptuning.runs.ranking import Ranking, find_rankings
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Results:
         The hyperparameters behind the scores, a table per backbone.
     pictures
         (backbone, figure).
+    rankings
+        (backbone, modules ranked before training beside what they reached), a table per ranking.
     """
 
     runs_dir: Path
@@ -53,6 +58,7 @@ class Results:
     claims: list[Claim]
     appendix: list[TextTable]
     pictures: list[tuple[str, Picture]]
+    rankings: list[tuple[str, TextTable]] = field(default_factory=list)
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -89,7 +95,9 @@ def read_results(
     collected = collect(folder, history=True, only=only)
     examples = Examples(folder)
     summary = summarise(collected.runs, examples)
-    collected = replace(collected, runs=mark_shown(collected.runs, summary))
+    ranked = list(find_rankings(folder, collected.runs["folder"]))
+    unread = tuple(LeftOut(printable(file), found) for file, found in ranked if isinstance(found, str))
+    collected = replace(collected, runs=mark_shown(collected.runs, summary), left_out=(*collected.left_out, *unread))
     comparer = Comparer(folder, collected.runs, margin, examples)
     modules = summary[summary["kind"] == ""]  # a yardstick is no module: it is shown, and no evidence for a claim
     comparisons = against_full(comparer, modules)
@@ -103,4 +111,5 @@ def read_results(
         claims=check_claims(comparer, modules, comparisons, count),
         appendix=hyperparameter_tables(collected.runs[collected.runs["kind"] == ""]),
         pictures=list(draw_all(modules, collected.history, collected.runs)),
+        rankings=calibration_tables([found for _, found in ranked if isinstance(found, Ranking)], modules),
     )

@@ -60,7 +60,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
     RunError
         If ``out`` cannot be written into.
     """
-    tables = [*results.tables, *(table for _, table in results.compared), *results.appendix]
+    tables = [*results.tables, *(table for _, table in (*results.compared, *results.rankings)), *results.appendix]
     page = _page(results, now or datetime.now(UTC))
     try:
         for folder in (out / TABLES, out / FIGURES):
@@ -120,7 +120,7 @@ def _page(results: Results, now: datetime) -> str:
         (
             backbone,
             [table for table in results.tables if table.backbone == backbone]
-            + [table for name, table in results.compared if name == backbone],
+            + [table for name, table in (*results.compared, *results.rankings) if name == backbone],
             [picture for name, picture in results.pictures if name == backbone],
         )
         for backbone in dict.fromkeys(summary["backbone"])

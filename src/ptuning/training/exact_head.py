@@ -132,9 +132,22 @@ def fit_exact_head(
     RunError
         If what the head reads is not finite.
     """
+    assert train.labels is not None
+    fit = fit_linear(head_inputs(model, train, batch_size, device, watch), train.labels, task, seed)
+    set_head(model, fit)
+    return fit
+
+
+def head_inputs(model: nn.Module, train: TokenTable, batch_size: int, device: torch.device, watch: Watch) -> Tensor:
+    """Return what the head of a model reads of each row, [rows, width]; arguments are those of :func:`fit_exact_head`.
+
+    Raises
+    ------
+    RunError
+        If it is not finite.
+    """
     layer = linear_head(model)
     assert layer is not None
-    assert train.labels is not None
     read: list[Tensor] = []
 
     def features(inputs: dict[str, Tensor]) -> Tensor:
@@ -143,14 +156,18 @@ def fit_exact_head(
 
     hook = layer.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     try:
-        found = vectors(model, features, train, batch_size, device, watch)
+        return vectors(model, features, train, batch_size, device, watch)
     finally:
         hook.remove()
-    fit = fit_linear(found, train.labels, task, seed)
+
+
+def set_head(model: nn.Module, fit: LinearFit) -> None:
+    """Put a fit into the head of a model, which :func:`linear_head` knows."""
+    layer = linear_head(model)
+    assert layer is not None
     with torch.no_grad():
         layer.weight.copy_(fit.weight)
         layer.bias.copy_(fit.bias)
-    return fit
 
 
 def vectors(

@@ -1,7 +1,7 @@
 """The diagonal of the empirical Fisher information, by which ``subset=fisher:N`` ranks weights."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,9 @@ EXAMPLES = 256
 """Training examples that the information is estimated on, or all if there are fewer."""
 
 
-def sample_rows(rows: int, seed: int) -> list[int]:
-    """Return the rows of the training split that the information is estimated on, sorted: a function of the seed."""
-    return sorted(random.Random(f"fisher/{seed}").sample(range(rows), min(rows, EXAMPLES)))
+def sample_rows(rows: int, seed: int, examples: int = EXAMPLES) -> list[int]:
+    """Return the rows of the training split that gradients are taken on, sorted: a function of the seed."""
+    return sorted(random.Random(f"fisher/{seed}").sample(range(rows), min(rows, examples)))
 
 
 def fisher_information(
@@ -54,31 +54,43 @@ def fisher_information(
     RunError
         If a gradient is not finite.
     """
-    parameters = dict(model.named_parameters())
-    chosen = {name: parameters[name] for name in names}
-    inputs = input_names(model)
-    was_training = model.training
-    model.to(device).eval()
-    sums = {name: torch.zeros_like(p) for name, p in chosen.items()}
+    chosen = tuple(names)
+    sums: list[Tensor] = []
     count = 0
-    try:
-        for batch in examples:
-            logits = model(**{name: batch[name].to(device) for name in inputs}).logits.float()
-            loss = _negative_log_likelihood(task, logits, batch["labels"].to(device))
-            gradients = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
-            for total, gradient in zip(sums.values(), gradients, strict=True):
-                if gradient is not None:
-                    total.addcmul_(gradient, gradient)
-            count += 1
-    finally:
-        model.train(was_training).cpu()
-    found = {name: (total / max(1, count)).cpu() for name, total in sums.items()}
+    for gradients in example_gradients(model, task, examples, chosen, device):
+        sums = sums or [torch.zeros_like(gradient) for gradient in gradients]
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.addcmul_(gradient, gradient)
+        count += 1
+    found = {name: (total / count).cpu() for name, total in zip(chosen, sums, strict=True)}
     if not all(bool(value.isfinite().all()) for value in found.values()):
         raise RunError(
             "The Fisher information of this backbone is not finite: its gradients overflow before any training. "
             "Choose weights otherwise, e.g. subset=top:1%."
         )
     return found
+
+
+def example_gradients(
+    model: nn.Module, task: Task, examples: Iterable[Batch], names: Iterable[str], device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the gradients of one example's negative log-likelihood after the other, on the device, without dropout.
+
+    A parameter that an example does not use has zeros. Arguments are those of :func:`fisher_information`; the model is
+    in evaluation mode and on the device until all are taken.
+    """
+    parameters = dict(model.named_parameters())
+    inputs = input_names(model)
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        chosen = [parameters[name] for name in names]
+        for batch in examples:
+            logits = model(**{name: batch[name].to(device) for name in inputs}).logits.float()
+            loss = _negative_log_likelihood(task, logits, batch["labels"].to(device))
+            yield torch.autograd.grad(loss, chosen, allow_unused=True, materialize_grads=True)
+    finally:
+        model.train(was_training).cpu()
 
 
 def _negative_log_likelihood(task: Task, logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,168 @@
+"""A ranking of modules before training: its type, its file beside the runs, and its one reader. Knows no torch."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ptuning.runs.recipe import short_hash
+from ptuning.system.digests import is_damaged, write_sealed
+from ptuning.system.files import json_bytes
+from ptuning.system.json_files import DamagedError, read_json
+
+FOLDER = "rank"
+"""Name of the folder of rankings, beside those of modules: ``runs/<backbone>/<task>/rank``."""
+FORMAT = 1
+
+CRITERIA: Mapping[str, str] = {
+    "fisher_mean": "Fisher, per weight",
+    "fisher_sum": "Fisher, summed",
+    "norm_ratio": "‖g‖/‖w‖",
+    "norm_ratio_sum": "‖g‖/‖w‖, summed",
+    "weight_ratio_mean": "|g|/|w|, per weight",
+    "weight_ratio_sum": "|g|/|w|, summed",
+}
+"""Criterion → its name in tables. :mod:`ptuning.training.rank` has their definitions."""
+
+
+@dataclass(frozen=True)
+class RankedModule:
+    """A module or a group, in all layers or in one, with its criteria.
+
+    Attributes
+    ----------
+    module, layers
+        As in a record.
+    is_group
+        True for a union of elementary modules, or one that cuts across them.
+    weights
+        Its number of weights.
+    values
+        Criterion of :data:`CRITERIA` → a value per seed.
+    """
+
+    module: str
+    layers: str
+    is_group: bool
+    weights: int
+    values: Mapping[str, tuple[float, ...]]
+
+    def mean(self, criterion: str) -> float:
+        """Return a criterion, averaged over the seeds."""
+        return sum(self.values[criterion]) / len(self.values[criterion])
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The modules of a backbone on a task, ranked before any training.
+
+    Attributes
+    ----------
+    backbone, task, source
+        As in a record.
+    examples
+        Training examples that gradients were taken on, for each seed.
+    seeds
+        They draw the examples, the rows that an exact head's penalty is chosen on, and a trained head.
+    head
+        ``exact`` or ``trained``: the head that gradients came through.
+    rows
+        Modules and groups, in all layers and in each.
+    recipe
+        Everything that can change the values, among it ``backbone``, ``data`` and ``train_rows`` as in a run's recipe.
+    seconds
+        How long it took.
+    versions
+        Package → version.
+    """
+
+    backbone: str
+    task: str
+    source: str
+    examples: int
+    seeds: tuple[int, ...]
+    head: str
+    rows: tuple[RankedModule, ...]
+    recipe: Mapping[str, Any]
+    seconds: float
+    versions: Mapping[str, str]
+
+    @property
+    def whole(self) -> tuple[RankedModule, ...]:
+        """The modules and groups in all layers."""
+        return tuple(row for row in self.rows if row.layers == "all")
+
+
+def ranking_path(runs_dir: Path, backbone: str, task: str, recipe: Mapping[str, Any]) -> Path:
+    """Return where the ranking that ``recipe`` describes lies."""
+    return runs_dir / backbone / task / FOLDER / f"{short_hash(recipe)}.json"
+
+
+def write_ranking(path: Path, ranking: Ranking) -> None:
+    """Write a ranking whole, and its digest beside it."""
+    write_sealed(path, json_bytes({"format": FORMAT, **asdict(ranking)}) + b"\n")
+
+
+def read_ranking(path: Path) -> Ranking | str:
+    """Return the ranking in a file, or the reason why there is none, in a few words."""
+    try:
+        if is_damaged(path):
+            return "its digest does not fit: edited by hand, or damaged"
+        return _read(read_json(path))
+    except DamagedError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return "no ranking of modules"
+
+
+def _read(values: Mapping[str, Any]) -> Ranking:
+    if values["format"] != FORMAT:
+        raise DamagedError("a ranking of another version of ptuning")
+    seeds = tuple(int(seed) for seed in values["seeds"])
+    rows = tuple(_row(row, len(seeds)) for row in values["rows"])
+    texts = {name: values[name] for name in ("backbone", "task", "source", "head")}
+    if not rows or not seeds or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError
+    return Ranking(
+        **texts,
+        examples=int(values["examples"]),
+        seeds=seeds,
+        rows=rows,
+        recipe=dict(values["recipe"]),
+        seconds=float(values["seconds"]),
+        versions=dict(values["versions"]),
+    )
+
+
+def _row(row: Mapping[str, Any], seeds: int) -> RankedModule:
+    values = {name: tuple(float(value) for value in row["values"][name]) for name in CRITERIA}
+    if not all(len(found) == seeds and all(map(isfinite, found)) for found in values.values()):
+        raise ValueError
+    if not isinstance(row["module"], str) or not isinstance(row["layers"], str):
+        raise TypeError
+    return RankedModule(row["module"], row["layers"], bool(row["is_group"]), int(row["weights"]), values)
+
+
+def find_rankings(runs_dir: Path, folders: Iterable[str]) -> Iterator[tuple[str, Ranking | str]]:
+    """Yield (file, its ranking or the reason why it has none) of the rankings beside runs, sorted.
+
+    Parameters
+    ----------
+    runs_dir
+        The folder of runs, or any folder inside it; only rankings below it are found.
+    folders
+        Run folders, relative to it.
+    """
+    tasks = {task for folder in folders if (task := _task_folder(folder)) is not None}
+    for task in sorted(tasks):
+        for path in sorted((runs_dir / task / FOLDER).glob("[!.]*.json")):
+            yield str(task / FOLDER / path.name), read_ranking(path)
+
+
+def _task_folder(folder: str) -> Path | None:
+    """Return the folder of a run's task, which is three above its own; ``None`` if that is not below the root."""
+    parents = Path(folder).parents
+    return parents[2] if len(parents) > 2 else None
