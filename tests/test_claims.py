@@ -112,14 +112,14 @@ def test_subsets_of_two_precisions_are_not_compared_by_magnitude_and_a_part_of_t
     tmp_path: Path,
 ) -> None:
     by_magnitude(tmp_path / "alike", 0, -4, -4)
-    assert verdict(claims(tmp_path / "alike")[2]) == "holds"
+    assert verdict(claims(tmp_path / "alike")[3]) == "holds"
     by_magnitude(tmp_path / "precision", 0, -4, -4, precision="bf16-mixed")
     by_magnitude(tmp_path / "part", 0, -4, -4, trainer={"limit_val_batches": 1})
     for name, why in (
         ("precision", "not alike: precision 32-true here, bf16-mixed there"),
         ("part", "nothing to comp"),
     ):
-        claim = claims(tmp_path / name)[2]
+        claim = claims(tmp_path / name)[3]
         assert verdict(claim) == "not enough runs"
         assert why in "".join(row[5] for row in claim.table.rows)
 
@@ -336,7 +336,7 @@ def test_claim_three_compares_subsets_of_equal_size(
     by_magnitude(tmp_path, top, bottom, random)
     seeds(tmp_path, *near(-15), module="frozen", trainable_parameters=0)
     seeds(tmp_path, *near(0), subset="outlier:3", trainable_parameters=70)
-    claim = claims(tmp_path)[2]
+    claim = claims(tmp_path)[3]
     assert verdict(claim) == expected
     (row,) = claim.table.rows
     assert row[2] == "layernorm, all, 1% (92 weights)"
@@ -365,7 +365,7 @@ def test_subsets_that_teach_the_model_nothing_say_nothing(
     by_magnitude(tmp_path, -1, -1, -1)
     if head is not None:
         seeds(tmp_path, *near(head), module="frozen", trainable_parameters=0)
-    claim = claims(tmp_path)[2]
+    claim = claims(tmp_path)[3]
     (row,) = claim.table.rows
     assert (row[4], row[5].split(",")[0]) == (expected, why)
     assert verdict(claim) == expected
@@ -375,7 +375,7 @@ def test_subsets_of_other_sizes_or_modules_are_not_compared(tmp_path: Path) -> N
     seeds(tmp_path, *near(-1), subset="top:1%", trainable_parameters=92)
     seeds(tmp_path, *near(-5), subset="bottom:2%", trainable_parameters=184)
     seeds(tmp_path, *near(-5), subset="bottom:1%", module="query", trainable_parameters=92)
-    claim = claims(tmp_path)[2]
+    claim = claims(tmp_path)[3]
     assert verdict(claim) == "not enough runs"
     assert len(claim.table.rows) == 3
     assert not any("less top" in row[3] for row in claim.table.rows)

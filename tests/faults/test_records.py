@@ -197,7 +197,7 @@ def test_mutated_records_are_read_without_an_error(tmp_path: Path) -> None:
     comparisons = against_full(comparer, summary)
     assert module_tables(summary)
     assert comparison_tables(comparisons)
-    assert len(check_claims(comparer, summary, comparisons)) == 3
+    assert len(check_claims(comparer, summary, comparisons)) == 4
     assert hyperparameter_tables(mark_shown(collected.runs, summary))
     assert Durations().read(runs)
     assert len(choose_entries(runs)) == 11

@@ -57,12 +57,13 @@ def per_place(cells: pd.DataFrame, judge: Judge) -> list[Finding]:
             asked, found, verdict, why = judged
             if BOOTSTRAP in {row["method"] for row in rows}:
                 why += "; in part from one seed, over dev examples"
-            place, evidence = f"{task} ({source})", _is_evidence(rows[0])
+            place, evidence = f"{task} ({source})", is_evidence(rows[0])
             findings.append(Finding(backbone, place, asked, found, verdict, why, evidence))
     return findings
 
 
-def _is_evidence(row: Mapping[str, Any]) -> bool:
+def is_evidence(row: Mapping[str, Any]) -> bool:
+    """Return False for synthetic data and random weights."""
     return row["source"] != "synthetic" and not str(row["backbone_id"]).startswith("random ")
 
 
@@ -148,12 +149,12 @@ def _head_alone(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
 
 
 _NO_HEAD = "the head alone (frozen): no finished run"
-_NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights were trained cannot matter"
+NOTHING_LEARNT = "none of them is surely better than the head alone, so which weights were trained cannot matter"
 _BY_MAGNITUDE = re.compile(r"(top|bottom|random):(.+)")
 
 
 def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
-    """Return the findings on claim 3: top, bottom and random subsets of equal size, and the head alone."""
+    """Return the findings inside modules: top, bottom and random subsets of equal size, and the head alone."""
     heads: dict[tuple[str, ...], tuple[str, ...]] = {}
     sets: dict[tuple[Any, ...], dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {}
     for row, key in zip(summary.to_dict("records"), recipe_keys(summary), strict=True):
@@ -163,6 +164,7 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
             same = (*(row[name] for name in ("backbone", "task", "source", "module", "layers", "select_on")), match[2])
             sets.setdefault((*same, _size(row)), {})[match[1]] = row, key
     places: dict[tuple[str, ...], list[tuple[tuple[Any, ...], str]]] = {}
+    sets = {same: kinds for same, kinds in sets.items() if set(kinds) != {"random"}}  # which ask between modules
     for same, kinds in sets.items():
         if "top" in kinds:
             places.setdefault(same[:3], []).extend((same, kind) for kind in ("bottom", "random") if kind in kinds)
@@ -178,7 +180,7 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
             head = heads.get((backbone, task, source, select_on))
             beside = comparer.compare_all((key, head) for _, key in kinds.values()) if head else []
             if all(one.verdict != BETTER for one in beside):
-                unpaired = next((f"the head alone: {one.why}" for one in beside if not one.difference), _NOTHING_LEARNT)
+                unpaired = next((f"the head alone: {one.why}" for one in beside if not one.difference), NOTHING_LEARNT)
                 verdict, why = NOT_ENOUGH, unpaired if head else _NO_HEAD
         means = {kind: row["mean"] for kind, (row, _) in sorted(kinds.items(), reverse=True)}
         scores = ", ".join(f"{kind} {format_points(mean)}" for kind, mean in means.items())
@@ -188,7 +190,7 @@ def magnitudes(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
             if (found := compared.get((same, kind))) and found.difference
         )
         asked = f"{module}, {name_layers(layers, amount)} ({_weights(size)})"
-        place, evidence = f"{task} ({source})", _is_evidence(next(iter(kinds.values()))[0])
+        place, evidence = f"{task} ({source})", is_evidence(next(iter(kinds.values()))[0])
         found_text = "\n".join(filter(None, (scores, differences)))
         findings.append(Finding(backbone, place, asked, found_text, verdict, why, evidence))
     return findings

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ptuning.display.printable import escape_markdown
+from ptuning.results.between_modules import FEWEST_RATES, between_modules
 from ptuning.results.claim_rules import FAILS, HOLDS, Finding, every_module, fewest, magnitudes, one_layer, per_place
 from ptuning.results.collect import CELL
 from ptuning.results.comparisons import Comparer
+from ptuning.results.rank_correlation import FEWEST
 from ptuning.results.statistics import NOT_ENOUGH
 from ptuning.results.text_table import DAGGER, TextTable, markdown_rows
 from ptuning.selection.names import MODULES_OF_BLOCK
@@ -59,7 +61,7 @@ class Claim:
 def check_claims(
     comparer: Comparer, summary: pd.DataFrame, comparisons: pd.DataFrame, count: tuple[int, int] | None = None
 ) -> list[Claim]:
-    """Return the paper's three claims, checked on a folder of runs.
+    """Return the paper's three claims, checked on a folder of runs, and the question beside the third.
 
     Parameters
     ----------
@@ -115,6 +117,21 @@ def check_claims(
             "LayerNorms owe their performance to weights of high magnitude, compared with those of other modules. (How "
             "large the weights are is a question to the pretrained model: the command ptuning weights.)",
             "",
+            "Exploratory. Asked of runs in which equally many random weights of each module of the block were trained "
+            f"(subset=random:N subset_scope=selection), of {FEWEST} modules or more, each at its best of the learning "
+            f"rates that all of them tried, {FEWEST_RATES} or more. The modules' mean |w| is held against their mean "
+            "score over the seeds that all have (recovery orders them alike) by Spearman's rank correlation. It holds "
+            "where the 95 % interval over modules (Fisher's z) lies above 0, and does not hold where it lies below; "
+            "where no module is surely better than the head alone, it is not asked.",
+            between_modules(comparer, whole),
+            summary,
+        ),
+        _claim(
+            3,
+            "Large against small weights inside a module",
+            "nothing on this. Where high magnitude is the reason, the largest weights of a module should do more than "
+            "as many small ones, which is our reading.",
+            "",
             "Asked of runs in which equally many weights of one module were trained, chosen by their pretrained "
             f"magnitude: it holds where the bottom ones and random ones are surely worse than the top ones by more "
             f"than {margin}. It does not hold where either is surely within {margin} of the top ones, or above them, "
@@ -123,6 +140,7 @@ def check_claims(
             "and over those with the head alone.",
             magnitudes(comparer, whole),
             summary,
+            inside=True,
         ),
     ]
 
@@ -145,8 +163,16 @@ _CAPTION = (
 
 
 def _claim(
-    number: int, title: str, paper: str, exact: str, rule: str, findings: Iterable[Finding], summary: pd.DataFrame
+    number: int,
+    title: str,
+    paper: str,
+    exact: str,
+    rule: str,
+    findings: Iterable[Finding],
+    summary: pd.DataFrame,
+    inside: bool = False,
 ) -> Claim:
+    """Return a claim with its verdicts; ``inside`` is for the question beside it, inside modules."""
     findings = sorted(findings, key=lambda finding: finding.backbone)
     verdicts = []
     for backbone in dict.fromkeys(summary["backbone"]):
@@ -158,8 +184,9 @@ def _claim(
         for f in findings
     )
     head = ("backbone", "task", "asked of", "found", "verdict", "because")
-    table = TextTable(f"claim-{number}", title, _CAPTION, head, "llllll", rows)
-    return Claim(table.slug, f"Claim {number}. {title}", paper, exact, rule, tuple(verdicts), table)
+    table = TextTable(f"claim-{number}{'-inside' if inside else ''}", title, _CAPTION, head, "llllll", rows)
+    shown = f"{'Beside claim' if inside else 'Claim'} {number}. {title}"
+    return Claim(table.slug, shown, paper, exact, rule, tuple(verdicts), table)
 
 
 def _number(count: tuple[int, int] | None) -> str:

@@ -83,12 +83,18 @@ class Comparer:
         As a share: how far below the reference still counts as comparable.
     examples
         The predictions of those runs, if somebody has read some already; ``Examples(None)`` reads none.
+
+    Attributes
+    ----------
+    margin, runs
+        As given.
     """
 
     def __init__(
         self, runs_dir: Path, runs: pd.DataFrame, margin: float = MARGIN, examples: Examples | None = None
     ) -> None:
         self.margin = margin
+        self.runs = runs
         self._examples = examples or Examples(runs_dir)
         self._scores = scores_by_recipe(runs)
         finished = runs[runs["status"] == "finished"]
@@ -142,6 +148,10 @@ class Comparer:
                 here, there = (short_setting(value) if value else nothing for value in (mine, other))
                 differing.append(f"{name} {here} here, {there} there")
         return f"not alike: {'; '.join(differing)}" if differing else ""
+
+    def scores(self, key: tuple[str, ...]) -> dict[int, float]:
+        """Return seed → score of a (cell, recipe)."""
+        return {seed: score for seed, (score, _) in self._scores.get(key, {}).items()}
 
     def seconds(self, key: tuple[str, ...]) -> float:
         """Return what a run of a (cell, recipe) took on the average; not a number where its records do not say."""

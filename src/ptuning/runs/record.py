@@ -61,6 +61,9 @@ class RunRecord:
         Times in ISO 8601, UTC.
     trainable_parameters, head_parameters, total_parameters
         Weights of the selection, of the head, of the whole model.
+    trainable_magnitude
+        Mean |w| of the pretrained weights that train; of a random draw from the whole selection, of what it was drawn
+        from, without the draw's own scatter. Absent in records of version 0.1.0, and of the head alone.
     selection
         Names of the selected parameters.
     recipe, config
@@ -121,6 +124,7 @@ class RunRecord:
     head_parameters: Summary[Column[int | None]] = None
     total_parameters: Column[int | None] = None
     trainable_percent: Summary[Column[float | None]] = None
+    trainable_magnitude: Column[float | None] = None
     train_examples: Column[int | None] = None
     max_epochs: Column[int | None] = None
     batch_size: Column[int | None] = None

@@ -47,7 +47,7 @@ from ptuning.training.plan import Plan, make_plan, with_new_callbacks
 from ptuning.training.refusals import explain_refusals
 from ptuning.training.session import Session, as_it_was
 from ptuning.training.timings import Timings
-from ptuning.training.trainable import choose_trainable
+from ptuning.training.trainable import choose_trainable, mean_magnitude
 
 Report = Callable[[RunProgress], None]
 """Called now and then with how far a run is."""
@@ -242,6 +242,7 @@ def train(
             plan.backbone, plan.task, plan.config.seed, plan.attention_dropout, plan.pooling
         )
         selection = choose_trainable(plan, network, data, attempt.indices)
+        writer.note(trainable_magnitude=mean_magnitude(plan, network, selection))
         cache = make_prefix_cache(plan, network, selection, digest, session, timings)
         classifier = make_classifier(plan, network, selection, cache, data, device, writer)
         timings.enter(None)

@@ -1,7 +1,9 @@
 """The trainable weights of a run: its selection, narrowed to its subset."""
 
+import math
 from collections.abc import Mapping
 
+import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
@@ -42,6 +44,36 @@ def choose_trainable(
     selection = narrow(selection, _choose(plan, network, selection, data) if kept is None else kept)
     plan.selector.keep_to(network, selection)
     return selection
+
+
+def mean_magnitude(plan: Plan, network: nn.Module, selection: Selection) -> float | None:
+    """Return the mean |w| of the pretrained backbone weights that train, ``None`` if none do or it is not finite.
+
+    A random draw from the whole selection estimates the selection's own mean. That is what is returned then: modules
+    are compared by it, and equal ones should not differ by the luck of a draw. Draws from each tensor take other
+    shares of the tensors than they have, so theirs is the mean of what was drawn.
+
+    Parameters
+    ----------
+    plan
+        Says which modules, layers and subset.
+    network
+        With pretrained values.
+    selection
+        What :func:`choose_trainable` returned.
+    """
+    subset, parameters = plan.subset, dict(network.named_parameters())
+    is_whole = subset.kind == "random" and subset.is_ranked and subset.scope == "selection" and not subset.is_complement
+    indices = {} if is_whole else selection.indices
+    total, count = 0.0, 0
+    for name in plan.selector.choose(network) if is_whole else selection.names:
+        if name in selection.head_names:  # which a reader's own class may name
+            continue
+        values = parameters[name].detach().reshape(-1)
+        values = values[indices[name]] if name in indices else values
+        total += float(values.abs().sum(dtype=torch.float64))
+        count += values.numel()
+    return total / count if count and math.isfinite(total) else None
 
 
 def _choose(plan: Plan, network: nn.Module, selection: Selection, data: GlueDataModule) -> dict[str, Tensor]:
