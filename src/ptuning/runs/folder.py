@@ -59,7 +59,7 @@ class RunFolder:
             read.
         """
         try:
-            with _as_a_run_folder(self.path):
+            with as_a_run_folder(self.path):
                 return load_record(self.path / RECORD)
         except (FileNotFoundError, ValueError):  # never begun, no name for a file, damaged
             return None
@@ -80,7 +80,7 @@ class RunFolder:
             If the folder cannot be made or written.
         """
         lock = FileLock(self.path / ".lock")
-        with _as_a_run_folder(self.path, made=True):
+        with as_a_run_folder(self.path, made=True):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
@@ -135,7 +135,7 @@ def _folder(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFold
 
 
 @contextmanager
-def _as_a_run_folder(path: Path, made: bool = False) -> Iterator[None]:
+def as_a_run_folder(path: Path, made: bool = False) -> Iterator[None]:
     """Turn what the file system refuses into a sentence; whatever it is, if the folder is to be made."""
     try:
         yield

@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ptuning.runs.folder import as_a_run_folder
 from ptuning.runs.recipe import short_hash
 from ptuning.system.digests import is_damaged, write_sealed
 from ptuning.system.files import json_bytes
@@ -97,6 +98,18 @@ class Ranking:
 def ranking_path(runs_dir: Path, backbone: str, task: str, recipe: Mapping[str, Any]) -> Path:
     """Return where the ranking that ``recipe`` describes lies."""
     return runs_dir / backbone / task / FOLDER / f"{short_hash(recipe)}.json"
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of a ranking, before the work for it begins.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made.
+    """
+    with as_a_run_folder(path.parent, made=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_ranking(path: Path, ranking: Ranking) -> None:

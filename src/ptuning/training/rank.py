@@ -32,7 +32,7 @@ from ptuning.data.datamodule import GlueDataModule
 from ptuning.deltas.loading import load_run
 from ptuning.display.console import console, follow
 from ptuning.errors import RunError
-from ptuning.runs.ranking import CRITERIA, RankedModule, Ranking, ranking_path, read_ranking, write_ranking
+from ptuning.runs.ranking import CRITERIA, RankedModule, Ranking, make_folder, ranking_path, read_ranking, write_ranking
 from ptuning.runs.writer import installed_versions
 from ptuning.selection.parameters import count_layers, count_modules, list_modules, require_modules
 from ptuning.selection.select import choose_parameters
@@ -51,7 +51,7 @@ _FLOOR = 0.01
 """Of the backbone's mean |w|: the least that a weight counts as in a ratio."""
 _DECIDES = ("task", "seed", "backbone", "data", "max_length", "train_rows", "select_on", "pooling", "score_of")
 """Parts of a run's recipe that change a ranking behind an exact head."""
-_DECIDES_TRAINED = ("batch_size", "batch_tokens", "optimisation", "attention_dropout")
+_DECIDES_TRAINED = ("batch_size", "batch_tokens", "group_by_length", "trainer", "attention_dropout")
 """And of one behind a trained head."""
 
 
@@ -100,6 +100,7 @@ def rank_modules(config: Config, examples: int = EXAMPLES, seeds: int = SEEDS) -
     path = ranking_path(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.task.name, recipe)
     if not config.force and isinstance(earlier := read_ranking(path), Ranking):
         return Ranked(path, earlier, earlier=True)
+    make_folder(path)
     heads = _ExactHeads(plan) if head == "exact" else _TrainedHeads(plan)
     names = tuple(require_modules(heads.network(numbers[0])))
     found = [_tensor_sums(heads, names, seed, examples) for seed in numbers]
