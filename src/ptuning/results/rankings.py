@@ -132,7 +132,7 @@ def _how(ranking: Ranking) -> str:
 
 def _places(rows: Sequence[RankedModule]) -> dict[tuple[str, str, str], int]:
     """Return (module, layers, criterion) → place from 1, modules and groups apart."""
-    found = {}
+    found: dict[tuple[str, str, str], int] = {}
     for is_group in _KINDS:
         own = [row for row in rows if row.is_group == is_group]
         for name in CRITERIA:
