@@ -51,6 +51,8 @@ def run(chosen: argparse.Namespace) -> None:
     quiet()
     found = rank_modules(config, chosen.examples, chosen.seeds)
     each = chosen.layers == "each"
+    if each and all(row.layers == "all" for row in found.ranking.rows):
+        raise UserError("All layers of this backbone share one block's weights, so none is ranked alone: --layers all.")
     print_tables(console, [ranking_table(found.ranking, each)])
     sys.stdout.write(f"{format_path(found.path)}{'  (found; force=true ranks again)' if found.earlier else ''}\n")
     if chosen.out:
