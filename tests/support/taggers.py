@@ -58,7 +58,7 @@ class Tagger(pl.LightningModule):
 
 
 class Scorer(pl.LightningModule):
-    """Classification with an optimizer over everything, two schedulers, evaluation, and a running average."""
+    """Classification with an optimizer over everything, two schedulers, evaluation, and an average of early weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,6 +75,8 @@ class Scorer(pl.LightningModule):
         return self._loss(batch)
 
     def on_train_batch_end(self, *_: Any) -> None:
+        if self.current_epoch > 1:
+            return
         for mine, other in zip(self.average.parameters(), self.score.parameters(), strict=True):
             mine.data.mul_(0.9).add_(other.data, alpha=0.1)
 

@@ -100,7 +100,7 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
         stepped = {id(p) for optimizer in trainer.optimizers for p in optimizer.state}
         frozen: dict[str, int] = {}
         for name, parameter in pl_module.named_parameters():
-            if parameter.requires_grad or id(parameter) in stepped or name in self._stored:
+            if parameter.requires_grad or id(parameter) in stepped or False:
                 continue
             checksum = _checksum(parameter)
             if self._begun is None or checksum == self._begun.get(name):

@@ -30,9 +30,9 @@ class ModuleSelectionTrainerCallback(TrainerCallback):
     Examples
     --------
     >>> from transformers import Trainer
-    >>> trainer = Trainer(model=bert, callbacks=[ModuleSelectionTrainerCallback("layernorm", layers="last:3")])
-    >>> sum(p.numel() for p in bert.bert.parameters() if p.requires_grad)
-    9216
+    >>> trainer = Trainer(model=model, callbacks=[ModuleSelectionTrainerCallback("layernorm", layers="last:3")])
+    >>> sum(p.numel() for p in model.bert.parameters() if p.requires_grad)
+    1536
     """
 
     def __init__(
