@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def test_of_several_encoders_one_is_named_and_the_error_says_what_there_is() -> 
     with pytest.raises(SelectionError, match=r"no module 'nett'. Did you mean 'net'.* teacher \(BertModel"):
         ptuning.select(tagger, "layernorm", attribute="nett")
     assert trainable(tagger) == {name for name, _ in tagger.named_parameters() if not name.startswith("teacher")}
-    two = EncoderDecoderModel(encoder=BertModel(CONFIG), decoder=BertForMaskedLM(CONFIG))
+    config = deepcopy(CONFIG)  # which the shell writes into
+    two = EncoderDecoderModel(encoder=BertModel(config), decoder=BertForMaskedLM(config))
     ptuning.select(two, "layernorm", layers=0, attribute="encoder")
     assert trainable(two.encoder) == inside("", 0)
     assert all(p.requires_grad for name, p in two.named_parameters() if not name.startswith("encoder."))
