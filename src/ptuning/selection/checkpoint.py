@@ -150,7 +150,7 @@ def _refuse(why: str, mend: str) -> None:
 
 def _checksum(parameter: nn.Parameter) -> int:
     """Return the CRC-32 of a parameter's bytes: one second per gigabyte."""
-    return zlib.crc32(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return zlib.crc32(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _due_plateaus(trainer: pl.Trainer) -> list[Tensor | None]:
