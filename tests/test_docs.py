@@ -223,6 +223,7 @@ def names(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 )
 def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     text = PAGES[page].read_text().replace("packaged:minilm", "models/bert")
+    text = text.replace('"bert-base-uncased"', '"models/bert"')
     for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S):
         exec(compile(block, page, "exec"), names)
     failed = doctest.DocTestRunner(verbose=False).run(doctest.DocTestParser().get_doctest(text, names, page, page, 0))

@@ -41,17 +41,19 @@ class Located(NamedTuple):
 def split_head(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, tuple[str, nn.Parameter]]]:
     """Return (head: name → parameter, backbone: name → (name inside the base model, parameter)).
 
-    What an architecture claims as pretrained beside its base model belongs to the backbone, under its full name.
+    What an architecture claims as pretrained beside its base model belongs to the backbone, under its full name. So
+    does a parameter that a head shares with the base model.
     """
     prefix = getattr(model, "base_model_prefix", "")
-    start = f"{prefix}." if prefix and hasattr(model, prefix) else ""
+    base = getattr(model, prefix, model) if prefix else model
+    inside = {id(p): name for name, p in (base if isinstance(base, nn.Module) else model).named_parameters()}
     architecture = known_architecture(model)
     beside = tuple(architecture.beside.values()) if architecture else ()
     head: dict[str, nn.Parameter] = {}
     backbone: dict[str, tuple[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if name.startswith(start):
-            backbone[name] = (name.removeprefix(start), parameter)
+        if id(parameter) in inside:
+            backbone[name] = (inside[id(parameter)], parameter)
         elif any(re.match(pattern, name) for pattern in beside):
             backbone[name] = (name, parameter)
         else:

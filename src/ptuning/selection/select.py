@@ -14,6 +14,7 @@ from ptuning.selection.architectures import (
     known_architecture,
     module_names,
 )
+from ptuning.selection.encoder import Encoder, find_encoder
 from ptuning.selection.layers import Layers, format_typed, parse_layers
 from ptuning.selection.parameters import (
     Located,
@@ -35,7 +36,7 @@ class Selection:
     names
         Names of the selected backbone parameters, as in ``model.named_parameters()``.
     head_names
-        Names of the head's parameters, which always train.
+        Names of the head's parameters, which always train; of a module around an encoder, what trains outside of it.
     trainable_parameters
         Number of selected weights, the head not counted.
     head_parameters
@@ -65,11 +66,13 @@ def select(
     module: str | Sequence[str] = "layernorm",
     layers: Layers = "all",
     patterns: Sequence[str] = (),
+    attribute: str | None = None,
 ) -> Selection:
     """Return the chosen parameters, after freezing everything in ``model`` but them and the head.
 
     Arguments and errors are those of :func:`ptuning.selection.choose_parameters`, which leaves the model as it is.
     Afterwards ``requires_grad`` is true for the selection's names and the head's, and false for all other parameters.
+    Of a module of one's own around an encoder, nothing outside of the encoder changes.
     Nothing is frozen if the choice cannot be made. A second call starts from the whole model again.
 
     Examples
@@ -79,7 +82,7 @@ def select(
     >>> sum(p.numel() for p in bert.parameters() if p.requires_grad)  # with the 1,538 of the head
     4610
     """
-    selection = choose_parameters(model, module, layers, patterns)
+    selection = choose_parameters(model, module, layers, patterns, attribute)
     set_trainable(model, selection)
     return selection
 
@@ -89,20 +92,23 @@ def choose_parameters(
     module: str | Sequence[str] = "layernorm",
     layers: Layers = "all",
     patterns: Sequence[str] = (),
+    attribute: str | None = None,
 ) -> Selection:
     """Return the parameters that modules and layers name, with counts; the model stays as it is.
 
     Parameters
     ----------
     model
-        A Hugging Face encoder, bare or with a classification head.
+        A Hugging Face encoder, bare or with a head, or any module with one inside (:func:`find_encoder`).
     module
         One name or several, whose union is taken: an elementary module (``query``), a group (``layernorm``), or
         ``custom``, which takes the parameters whose names contain a match of one of ``patterns``.
     layers
         Which blocks: ``"all"``, ``11``, ``[0, 11]``, ``"0-5"``, ``"first:3"``, ``"last:3"``.
     patterns
-        Regular expressions (:func:`re.search`) over parameter names; only with ``custom``.
+        Regular expressions (:func:`re.search`) over the Hugging Face model's parameter names; only with ``custom``.
+    attribute
+        Where the encoder lies in ``model``, if there are several: ``"student.encoder"``.
 
     Returns
     -------
@@ -112,13 +118,17 @@ def choose_parameters(
     Raises
     ------
     SelectionError
-        If a name, layer or pattern is not to be had in this model, or if nothing is selected.
+        If a name, layer or pattern is not to be had in this model, if nothing is selected, or if there are several
+        encoders.
 
     Examples
     --------
     >>> choose_parameters(bert, module="layernorm", layers=11).trainable_parameters
     3072
     """
+    found = find_encoder(model, attribute)
+    if found and found.path:
+        return _named_around(model, found, choose_parameters(found.network, module, layers, patterns))
     wanted = (module,) if isinstance(module, str) else tuple(module)
     if not wanted:
         raise SelectionError("module=[] selects nothing. For the head alone say module=frozen.")
@@ -186,6 +196,39 @@ def set_trainable(model: nn.Module, selection: Selection) -> None:
         parameter.requires_grad_(name in trainable)
         if name not in trainable:
             parameter.grad = None
+
+
+def freeze_backbone(model: nn.Module, selection: Selection) -> None:
+    """Set ``requires_grad`` inside the backbone for the selection alone; the head stays as it is.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face model, bare or with a head. Gradients of its frozen parameters are dropped.
+    selection
+        Of this model.
+    """
+    trainable = set(selection.names)
+    for name, (_, parameter) in split_head(model)[1].items():
+        parameter.requires_grad_(name in trainable)
+        if name not in trainable:
+            parameter.grad = None
+
+
+def _named_around(model: nn.Module, encoder: Encoder, selection: Selection) -> Selection:
+    """Return a selection inside an encoder with the names of the module around it."""
+    parameters = dict(model.named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    inside = dict(encoder.network.named_parameters())
+    backbone = {id(parameter) for _, parameter in split_head(encoder.network)[1].values()}
+    head = {name: p for name, p in parameters.items() if p.requires_grad and id(p) not in backbone}
+    return Selection(
+        names=tuple(names[id(inside[name])] for name in selection.names),
+        head_names=tuple(head),
+        trainable_parameters=selection.trainable_parameters,
+        head_parameters=sum(p.numel() for p in head.values()),
+        total_parameters=sum(p.numel() for p in parameters.values()),
+    )
 
 
 def _by_patterns(backbone: Mapping[str, object], patterns: Sequence[str]) -> set[str]:

@@ -1,0 +1,341 @@
+"""Selection in strangers' code: any LightningModule, Hugging Face's Trainer, plain modules; checkpoints that go on."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+    EncoderDecoderModel,
+    GPT2Config,
+    GPT2Model,
+)
+
+import ptuning
+from ptuning import ModuleSelectionCallback, ModuleSelectionTrainerCallback, SelectionCallback, TrainableCheckpoint
+from ptuning.errors import ConfigError, RunError, SelectionError
+from support.running import ROOT, needs_minilm
+from support.taggers import CONFIG, Scorer, Tagger, fit, rows
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LAYERNORMS = 2 * 2 * 2 * 16  # two layers of two LayerNorms
+
+
+def trainable(module: nn.Module) -> set[str]:
+    return {name for name, p in module.named_parameters() if p.requires_grad}
+
+
+def inside(prefix: str, *layers: int) -> set[str]:
+    return {
+        f"{prefix}encoder.layer.{layer}.{part}.LayerNorm.{kind}"
+        for layer in layers
+        for part in ("attention.output", "output")
+        for kind in ("weight", "bias")
+    }
+
+
+def of(*modules: str) -> set[str]:
+    return {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
+
+
+# Finding the encoder
+
+
+class MultiTask(nn.Module):
+    """Two Hugging Face models around one encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.spans = BertForTokenClassification(CONFIG), BertForQuestionAnswering(CONFIG)
+        self.spans.bert = self.tags.bert
+
+
+class TiedFirst(nn.Module):
+    """A language model by hand whose decoder is the word embeddings, and comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder, self.lm = nn.Linear(16, 30), BertModel(CONFIG)
+        self.decoder.weight = self.lm.embeddings.word_embeddings.weight
+
+
+class Sentences(nn.Sequential):
+    """A sentence model: an encoder and a projection in a list."""
+
+    def __init__(self) -> None:
+        super().__init__(BertModel(CONFIG), nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "prefix", "outside"),
+    [
+        (lambda: BertModel(CONFIG), "", set()),
+        (lambda: BertForTokenClassification(CONFIG), "bert.", of("classifier")),
+        (lambda: BertForQuestionAnswering(CONFIG), "bert.", of("qa_outputs")),
+        (
+            lambda: BertForMaskedLM(CONFIG),
+            "bert.",
+            {
+                "cls.predictions.bias",
+                *of("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+            },
+        ),
+        (MultiTask, "tags.bert.", of("tags.classifier", "spans.qa_outputs")),
+        (TiedFirst, "lm.", {"decoder.bias"}),
+        (Sentences, "0.", of("1")),
+    ],
+)
+def test_select_freezes_inside_the_encoder_alone(make: Callable[[], nn.Module], prefix: str, outside: set[str]) -> None:
+    model = make()
+    selection = ptuning.select(model, "layernorm", layers="last:2")
+    assert trainable(model) == inside(prefix, 1, 2) | outside
+    assert set(selection.names) == inside(prefix, 1, 2)
+    assert set(selection.head_names) == outside
+    assert selection.trainable_parameters == LAYERNORMS
+    assert selection.total_parameters == sum(p.numel() for p in model.parameters())
+    assert ptuning.select(model, "query", layers=0).trainable_parameters == 16 * 17
+
+
+def test_of_several_encoders_one_is_named_and_the_error_says_what_there_is() -> None:
+    tagger = Tagger()
+    with pytest.raises(SelectionError) as caught:
+        ptuning.select(tagger, "layernorm")
+    assert "teacher (BertModel, 6,952 weights, frozen), net (BertModel, 6,680 weights)" in str(caught.value)
+    assert "attribute='net'" in str(caught.value)
+    with pytest.raises(SelectionError, match=r"no module 'nett'. Did you mean 'net'.* teacher \(BertModel"):
+        ptuning.select(tagger, "layernorm", attribute="nett")
+    assert trainable(tagger) == {name for name, _ in tagger.named_parameters() if not name.startswith("teacher")}
+    config = deepcopy(CONFIG)  # which the shell writes into
+    two = EncoderDecoderModel(encoder=BertModel(config), decoder=BertForMaskedLM(config))
+    ptuning.select(two, "layernorm", layers=0, attribute="encoder")
+    assert trainable(two.encoder) == inside("", 0)
+    assert all(p.requires_grad for name, p in two.named_parameters() if not name.startswith("encoder."))
+
+
+def test_an_unknown_family_inside_gets_its_sentence_and_patterns_leave_the_rest_alone() -> None:
+    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 8, "vocab_size": 9}
+    model = nn.ModuleDict({"own": GPT2Model(GPT2Config(**sizes)), "teacher": nn.Linear(2, 2).requires_grad_(False)})
+    with pytest.raises(SelectionError, match="does not know the modules of a 'gpt2' model"):
+        ptuning.select(model, "layernorm")
+    selection = ptuning.select(model, "custom", patterns=["^ln_f"])
+    assert trainable(model) == set(selection.names) == {"own.ln_f.weight", "own.ln_f.bias"}
+    model["text"] = BertModel(CONFIG)
+    assert ptuning.select(model, "layernorm", layers=0).trainable_parameters == LAYERNORMS // 2
+
+
+# Under Lightning
+
+
+class Made(Scorer):
+    """Makes its encoder late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleDict()
+
+    def configure_model(self) -> None:
+        if not len(self.body):
+            self.body["text"] = BertModel(CONFIG)
+
+
+@pytest.mark.parametrize("make", [Scorer, Made])
+def test_the_callback_finds_the_encoder_and_changes_nothing_else(make: type[Scorer], tmp_path: Path) -> None:
+    module = make()
+    trainer = fit(module, tmp_path, ModuleSelectionCallback("layernorm", layers="last:2"), epochs=1)
+    moving = inside("body.text.", 1, 2) | {"score.weight", "score.bias"}
+    assert trainable(module) == moving
+    stepped = {id(p) for p in trainer.optimizers[0].state}
+    assert {name for name, p in module.named_parameters() if id(p) in stepped} == moving
+
+
+def test_a_frozen_head_stays_frozen(tmp_path: Path) -> None:
+    module = Scorer()
+    module.model = BertForTokenClassification(CONFIG)
+    module.model.classifier.requires_grad_(False)
+    del module.body["text"]
+    module.body["text"] = BertModel(CONFIG)
+    selector = ModuleSelectionCallback("query", attribute="model")
+    selector.setup(pl.Trainer(logger=False, accelerator="cpu"), module, "fit")
+    assert not any(name.startswith("classifier") for name in trainable(module.model))
+    assert all(p.requires_grad for p in module.body.parameters())
+
+
+class LastBias(SelectionCallback):
+    """A rule of one's own."""
+
+    def choose(self, model: nn.Module) -> list[str]:
+        return [list(dict(model.named_parameters()))[-1]]
+
+
+def test_ones_own_rule_sees_the_encoder_or_a_network_without_one(tmp_path: Path) -> None:
+    module = Scorer()
+    fit(module, tmp_path, LastBias(), epochs=1)
+    assert trainable(module.body["text"]) == {"pooler.dense.bias"}
+    plain = Scorer()
+    plain.body = nn.ModuleDict()
+    LastBias().setup(pl.Trainer(logger=False, accelerator="cpu"), plain, "fit")
+    assert trainable(plain) == {"average.bias"}
+
+
+# Checkpoints
+
+
+class Killed(pl.Callback):
+    """Ends the process, as far as a test may: an exception in the middle of the second epoch."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.current_epoch == 2 and trainer.fit_loop.epoch_loop.batch_idx == 1:
+            raise MemoryError("killed")
+
+
+def selector(module: pl.LightningModule) -> ModuleSelectionCallback:
+    return ModuleSelectionCallback("layernorm", "last:2", attribute="net" if isinstance(module, Tagger) else None)
+
+
+def checkpoint(folder: Path) -> TrainableCheckpoint:
+    return TrainableCheckpoint(folder, "{epoch}", save_top_k=-1)
+
+
+@pytest.mark.parametrize("make", [Tagger, Scorer])
+def test_a_killed_run_ends_with_the_same_bits(make: type[pl.LightningModule], tmp_path: Path) -> None:
+    whole, killed, resumed = make(), make(), make()
+    fit(whole, tmp_path / "whole", selector(whole), checkpoint(tmp_path / "whole"), epochs=4)
+    with pytest.raises(MemoryError):
+        fit(killed, tmp_path / "killed", selector(killed), Killed(), checkpoint(tmp_path / "killed"), epochs=4)
+    stored = tmp_path / "killed/epoch=1.ckpt"
+    trainer = fit(
+        resumed, tmp_path / "killed", selector(resumed), checkpoint(tmp_path / "killed"), epochs=4, ckpt_path=stored
+    )
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+    assert trainer.current_epoch == 4
+    last = [torch.load(tmp_path / place / "epoch=3.ckpt", weights_only=True) for place in ("whole", "killed")]
+    assert [set(one["state_dict"]) for one in last] == [set(last[0]["state_dict"])] * 2
+    rates = [[group["lr"] for state in one["optimizer_states"] for group in state["param_groups"]] for one in last]
+    assert rates[0] == rates[1]
+
+
+def test_a_checkpoint_holds_what_trains_or_has_changed_and_leaves_the_teacher_alone(tmp_path: Path) -> None:
+    tagger, scorer = Tagger(), Scorer()
+    before = {name: p.clone() for name, p in tagger.named_parameters()}
+    for module in (tagger, scorer):
+        fit(
+            module,
+            tmp_path / type(module).__name__,
+            selector(module),
+            checkpoint(tmp_path / type(module).__name__),
+            epochs=1,
+        )
+    assert {name for name, p in tagger.named_parameters() if not torch.equal(p, before[name])} == {
+        *inside("net.", 1, 2),
+        *(name for name in before if name.startswith("tags")),
+    }
+    held = set(torch.load(tmp_path / "Tagger/epoch=0.ckpt", weights_only=True)["state_dict"])
+    buffers = {f"tags.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert held == trainable(tagger) | buffers
+    held = set(torch.load(tmp_path / "Scorer/epoch=0.ckpt", weights_only=True)["state_dict"])
+    assert held == trainable(scorer) | {"average.weight", "average.bias"}
+
+
+def test_a_checkpoint_of_another_model_or_selection_is_refused(tmp_path: Path) -> None:
+    module = Scorer()
+    fit(module, tmp_path, selector(module), checkpoint(tmp_path), epochs=1)
+    stored = tmp_path / "epoch=0.ckpt"
+
+    other = Scorer()
+    nn.init.normal_(other.body["text"].encoder.layer[0].output.dense.weight)
+    with pytest.raises(
+        RunError, match=r"frozen 'body\.text\.encoder\.layer\.0\.output\.dense\.weight' has other values"
+    ):
+        fit(other, tmp_path, selector(other), checkpoint(tmp_path), ckpt_path=stored)
+    with pytest.raises(RunError, match="trains now and was frozen then"):
+        fit(Scorer(), tmp_path, ModuleSelectionCallback("query"), checkpoint(tmp_path), ckpt_path=stored)
+    wider = Scorer()
+    wider.more = nn.Linear(2, 2)
+    with pytest.raises(RunError, match=r"lacks 'more\.weight'"):
+        fit(wider, tmp_path, selector(wider), checkpoint(tmp_path), ckpt_path=stored)
+    with pytest.raises(ConfigError, match="save_weights_only"):
+        TrainableCheckpoint(save_weights_only=True)
+
+
+@needs_minilm
+def test_a_checkpoint_of_minilms_layernorms_is_under_a_megabyte(tmp_path: Path) -> None:
+    from ptuning.backbones.load import load_model
+    from ptuning.backbones.source import find_backbone
+    from ptuning.tasks.glue import get_task
+
+    encoder = load_model(find_backbone("packaged:minilm"), get_task("rte"), seed=1).bert
+    select_it = ModuleSelectionCallback("layernorm", attribute="net")
+    fit(Tagger(encoder), tmp_path, select_it, checkpoint(tmp_path), epochs=1)
+    assert (tmp_path / "epoch=0.ckpt").stat().st_size < 1_000_000
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_by_the_system_ends_with_the_same_bits(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "support.taggers", str(tmp_path / "killed")],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stored: list[Path] = []
+    deadline = time.monotonic() + 120
+    while len(stored) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+        stored = sorted((tmp_path / "killed").glob("epoch=*.ckpt"), key=lambda path: path.stat().st_mtime)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    whole, resumed = Tagger(), Tagger()
+    fit(whole, tmp_path, selector(whole), epochs=5)
+    fit(resumed, tmp_path, selector(resumed), checkpoint(tmp_path), epochs=5, ckpt_path=stored[1], seed=99)
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+# Hugging Face's Trainer
+
+
+@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="transformers.Trainer needs accelerate")
+@pytest.mark.parametrize("anew", [False, True], ids=["model", "model_init"])
+def test_hugging_faces_trainer_makes_its_optimizer_of_the_selection(anew: bool, tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=2, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True
+    )
+    data = [{"input_ids": ids, "labels": tags} for ids, tags in rows(8)]
+    model = BertForTokenClassification(CONFIG)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    given: dict[str, Any] = {"model_init": lambda: BertForTokenClassification(CONFIG)} if anew else {"model": model}
+    callback = ModuleSelectionTrainerCallback("layernorm", layers="last:2")
+    trainer = Trainer(**given, args=arguments, train_dataset=data, callbacks=[callback])
+    trainer.train()
+    moving = inside("bert.", 1, 2) | {"classifier.weight", "classifier.bias"}
+    assert trainable(trainer.model) == moving
+    if not anew:
+        held = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+        assert sum(p.numel() for p in held) == LAYERNORMS + 3 * 17
+        assert {name for name, p in model.named_parameters() if not torch.equal(p, before[name])} <= moving
+    with pytest.raises(SelectionError, match="Did you mean 'query'"):
+        Trainer(model=model, args=arguments, callbacks=[ModuleSelectionTrainerCallback("qury")])
+
+
+def test_the_top_of_the_package_stays_lazy() -> None:
+    code = "import sys, ptuning; print(any(n in sys.modules for n in ('torch', 'transformers', 'lightning')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
