@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# The runs behind docs/results.md, on real GLUE files. What has finished is not run again, so that it goes on after any stop.
+# From the project's root, in its environment:  bash benchmarks/evidence.sh GLUE_FOLDER RUNS_FOLDER [BLOCK …]
+# Blocks are A to H, in this order when none is named. F wants RUNS_FOLDER/all-mpnet-base-v2 (benchmarks/fetch_mpnet.py).
+# Records and predictions are copied to docs/results/records after every sweep; `ptuning report` reads them there too.
+set -euo pipefail
+glue=$1 runs=$2
+shift 2
+keep=docs/results/records
+rates() { echo "optim.lr=$(IFS=,; echo "$*")"; }
+fixed=(data=local "data.dir=$glue" logger=none trainer.precision=32 data.select_on=holdout)
+train() {  # FOLDER, then what is typed
+  local folder=$1
+  shift
+  python train.py -m "${fixed[@]}" "runs_dir=$runs/$folder" "$@"
+  keep_records "$folder"
+}
+yardsticks() {
+  local folder=$1
+  shift
+  ptuning yardsticks "${fixed[@]}" "runs_dir=$runs/$folder" "$@"
+  keep_records "$folder"
+}
+keep_records() {
+  mkdir -p "$keep/$1"
+  (cd "$runs/$1" && find . -path ./.sweeps -prune -o \( -name record.json -o -path '*/predictions/*' \) -type f -print0 |
+    tar --null --create --files-from -) | tar --extract --directory "$keep/$1"
+}
+minilm=(backbone=minilm)
+elementary=query,key,value,attention_output,attention_layernorm,intermediate,output,output_layernorm
+
+A() {  # yardsticks and the exact head of every task at hand; six pairs of rates for full fine-tuning
+  for task in stsb mrpc rte cola sst2; do
+    yardsticks yardsticks "${minilm[@]}" "task=$task"
+    train yardsticks "${minilm[@]}" "task=$task" module=frozen
+  done
+  train stsb-full-rates "${minilm[@]}" task=stsb module=full trainer.max_epochs=4 seed=1 \
+    "$(rates 0.00005 0.00015)" optim.head_lr=0.00015,0.001,0.01
+}
+B() {  # every module of a block, the groups and full fine-tuning; STS-B, five seeds
+  yardsticks stsb "${minilm[@]}" task=stsb
+  train stsb "${minilm[@]}" task=stsb module=frozen seed=1,2,3,4,5
+  for seed in 1 2 3 4 5; do
+    train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=full,layernorm,bias,attention,ffn,$elementary" "seed=$seed"
+  done
+}
+C() {  # LayerNorms of one layer, three rates, three seeds
+  train stsb-layers "${minilm[@]}" task=stsb trainer.max_epochs=4 module=layernorm layers=0,1,2,3,4,5 frozen_prefix=cache \
+    optim.head_lr=0.01 "$(rates 0.0015 0.005 0.015)" seed=1,2,3
+}
+D() {  # halves of LayerNorms; outliers and as many random weights; each at three rates
+  train stsb-gain-bias "${minilm[@]}" experiment=gain_bias trainer.max_epochs=4
+  train stsb-outliers "${minilm[@]}" experiment=outliers module=layernorm trainer.max_epochs=4
+}
+E() {  # as many weights of every module, three rates, one epoch
+  train stsb-between "${minilm[@]}" experiment=between_modules trainer.max_epochs=1
+}
+F() {  # a second family
+  local mpnet=("backbone=$runs/all-mpnet-base-v2" task=stsb)
+  yardsticks mpnet "${mpnet[@]}"
+  train mpnet-rates "${mpnet[@]}" trainer.max_epochs=1 seed=1 module=layernorm,bias "$(rates 0.0015 0.005)" optim.head_lr=0.001
+  train mpnet "${mpnet[@]}" trainer.max_epochs=3 module=full,layernorm,bias,attention seed=1,2
+}
+G() {  # a third task
+  yardsticks sst2 "${minilm[@]}" task=sst2 data.train_rows=8000
+  train sst2 "${minilm[@]}" task=sst2 data.train_rows=8000 module=full,layernorm,bias,attention,frozen seed=1,2,3
+}
+H() {  # the ranking before training, and precision
+  ptuning rank "${minilm[@]}" "${fixed[@]}" task=stsb "runs_dir=$runs/stsb"
+  fixed=("${fixed[@]/trainer.precision=32/trainer.precision=bf16-mixed}")
+  train stsb-bf16 "${minilm[@]}" task=stsb trainer.max_epochs=4 module=full,layernorm seed=1,2,3
+}
+for block in "${@:-A B C D E F G H}"; do
+  for name in $block; do "$name"; done
+done
