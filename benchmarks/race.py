@@ -2,9 +2,9 @@
 
     python benchmarks/race.py [--races 2000] [--only near]
 
-Scores are a candidate's true mean, an effect of the seed that all share, and normal scatter. Its standard deviations are
-those over seeds in docs/results.md (0.7 to 1.9 points, of one candidate 2.4). The grid is the fewest equal seeds with
-which the same bounds, looked at once and with the whole alpha, give an answer in 80 % of as many draws.
+Scores are a candidate's true mean, an effect of the seed that all share, and normal scatter. Its standard deviations
+are like those over seeds in docs/results.md. The grid is the fewest equal seeds with which the same bounds, looked at
+once and with the whole alpha, give an answer in 80 % of 500 draws.
 """
 
 import argparse

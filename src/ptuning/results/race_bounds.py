@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 @cache
 def nominal_levels(level: float) -> Floats:
-    """Return the one-sided level of the test after 1, 2, … :data:`SEEDS` seeds; the first is 0, as one seed tells nothing.
+    """Return the one-sided level of the test after 1, 2, … :data:`SEEDS` seeds; that after one is 0.
 
     That some test of a true hypothesis rejects, at whatever number of seeds, has probability ``level``: sums over
     seeds are a random walk, and its chance to cross all bounds so far is integrated numerically (Lan & DeMets 1983;
@@ -81,7 +81,7 @@ def scatter(scores: Floats, least: float = 0.0) -> tuple[Floats, Floats]:
 
 
 def _residuals(scores: Floats, there: NDArray[np.bool_]) -> Floats:
-    """Return what is left of the scores less the least-squares effects of candidates and seeds, 0 where there is none."""
+    """Return the scores less the least-squares effects of candidates and seeds, 0 where there is none."""
     known = there.astype(np.float64)
     counts = np.maximum(known.sum(axis=1), 1)
     values = np.where(there, scores, 0.0)

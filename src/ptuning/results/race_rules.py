@@ -3,16 +3,17 @@
 Pure: the same scores give the same race, whoever computed them in which order. docs/race.md has the reasons.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
+from scipy import special
 
-from ptuning.results.race_bounds import SEEDS, Floats, half_widths, scatter
+from ptuning.results.race_bounds import SEEDS, Floats, half_widths, nominal_levels, scatter
 from ptuning.results.statistics import ALPHA, MARGIN
 
 SMALLEST, SCORE = "smallest", "score"
+_POWER = 0.8
 IN, OUT, PAUSED, FAILED = "in", "out", "paused", "failed"
 
 Turn = tuple[int, int]
@@ -129,10 +130,26 @@ class Race:
             for one in range(len(self.status))
         ]
 
-    def spread(self) -> float:
-        """Return the standard deviation of one seed's paired difference, pooled; not a number before two seeds."""
-        variance, freedom = scatter(self.scores, self.rules.least)
-        return float(np.sqrt(2 * np.nanmedian(variance))) if np.any(freedom > 0) else float("nan")
+    def more_seeds(self, one: int) -> int | None:
+        """Return about how many seeds a candidate still needs to be told from the smallest that is left.
+
+        It is the number at which the bound clears the margin in 80 of 100 cases, if the true difference is the one
+        seen. ``None``: past :data:`SEEDS`, or nothing is known yet.
+        """
+        first = self.left()[0]
+        pair = (first, one) if one != first else (first, max(self.left()[1:], key=lambda other: self._mean(other)))
+        estimates, shared = self._estimates()
+        variance, _ = scatter(self.scores, self.rules.least)
+        distance = abs(float(estimates[pair]) + self.rules.margin)
+        quantile = -special.ndtri(nominal_levels(self._level)[SEEDS // 2]) + special.ndtri(_POWER)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            total = np.float64(quantile**2 * (variance[pair[0]] + variance[pair[1]])) / distance**2
+        if not total <= SEEDS:
+            return None
+        return max(1, int(np.ceil(total)) - int(shared[pair]))
+
+    def _mean(self, one: int) -> float:
+        return float(np.nanmean(self.scores[one]))
 
     @property
     def _level(self) -> float:
@@ -146,7 +163,7 @@ class Race:
 
     @property
     def _level_out(self) -> float:
-        """The level of a bound by which a candidate goes out: over all pairs, less those with one that is out (Holm)."""
+        """The level of a bound by which a candidate goes out: over all pairs, less those of one that is out (Holm)."""
         return 0.5 * self.rules.alpha / max(1, (len(self.status) - 1) * len(self.left()))
 
     def _estimates(self) -> tuple[Floats, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
@@ -198,25 +215,3 @@ class Race:
     def _is_within(self, one: int, other: int) -> bool:
         """True if a candidate is surely less than the margin below another."""
         return one == other or bool(self._low[one, other] >= -self.rules.margin)
-
-
-def replay(weights: Sequence[int], rules: RaceRules, look: Callable[[Turn], float | None]) -> tuple[Race, int]:
-    """Return (the race as far as scores are known, its rounds).
-
-    Parameters
-    ----------
-    weights, rules
-        As for :class:`Race`.
-    look
-        Returns the score of a turn, ``None`` if its run failed; KeyError where it has not run yet.
-    """
-    race = Race(weights, rules)
-    for rounds in count():
-        try:
-            found = {one: look((one, seed)) for one, seed in race.turns()}
-        except KeyError:
-            return race, rounds
-        if not found:
-            return race, rounds
-        race.end_round(found)
-    raise AssertionError
