@@ -1,4 +1,4 @@
-"""The Hydra sweeper ``hydra/sweeper=race``: candidates race over seeds until the smallest that is good enough is known."""
+"""The Hydra sweeper ``hydra/sweeper=race``: candidates race over seeds until the smallest good enough is known."""
 
 import itertools
 from typing import Any

@@ -30,7 +30,7 @@ def announce(console: Console, runs: RaceRuns, state: RaceState, held_out: HeldO
         few, many = (format_points(told_apart(held_out.rows, seeds)) for seeds in (4, 16))
         _say(
             console,
-            f"{held_out.rows:,} {where}: differences of about {few} points are told apart with 4 seeds, {many} with 16.",
+            f"{held_out.rows:,} {where}: with 4 seeds about {few} points are told apart, with 16 about {many}.",
         )
     for one, reason in runs.refused.items():
         _say(console, f"{runs.name(one)} cannot run: {reason}")
