@@ -185,6 +185,22 @@ class OptimConfig:
 
 
 @dataclass
+class RaceConfig:
+    """A race between candidates, with ``hydra/sweeper=race``; none of it changes a run."""
+
+    margin: float | None = None
+    """How many points below the best the answer may lie; null is 1, and more on own data with few rows."""
+    alpha: float = 0.05
+    """Probability of a wrong elimination or a wrong answer."""
+    objective: str = "smallest"
+    """``smallest`` within the margin of the best, or ``score``: the best, to within the margin."""
+    runs: int | None = None
+    """Runs at most; null is no limit."""
+    minutes: float | None = None
+    """Minutes at most; null is no limit."""
+
+
+@dataclass
 class Config:
     """Everything a run is made of."""
 
@@ -243,5 +259,7 @@ class Config:
     """Workers that share a GPU."""
     job_timeout: float | None = None
     """Seconds after which a job of a sweep counts as hung; null is never."""
+    race: RaceConfig = field(default_factory=RaceConfig)
+    """Which candidate is good enough, with as few runs as that takes."""
     trial: str | None = None
     """The trial that this run is; written by ``hydra/sweeper=optuna``."""

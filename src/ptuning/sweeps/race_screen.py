@@ -1,0 +1,198 @@
+"""What a race says: before it begins, after a round, at its end; and ``race.json``."""
+
+import math
+import shlex
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ptuning.display.console import Uncut
+from ptuning.display.format import format_path, format_percent, format_points, format_rough
+from ptuning.display.printable import printable
+from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, SMALLEST, Gap
+from ptuning.sweeps.race import NO_MINUTES, NO_RUNS, RaceState, told_apart
+from ptuning.sweeps.race_runs import HeldOut, RaceRuns
+from ptuning.system.files import write_json
+
+FILE = "race.json"
+_NOW = {IN: "runs again", OUT: "is out", PAUSED: "pauses", FAILED: "failed"}
+
+
+def announce(console: Console, runs: RaceRuns, state: RaceState, held_out: HeldOut | None) -> None:
+    """Print the question, and what the held-out rows can tell apart."""
+    count = len(runs.candidates)
+    _say(console, f"A race of {count} candidates, {_question(state)}, alpha {state.rules.alpha:g}.")
+    if held_out is not None:
+        where = "dev rows, the same for every seed" if held_out.is_dev else "held-out rows per seed"
+        few, many = (format_points(told_apart(held_out.rows, seeds)) for seeds in (4, 16))
+        _say(
+            console,
+            f"{held_out.rows:,} {where}: with 4 seeds about {few} points are told apart, with 16 about {many}.",
+        )
+    for one, reason in runs.refused.items():
+        _say(console, f"{runs.name(one)} cannot run: {reason}")
+
+
+def show_round(console: Console, runs: RaceRuns, state: RaceState) -> None:
+    """Print one line for a round that has ended."""
+    race = state.race
+    assert race is not None
+    changes = [
+        f"{runs.name(one)} {_NOW[race.status[one]]}"
+        for one in range(len(race.status))
+        if race.status[one] != state.shown.get(one, IN)
+    ]
+    state.shown = dict(enumerate(race.status))
+    said = "; ".join([f"{len(race.left())} left", *changes])
+    _say(console, f"round {state.rounds} ({state.runs} runs, {_spent(state)}): {said}")
+
+
+def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
+    """Print the table, the answer or who is left, and the commands that go on."""
+    race = state.race
+    if race is None:
+        _say(console, f"No round has ended: {_budget(runs, state)}. A round is {len(runs.candidates)} runs.")
+        return
+    console.print()
+    console.print(Uncut(_table(runs, state)))
+    if race.answer is None:
+        left = ", ".join(runs.name(one) for one in race.left())
+        _say(console, f"Not known yet: {_question(state)}. Still possible: {left}. ({state.end})")
+    else:
+        run, seeds = state.runs_of(race.answer)[0], race.seeds[race.answer]
+        weights = f"{run.weights:,} weights, {format_percent(run.percent)} %"
+        _say(console, f"{_question(state)}: {runs.name(race.answer)} ({weights}), after {seeds} seeds")
+    out = [f"{runs.name(one)} ({_gap(gap)})" for one, gap in race.gaps.items()]
+    out += [f"{runs.name(one)} ({reason})" for one, reason in sorted(state.failures.items())]
+    if out:
+        _say(console, f"out: {', '.join(out)}")
+    if race.answer is None and len(race.left()) > 1:
+        _say(console, f"open: {', '.join(_need(runs, state, one) for one in race.left())}")
+    _say(console, _budget(runs, state))
+    if race.left():
+        _show_commands(console, runs, state, race.left()[0] if race.answer is None else race.answer)
+
+
+def write_state(runs: RaceRuns, state: RaceState) -> None:
+    """Write ``race.json`` into the sweep's folder, whole."""
+    race = state.race
+    assert race is not None or state.end
+    write_json(
+        runs.folder / FILE,
+        {
+            "format": 1,
+            "margin": state.rules.margin,
+            "alpha": state.rules.alpha,
+            "objective": state.rules.objective,
+            "rounds": state.rounds,
+            "runs": state.runs,
+            "end": state.end,
+            "answer": None if race is None or race.answer is None else runs.name(race.answer),
+            "candidates": [_candidate(runs, state, one) for one in range(len(runs.candidates))],
+        },
+    )
+
+
+def _candidate(runs: RaceRuns, state: RaceState, one: int) -> dict[str, Any]:
+    race, done = state.race, state.runs_of(one)
+    gap = race.gaps.get(one) if race else None
+    by = race.by[one] if race else None
+    return {
+        "name": runs.name(one),
+        "overrides": list(runs.candidates[one]),
+        "status": race.status[one] if race else "",
+        "by": None if by is None else runs.name(by),
+        "reason": state.failures.get(one),
+        "weights": done[0].weights if done else None,
+        "scores": [run.score for run in done],
+        "dev": [run.dev for run in done],
+        "seconds": [run.seconds for run in done if math.isfinite(run.seconds)],
+        "runs": [str(run.folder) for run in done],
+        **({"difference": gap.estimate, "half_width": gap.half} if gap else {}),
+    }
+
+
+def _table(runs: RaceRuns, state: RaceState) -> Table:
+    race = state.race
+    assert race is not None
+    table = Table(box=None, pad_edge=False)
+    for name in ("candidate", "weights", "%", "seeds", "held out", "less the best"):
+        table.add_column(name, justify="left" if name == "candidate" else "right", no_wrap=True)
+    for name in ("", "dev"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    done = {one: found for one in range(len(runs.candidates)) if (found := state.runs_of(one))}
+    means = {one: sum(run.score for run in found) / len(found) for one, found in done.items()}
+    pool = [one for one in race.left() if one in done] or list(done)
+    best = max(pool, key=lambda one: means[one])
+    gaps = race.differences(best)
+    for one in sorted(done, key=lambda one: (done[one][0].weights, one)):
+        status = race.status[one]
+        gap, by = gaps[one], race.by[one]
+        table.add_row(
+            Text(printable(runs.name(one))),
+            f"{done[one][0].weights:,}",
+            format_percent(done[one][0].percent),
+            str(len(done[one])),
+            format_points(means[one]),
+            "best" if gap is None else _interval(gap),
+            Text(status if by is None else f"{status} ({printable(runs.name(by))})"),
+            format_points(sum(run.dev for run in done[one]) / len(done[one])),
+        )
+    return table
+
+
+def _interval(gap: Gap) -> str:
+    half = f" ± {format_points(gap.half)}" if math.isfinite(gap.half) else ""
+    return f"{format_points(gap.estimate, signed=True)}{half}"
+
+
+def _gap(gap: Gap) -> str:
+    return f"{gap.seeds} seeds, {_interval(gap)}"
+
+
+def _need(runs: RaceRuns, state: RaceState, one: int) -> str:
+    race = state.race
+    assert race is not None
+    more = race.more_seeds(one)
+    if more is None:
+        return f"{runs.name(one)} (more seeds than a race has)"
+    lengths = [run.seconds for run in state.runs_of(one) if math.isfinite(run.seconds)]
+    cost = f", {format_rough(more * sum(lengths) / len(lengths))}" if lengths else ""
+    return f"{runs.name(one)} (about {more} more seed{'s' if more > 1 else ''}{cost})"
+
+
+def _question(state: RaceState) -> str:
+    points = 100 * state.rules.margin
+    within = f"within {points:g} point{'s' if points != 1 else ''}"
+    return f"smallest surely {within} of the best" if state.rules.objective == SMALLEST else f"the best, to {within}"
+
+
+def _spent(state: RaceState) -> str:
+    return format_rough(time.monotonic() - state.began)
+
+
+def _budget(runs: RaceRuns, state: RaceState) -> str:
+    options = runs.options
+    of_runs = f" of {options.runs}" if options.runs is not None else ""
+    of_minutes = f" of {options.minutes:g} minutes" if options.minutes is not None else ""
+    said = f"{state.runs}{of_runs} runs, {_spent(state)}{of_minutes}"
+    more = {NO_RUNS: "a larger race.runs", NO_MINUTES: "a larger race.minutes"}.get(state.end)
+    return f"{said}; the same command with {more} goes on where this one ended" if more else said
+
+
+def _show_commands(console: Console, runs: RaceRuns, state: RaceState, one: int) -> None:
+    """Print the commands that train a candidate on all rows, and export its best run of the race."""
+    left_out = ("race.", "experiment=race", "data.select_on=holdout", "workers=")
+    kept = [override for override in runs.fixed if not override.startswith(left_out)]
+    words = shlex.join(["python", "train.py", *kept, *(value.replace("\\", "") for value in runs.candidates[one])])
+    best = max(state.runs_of(one), key=lambda run: run.score)
+    run = shlex.quote(printable(format_path(best.folder)))
+    _say(console, f"train it on all rows: {printable(words)}")
+    _say(console, f"export its best run of the race: ptuning export {run} --to hf --out exported")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True, highlight=False)
