@@ -66,6 +66,7 @@ class RaceSweeper(Sweeper):
         from ptuning.sweeps.race import hold_race
         from ptuning.sweeps.race_runs import RaceRuns
 
+        assert self.hydra_context is not None  # setup has it
         runs = RaceRuns(self.launcher, self.hydra_context.config_loader, self.config, tuple(fixed), candidates)
         try:
             hold_race(runs, self.validate_batch_is_legal)
