@@ -48,7 +48,8 @@ def nominal_levels(level: float) -> Floats:
 
 
 def _normal(values: Floats) -> Floats:
-    return np.exp(-(values**2) / 2) / np.sqrt(2 * np.pi)
+    density: Floats = np.exp(-(values**2) / 2) / np.sqrt(2 * np.pi)
+    return density
 
 
 def scatter(scores: Floats, least: float = 0.0) -> tuple[Floats, Floats]:
