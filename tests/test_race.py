@@ -162,6 +162,7 @@ RACE = (
 )
 
 
+@pytest.mark.slow
 def test_a_race_ends_with_an_answer_goes_on_and_runs_nothing_twice(tmp_path: Path, type_it: TypeIt) -> None:
     out = typed(type_it, tmp_path, *RACE, "race.margin=90", "race.runs=3")
     assert "10 held-out rows per seed" in out
