@@ -90,7 +90,14 @@ def _table(counts: dict[str, list[Count]]) -> str:
 
 
 def _seeds(counts: Sequence[Count]) -> str:
-    return ", ".join(f"{count.first} to {count.last - 1} ({count.commit})" for count in counts)
+    """Return the ranges with their commits; neighbours of one commit are one range."""
+    shown: list[tuple[int, int, str]] = []
+    for count in counts:
+        if shown and shown[-1][1:] == (count.first, count.commit):
+            shown[-1] = (shown[-1][0], count.last, count.commit)
+        else:
+            shown.append((count.first, count.last, count.commit))
+    return ", ".join(f"{first} to {last - 1} ({commit})" for first, last, commit in shown)
 
 
 def _read() -> dict[str, list[Count]]:
