@@ -83,6 +83,7 @@ def test_the_manual_takes_any_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs setpriv")
+@pytest.mark.slow
 def test_a_run_that_may_write_its_folder_alone_ends_well(tmp_path: Path) -> None:
     """Without a writable home, caches, folder for temporary files or UTF-8, into a pipe that closes at once."""
     lines = "".join(f"{text},{label}\n" for text, label in (("привет", "да😀"), ("hello", "нет")) * 8)

@@ -51,6 +51,7 @@ def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) ->
     assert "names layer 7" in mistake.err
 
 
+@pytest.mark.slow
 def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt) -> None:
     tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
     out = type_it("experiment=modules", *tiny, "task=rte").out
@@ -69,7 +70,7 @@ def test_every_grid_composes_and_has_as_many_jobs_as_its_page_says() -> None:
     page = (ROOT / "docs/running.md").read_text()
     said = dict(re.findall(r"^\| `experiment=(\w+)` \| (\d+) \|", page, flags=re.M))
     files = {file.stem for file in (config_folder() / "experiment").glob("*.yaml")}
-    assert files == {*said, "layers", "demo"}  # the jobs of `layers` are as many as the backbone has layers
+    assert files == {*said, "layers", "demo", "race"}  # as many jobs as the backbone has layers; as the race needs
     for name, jobs in said.items():
         params = grid(name)
         assert math.prod(len(values) for values in params.values()) == int(jobs), name

@@ -450,6 +450,7 @@ def test_the_run_belongs_to_the_data_and_not_to_the_file(here: Path) -> None:
     assert folder_of("data.train=a.csv", dev) != first
 
 
+@pytest.mark.slow
 def test_one_command_trains_several_modules(here: Path, type_it: TypeIt) -> None:
     write(here / "a.csv", made_up(40))
     told = type_it("-m", *TINY, "data.train=a.csv", PAIR, "module=bias,layernorm", "trainer.max_steps=2")

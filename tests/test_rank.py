@@ -136,6 +136,7 @@ def ranking(scores: Mapping[str, float], groups: tuple[str, ...] = (), **given: 
     )
 
 
+@pytest.mark.slow
 def test_the_report_holds_rankings_against_what_runs_reached(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     scores = {module: 0.6 + 0.02 * n for n, module in enumerate(ELEMENTARY)}
