@@ -21,7 +21,7 @@ from ptuning.errors import BackboneError, ConfigError
 from ptuning.tasks.glue import TASKS
 from ptuning.training.plan import make_plan
 from support.chance import within
-from support.families import SIZES, VARIANTS, batch
+from support.families import SIZES, VARIANTS, batch, variants
 from support.learning import assert_same_step, learnt
 from support.running import TINY, Train
 
@@ -138,7 +138,7 @@ def test_outside_of_training_and_at_the_ends_it_is_torchs_own() -> None:
 
 
 @pytest.mark.usefixtures("native_or_torch")
-@pytest.mark.parametrize("variant", VARIANTS)
+@variants
 def test_the_weights_of_every_blocks_attention_are_dropped_at_their_rate(
     variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +192,7 @@ def test_the_rate_of_attention_dropout_can_be_typed_and_is_another_run(train: Tr
     assert without.record["history"] != usual.record["history"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@variants
 def test_attention_dropout_reaches_every_family(variant: str) -> None:
     source = find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
     model = load_model(source, RTE, 1, attention_dropout=0.37)

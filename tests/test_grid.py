@@ -52,6 +52,7 @@ def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) ->
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt) -> None:
     tiny = ("backbone=tiny", "data=synthetic", "logger=none", f"runs_dir={tmp_path}", "dry_run=true")
     out = type_it("experiment=modules", *tiny, "task=rte").out

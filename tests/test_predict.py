@@ -268,6 +268,7 @@ def start(run: Run, **options: object) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def ask(process: subprocess.Popen[bytes]) -> None:
     """Send a row, JSONL by its brace, and get its answer while the pipe stays open."""
     assert process.stdin

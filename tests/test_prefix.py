@@ -33,7 +33,7 @@ from ptuning.system.signals import stop
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import make_plan
-from support.families import VARIANTS, batch, rows, tiny
+from support.families import batch, rows, tiny, variants
 from support.learning import counting
 from support.running import TINY, Train, run_in
 
@@ -49,7 +49,7 @@ def states_behind(prefix: FrozenPrefix, inputs: dict[str, torch.Tensor]) -> torc
         return states_of(inputs)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@variants
 def test_from_every_depth_on_the_logits_are_those_of_the_plain_forward(variant: str) -> None:
     model: Any = tiny(variant).eval()
     inputs, layers = rows(model), count_layers(model)
@@ -219,7 +219,7 @@ def test_a_cached_run_goes_on_exactly_predicts_and_gives_its_model_back(
             torch.testing.assert_close(found, logits[batch["index"]], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@variants
 def test_evaluation_behind_a_prefix_leaves_out_what_training_does(variant: str) -> None:
     model: Any = tiny(variant).eval()
     if architecture_of(model).shares_layers:

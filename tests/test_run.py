@@ -157,6 +157,7 @@ def test_the_same_command_twice_runs_once_and_force_runs_again(
     assert all(torch.equal(value, delta_of(again)[name]) for name, value in values.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "extra"),
     [

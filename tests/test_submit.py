@@ -110,6 +110,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
+@pytest.mark.slow
 @needs_glue
 def test_runs_on_official_files_fill_their_files_and_samples_the_rest(
     official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

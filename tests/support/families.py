@@ -1,5 +1,6 @@
 """A tiny model of every family of encoders, and batches for it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -69,8 +70,16 @@ def typed(variant: str) -> list[str]:
     ]
 
 
-variants = pytest.mark.parametrize("variant", VARIANTS)
-families = pytest.mark.parametrize("family", ARCHITECTURES)
+_TWINS = ("xlm-roberta",)
+"""Families with the entry of another, which is tested quickly: RoBERTa."""
+
+
+def _params(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in _TWINS else []) for name in names]
+
+
+variants = pytest.mark.parametrize("variant", _params(VARIANTS))
+families = pytest.mark.parametrize("family", _params(ARCHITECTURES))
 
 
 def batch(model: Any) -> dict[str, Tensor]:
