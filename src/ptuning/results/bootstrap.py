@@ -110,25 +110,6 @@ def _counts(rows: int, resamples: int, seed: int, number: int) -> NDArray[np.uin
     return np.concatenate([draw(generator, size, rows).astype(np.uint8) for size in sizes])
 
 
-def paired_bootstrap(
-    task: Task,
-    ours: Mapping[str, Answers],
-    reference: Mapping[str, Answers],
-    margin: float = MARGIN,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference | None:
-    """Return the difference of two runs over resampled dev examples, the same ones for both.
-
-    Returns
-    -------
-    Difference or None
-        ``None`` if the two did not answer the same examples.
-    """
-    mine, other = (resample(task, answers, resamples, seed) for answers in (ours, reference))
-    return difference(mine, other, margin)
-
-
 def difference(ours: Resampled, reference: Resampled, margin: float = MARGIN) -> Difference | None:
     """Return the difference of two resampled scores, or ``None`` if they are not of the same examples."""
     if ours.labels != reference.labels:
