@@ -27,6 +27,16 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_training_overrides(parser: argparse.ArgumentParser) -> None:
+    """Declare ``KEY=VALUE …``, of a command that measures what a run would train."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as for train.py: task=stsb backbone=minilm data=local data.dir=FOLDER seed=1 runs_dir=FOLDER force=true",
+    )
+
+
 def count(option: str) -> Callable[[str], int]:
     """Return the type of an option for argparse: whole numbers from 1."""
 

@@ -5,17 +5,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from ptuning.cli.commands.loading import add_training_overrides
+
 HELP = "rank a backbone's modules on a task before training, by gradients behind a fitted head"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="as for train.py: task=stsb backbone=minilm data=local data.dir=FOLDER seed=1 runs_dir=FOLDER force=true",
-    )
+    add_training_overrides(parser)
     parser.add_argument(
         "--examples", type=int, default=256, metavar="N", help="training examples that gradients are taken on (256)"
     )

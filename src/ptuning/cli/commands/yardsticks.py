@@ -4,17 +4,14 @@ import argparse
 import sys
 from dataclasses import asdict
 
+from ptuning.cli.commands.loading import add_training_overrides
+
 HELP = "measure yardsticks of a task: constant answer, untrained cosine, linear probes, as runs beside the others"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="as for train.py: task=stsb backbone=minilm data=local data.dir=FOLDER seed=1 runs_dir=FOLDER force=true",
-    )
+    add_training_overrides(parser)
 
 
 def run(chosen: argparse.Namespace) -> None:
