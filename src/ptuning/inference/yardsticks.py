@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, one_hot
 
@@ -162,7 +161,7 @@ class _Measuring:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.task = plan.task
-        self.device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
+        self.device = plan.device
         self.digest: str | None = None
         """Hash of the backbone's weights, once they are loaded."""
         self._session = Session(keeps_backbone=False)

@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -159,10 +158,9 @@ def make_classifier(
 
 def fit_head(plan: Plan, network: nn.Module, data: GlueDataModule) -> LinearFit:
     """Return the exact fit of the head, which is then in the model; the backbone reads the training rows once."""
-    device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
     watch = partial(follow, "what the head reads") if plan.trainer["enable_progress_bar"] else list
     return fit_exact_head(
-        network, plan.task, data.split("train"), data.eval_batch_size, plan.config.seed, device, watch
+        network, plan.task, data.split("train"), data.eval_batch_size, plan.config.seed, plan.device, watch
     )
 
 

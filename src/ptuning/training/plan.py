@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.fabric import Fabric
 from torch import nn
 
 import ptuning
@@ -71,6 +73,11 @@ class Plan:
     attention_dropout: float | None = None
     pooling: str = "cls"
     fits_exactly: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """What Lightning's ``Trainer`` would compute on, for what is computed without one."""
+        return Fabric(accelerator=self.trainer["accelerator"], devices=self.trainer["devices"]).device
 
     @property
     def module_label(self) -> str:

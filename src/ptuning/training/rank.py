@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ptuning.backbones.load import load_skeleton
@@ -132,7 +131,7 @@ class _ExactHeads:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
+        self.device = plan.device
         self._session = Session(keeps_backbone=False)
 
     @cached_property

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ptuning.data.datamodule import GlueDataModule
@@ -82,9 +81,8 @@ def _choose(plan: Plan, network: nn.Module, selection: Selection, data: GlueData
         train = data.split("train")
         rows = sample_rows(len(train), plan.config.seed)
         console.print(f"Fisher information on {len(rows)} training examples")
-        device = Fabric(accelerator=plan.trainer["accelerator"], devices=plan.trainer["devices"]).device
         examples = (train[[row]] for row in rows)
-        scores = fisher_information(network, plan.task, examples, selection.names, device)
+        scores = fisher_information(network, plan.task, examples, selection.names, plan.device)
     parameters = dict(network.named_parameters())
     values = {name: parameters[name] for name in selection.names}
     return choose_weights(plan.subset, values, plan.config.seed, scores, hidden_axes(network, selection.names))
