@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,13 +13,15 @@ from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, LeftOut, collect
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.examples import Examples
-from ptuning.results.figures import Picture, draw_all
 from ptuning.results.rankings import calibration_tables
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
 from ptuning.results.tables import comparison_tables, module_tables
 from ptuning.results.text_table import TextTable
 from ptuning.runs.ranking import Ranking, find_rankings
+
+if TYPE_CHECKING:
+    from ptuning.results.figures import Picture
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Results:
     compared: list[tuple[str, TextTable]]
     claims: list[Claim]
     appendix: list[TextTable]
-    pictures: list[tuple[str, Picture]]
+    pictures: "list[tuple[str, Picture]]"
     rankings: list[tuple[str, TextTable]] = field(default_factory=list)
 
     @property
@@ -91,6 +94,8 @@ def read_results(
     RunError
         If there are no records.
     """
+    from ptuning.results.figures import draw_all  # half a second to import, and tables have no need of it
+
     folder = Path(runs_dir)
     collected = collect(folder, history=True, only=only)
     examples = Examples(folder)

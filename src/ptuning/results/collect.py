@@ -30,6 +30,7 @@ _NOT_OF_A_SCORE = (
     *("profiler", "enable_progress_bar", "log_every_n_steps", "limit_predict_batches"),
 )
 """Trainer arguments without effect on a score: the machine, the display. The precision used is recorded apart."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
 def _as_json(value: Any) -> str:
     """Return a plain value as JSON text; most are numbers, whose text needs no encoder."""
     is_number = type(value) is int or (type(value) is float and math.isfinite(value))
-    return repr(value) if is_number else json.dumps(value, ensure_ascii=False)
+    return repr(value) if is_number else _ENCODER.encode(value)
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

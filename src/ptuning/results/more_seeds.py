@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count
 
-from scipy import optimize, special, stats
+from scipy import special
 
 from ptuning.display.format import format_rough
 from ptuning.results.statistics import ALPHA, T_SEEDS, UNDECIDED, Difference
@@ -158,9 +158,11 @@ def say_more(low: float, high: float, seconds: tuple[float, float] = (math.nan, 
 @cache
 def least_effects(level: float) -> tuple[float, ...]:
     """Return the effect that 2, 3, … :data:`MOST` pairs show at :data:`POWER` in a one-sided t test (noncentral t)."""
+    from scipy import optimize, stats  # a second to import: most tables have no need of them
+
     effects = []
     for pairs in range(2, MOST + 1):
-        critical = float(stats.t.isf(level, pairs - 1))
+        critical = float(special.stdtrit(pairs - 1, 1 - level))
 
         def lacking(effect: float, pairs: int = pairs, critical: float = critical) -> float:
             return float(stats.nct.sf(critical, pairs - 1, effect * math.sqrt(pairs))) - POWER
@@ -173,5 +175,5 @@ def least_effects(level: float) -> tuple[float, ...]:
 def deviation_interval(deviation: float, values: int, level: float = SURE) -> tuple[float, float]:
     """Return the interval of a standard deviation that was estimated from so many values (chi-square)."""
     freedom = values - 1
-    low, high = (deviation * math.sqrt(freedom / stats.chi2.ppf((1 + side * level) / 2, freedom)) for side in (1, -1))
+    low, high = (deviation * math.sqrt(freedom / special.chdtri(freedom, (1 - side * level) / 2)) for side in (1, -1))
     return float(low), float(high)

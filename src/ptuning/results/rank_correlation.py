@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from ptuning.results.statistics import LEVEL
 
@@ -45,7 +46,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> Correlation | None:
     pairs = len(ours)
     if pairs < FEWEST or np.ptp(ours) == 0 or np.ptp(theirs) == 0:
         return None
-    estimate = float(stats.spearmanr(ours, theirs).statistic)
+    estimate = float(np.corrcoef(pd.Series(ours).rank(), pd.Series(theirs).rank())[0, 1])
     largest = 1 - 6 / (pairs * (pairs**2 - 1))
     inside = min(largest, max(-largest, estimate))
     half = float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt((1 + inside**2 / 2) / (pairs - 3))

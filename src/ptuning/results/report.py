@@ -10,7 +10,7 @@ from hashlib import sha256
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
@@ -21,13 +21,15 @@ from ptuning.display.printable import printable
 from ptuning.errors import RunError
 from ptuning.results.analysis import Results
 from ptuning.results.claims import claims_markdown
-from ptuning.results.figures import Picture
 from ptuning.results.summary import write_table
 from ptuning.results.tables import describe_choice
 from ptuning.results.text_table import MARK, hide_folders, to_latex, to_markdown
 from ptuning.results.vega import vega_bundle
 from ptuning.selection.names import module_key, task_key
 from ptuning.system.files import write_whole
+
+if TYPE_CHECKING:
+    from ptuning.results.figures import Picture
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200
@@ -174,7 +176,7 @@ def _own_file(name: str) -> str:
     return (files("ptuning.results") / name).read_text("utf-8")
 
 
-def _with_room(pictures: Sequence[Picture], room: int) -> set[str]:
+def _with_room(pictures: "Sequence[Picture]", room: int) -> set[str]:
     """Return the slugs of the first pictures that take so many bytes of the page at most."""
     sizes = accumulate(len(picture.inline.encode()) + len(_data(picture.spec)) + 500 for picture in pictures)
     return {picture.slug for picture, size in zip(pictures, sizes, strict=True) if size <= room}

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 MARGIN = 0.01
 """How far below the other a score may lie and still count as comparable: one point."""
@@ -78,7 +78,7 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
 @cache
 def _t_quantile(p: float, freedom: int) -> float:
-    return float(stats.t.ppf(p, freedom))
+    return float(special.stdtrit(freedom, p))
 
 
 def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> Difference:
@@ -101,7 +101,7 @@ def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> D
         """Return the p of the hypothesis that the true difference is at most ``bound``."""
         if error <= 1e-12:  # nothing but rounding
             return 0.0 if mean > bound else 1.0
-        return float(stats.t.sf((mean - bound) / error, len(differences) - 1))
+        return float(special.stdtr(len(differences) - 1, (bound - mean) / error))
 
     p_not_worse = p_above(-margin)
     return Difference(mean, low, high, T_SEEDS, len(differences), p_not_worse, 1 - p_not_worse, p_above(0.0))

@@ -220,35 +220,52 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     args, plain = get_args(kind), get_origin(kind) or kind
     if NoneType in args:
         return _reader(args[0])
-    if kind is Any:
-        return lambda value: value
-    inner = _reader(args[0] if plain is tuple else args[1]) if args else None
-    length = None if Ellipsis in args or plain is not tuple else len(args)
-    number = (int, float)
-    allowed: Any = {tuple: list, Mapping: dict, Evaluation: dict, float: number, int: number}.get(plain, plain)
+    if plain is tuple:
+        return _tuple_reader(_reader(args[0]), None if Ellipsis in args else len(args))
+    if plain is Mapping:
+        return _mapping_reader(_reader(args[1]))
+    readers = {Evaluation: _evaluation, int: _whole, float: _number, str: _text, bool: _truth}
+    return (lambda value: value) if kind is Any else readers[kind]
 
-    def read(value: Any) -> Any:
-        if not isinstance(value, allowed) or isinstance(value, bool) != (plain is bool):
+
+def _tuple_reader(inner: Callable[[Any], Any], length: int | None) -> Callable[[Any], tuple[Any, ...]]:
+    def read(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list or length not in (None, len(value)):
             raise TypeError
-        if plain is str:
-            return value
-        if plain is Evaluation:
-            return Evaluation.read(value)
-        if plain is int and not isinstance(value, int):
-            return _whole(value)
-        if inner is None or Any in args:
-            return value
-        if length not in (None, len(value)):
-            raise TypeError
-        return {name: inner(one) for name, one in value.items()} if plain is Mapping else tuple(map(inner, value))
+        return tuple(map(inner, value))
 
     return read
 
 
-def _whole(number: float) -> int:
-    if number.is_integer():
-        return int(number)
-    raise TypeError
+def _mapping_reader(inner: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    def read(value: Any) -> dict[str, Any]:
+        return {name: inner(one) for name, one in _object(value).items()}
+
+    return read
+
+
+def _scalar(*kinds: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if type(value) not in kinds:  # a bool is no number in JSON
+            raise TypeError
+        return value
+
+    return read
+
+
+_text, _truth, _number, _object = _scalar(str), _scalar(bool), _scalar(float, int), _scalar(dict)
+
+
+def _evaluation(value: Any) -> Evaluation:
+    return Evaluation.read(_object(value))
+
+
+def _whole(value: Any) -> int:
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is not int:
+        raise TypeError
+    return value
 
 
 def _plain(value: Any) -> Any:
