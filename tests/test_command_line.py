@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ptuning.cli import main as cli
 from ptuning.cli.entry import explain_errors
@@ -132,6 +133,35 @@ def ptuning(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
         code = int(left.code or 0)
     said = capsys.readouterr()
     return code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "module"),
+    [
+        (("train", "backbone=minilm", "data=synthetic", "task=rte", "module=query"), "query"),
+        (("demo",), "layernorm"),
+        (("demo", "module=query"), "query"),
+    ],
+)
+def test_an_installed_package_trains_without_a_clone(
+    typed: tuple[str, ...],
+    module: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ptuning"])
+    cli.main([*typed, "--cfg", "job"])
+    composed = OmegaConf.create(capsys.readouterr().out)
+    assert (list(composed.module.chosen), composed.task.name, composed.data.source) == ([module], "rte", "synthetic")
+    with pytest.raises(SystemExit) as left:
+        cli.main([*typed, "trainer.max_epoch=1"])
+    assert left.value.code == 2
+    assert "Did you mean 'max_epochs'" in capsys.readouterr().err
+    cli.main(["train", "--help"])
+    assert "\n  ptuning train -m " in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

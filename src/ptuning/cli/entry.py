@@ -17,6 +17,7 @@ from ptuning.display.printable import printable
 from ptuning.errors import Interrupted, SweepError
 from ptuning.system.hub import use_cache_for_run
 from ptuning.system.imports import large_imports
+from ptuning.system.program import train_command
 from ptuning.system.signals import sigterm_as_ctrl_c
 from ptuning.system.streams import lost_output, renew_streams
 
@@ -62,7 +63,7 @@ def show_manual(arguments: Sequence[str]) -> bool:
     if not {"--help", "-h"} & set(arguments) or any(word.startswith("hydra/help=") for word in arguments):
         return False
     manual = OmegaConf.load(config_folder() / "hydra" / "help" / "manual.yaml")
-    sys.stdout.write(f"{manual.template}\n")
+    sys.stdout.write(f"{manual.template}\n".replace("python train.py", train_command()))
     return True
 
 

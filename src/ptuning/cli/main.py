@@ -1,6 +1,7 @@
 """The ``ptuning`` command: a table of commands. Each lies in its own file and has no logic of its own."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -8,7 +9,11 @@ from ptuning.cli.entry import explain_errors
 from ptuning.errors import UserError
 from ptuning.system.streams import lost_output
 
+PASSED_ON = ("demo", "train")
+"""Commands whose words Hydra reads: ``run(words)``."""
+
 COMMANDS = (
+    *PASSED_ON,
     "modules",
     "weights",
     "yardsticks",
@@ -32,11 +37,15 @@ PRINTED = ("modules", "weights", "rank", "predict", "evaluate", "moved")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``ptuning COMMAND``."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in PASSED_ON:
+        import_module(f"ptuning.cli.commands.{words[0]}").run(words[1:])
+        return
     with explain_errors():
-        _run(arguments)
+        _run(words)
 
 
-def _run(arguments: Sequence[str] | None) -> None:
+def _run(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="ptuning", description="Which part of a pretrained transformer has to move?", allow_abbrev=False
     )

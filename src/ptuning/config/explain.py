@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ptuning.config.schema import Config
 from ptuning.errors import Interrupted, UserError, first_line, nearest, shorten
 from ptuning.system.os_errors import explain_os_error
+from ptuning.system.program import train_command
 
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
 """Configurations that come with optional packages, and the extra of ptuning that brings them."""
@@ -92,7 +93,7 @@ def _explain_override(error: BaseException) -> str:
         return f"There is no key '{key}'.{suggest_key(key)}"
     if match := re.search(r"Error merging override (\S+)", text):
         why = detail or shorten(first_line(error), _MOST)
-        return f"{match[1]} does not fit: {why}. `python train.py --help` says what fits."
+        return f"{match[1]} does not fit: {why}. `{train_command()} --help` says what fits."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
@@ -146,5 +147,5 @@ def suggest_key(key: str) -> str:
     leaves = {} if parents else dict(_leaves(Config))
     best = get_close_matches(last, [*names, *leaves], n=1, cutoff=0.7)
     if best and best[0] not in names:
-        return f" Did you mean '{leaves[best[0]]}'? `python train.py --help` says what there is."
+        return f" Did you mean '{leaves[best[0]]}'? `{train_command()} --help` says what there is."
     return f"{nearest(last, names)} There is: {', '.join(prefix + name for name in names)}."

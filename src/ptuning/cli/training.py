@@ -1,0 +1,24 @@
+"""Training from the command line: ``python train.py`` in a clone, ``ptuning train`` without one."""
+
+import sys
+from collections.abc import Sequence
+
+import hydra
+from omegaconf import DictConfig
+
+from ptuning.cli.entry import explain_errors, run_job, show_manual
+from ptuning.config.compose import config_folder
+
+
+def train(words: Sequence[str]) -> None:
+    """Compose and run what was typed behind the command's name, as Hydra reads it; exit with the command's code."""
+    sys.argv[1:] = words
+    with explain_errors("Stopped. The same command goes on where this one left off."):
+        if not show_manual(words):
+            _run()
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+def _run(cfg: DictConfig) -> float | None:
+    """Run what Hydra composed; the score goes back to a sweeper that asks for it."""
+    return run_job(cfg)
