@@ -21,8 +21,8 @@ from transformers import (
     BertForTokenClassification,
     BertModel,
     EncoderDecoderModel,
-    GPT2Config,
-    GPT2Model,
+    OPTConfig,
+    OPTModel,
 )
 
 import ptuning
@@ -127,12 +127,14 @@ def test_of_several_encoders_one_is_named_and_the_error_says_what_there_is() -> 
 
 
 def test_an_unknown_family_inside_gets_its_sentence_and_patterns_leave_the_rest_alone() -> None:
-    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 8, "vocab_size": 9}
-    model = nn.ModuleDict({"own": GPT2Model(GPT2Config(**sizes)), "teacher": nn.Linear(2, 2).requires_grad_(False)})
-    with pytest.raises(SelectionError, match="does not know the modules of a 'gpt2' model"):
+    sizes: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8, "ffn_dim": 8}
+    own = OPTModel(OPTConfig(word_embed_proj_dim=8, **sizes))
+    model = nn.ModuleDict({"own": own, "teacher": nn.Linear(2, 2).requires_grad_(False)})
+    with pytest.raises(SelectionError, match="does not know the modules of a 'opt' model"):
         ptuning.select(model, "layernorm")
-    selection = ptuning.select(model, "custom", patterns=["^ln_f"])
-    assert trainable(model) == set(selection.names) == {"own.ln_f.weight", "own.ln_f.bias"}
+    norm = "decoder.final_layer_norm"
+    selection = ptuning.select(model, "custom", patterns=[f"^{norm}"])
+    assert trainable(model) == set(selection.names) == {f"own.{norm}.weight", f"own.{norm}.bias"}
     model["text"] = BertModel(CONFIG)
     assert ptuning.select(model, "layernorm", layers=0).trainable_parameters == LAYERNORMS // 2
 

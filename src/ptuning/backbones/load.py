@@ -13,7 +13,7 @@ from torch import nn
 
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
-from ptuning.backbones.padding import padding_id, reads_last_token
+from ptuning.backbones.padding import may_read_last_token, padding_id
 from ptuning.backbones.pooling import set_pooling
 from ptuning.backbones.random_init import random_config
 from ptuning.backbones.size_limits import check_counts, check_memory
@@ -77,7 +77,7 @@ def load_model(
             model = _from_config(config, ref)
     draw_head(model, seed)
     set_pooling(model, pooling)
-    if reads_last_token(model):
+    if may_read_last_token(model):
         model.config.pad_token_id = padding_id(load_tokenizer(ref), ref.location)
     return model  # type: ignore[no-any-return]
 

@@ -6,14 +6,13 @@ from ptuning.errors import BackboneError
 from ptuning.selection.architectures import known_architecture
 
 
-def reads_last_token(model: Any) -> bool:
-    """Return True for a decoder: its head reads the last token that is not ``config.pad_token_id``.
+def may_read_last_token(model: Any) -> bool:
+    """Return True for a decoder, whose head reads the last token that is not ``config.pad_token_id``.
 
-    A family that is not in the table counts as one if it pads with its end token, or has no padding token.
+    What a family reads that is not in the table is not known, so it counts as one.
     """
-    if architecture := known_architecture(model):
-        return architecture.reads_last
-    return getattr(model.config, "pad_token_id", None) in (None, getattr(model.config, "eos_token_id", None))
+    architecture = known_architecture(model)
+    return architecture is None or architecture.reads_last
 
 
 def padding_id(tokenizer: Any, location: str) -> int:
