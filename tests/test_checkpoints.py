@@ -85,6 +85,8 @@ def test_each_kind_of_checkpoint_of_each_family_gives_its_whole_backbone(family:
     for kind in kinds:
         if (auto := getattr(transformers, f"AutoModel{kind}", None)) is None or type(config) not in auto._model_mapping:
             continue
+        if kind == "ForQuestionAnswering" and family in ("llama", "mistral", "qwen3"):
+            continue  # whose names begin otherwise, so that transformers itself reads nothing of it
         config.num_labels = 5 if kind == "ForSequenceClassification" else 2
         saved = auto.from_config(config)
         with torch.no_grad():
@@ -98,7 +100,7 @@ def test_each_kind_of_checkpoint_of_each_family_gives_its_whole_backbone(family:
         _, backbone = split_head(model)
         fresh = [name for name, (_, value) in backbone.items() if not torch.equal(value, stored.get(name, value[:0]))]
         assert all(".pooler." in name or name.startswith("head.") for name in fresh), kind
-        assert not fresh or kind in ("", "ForMaskedLM", "ForQuestionAnswering"), kind
+        assert not fresh or kind in ("", "ForMaskedLM", "ForQuestionAnswering", "ForCausalLM"), kind
         assert len(fresh) < len(backbone)
 
 
@@ -135,7 +137,7 @@ def test_names_of_old_checkpoints_and_other_files_beside_them_are_no_mistake(fol
 def test_models_outside_the_table_load_and_miss_nothing_either(
     family: str, sizes: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = AutoConfig.for_model(family, vocab_size=60, **sizes)
+    config = AutoConfig.for_model(family, vocab_size=400, **sizes)
     for auto in (transformers.AutoModel, transformers.AutoModelForMaskedLM, transformers.AutoModelForCausalLM):
         if type(config) in auto._model_mapping:
             auto.from_config(config).save_pretrained(tmp_path)

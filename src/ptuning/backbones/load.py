@@ -173,11 +173,11 @@ def usable_positions(model: nn.Module) -> int | None:
     Models from fairseq (RoBERTa, XLM-RoBERTa, MPNet) number positions from behind the padding id, so the first rows of
     their table of positions are never used. They have ``padding_idx`` set in that table.
     """
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None) or 0
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
-    return positions
+    return positions if positions > 0 else None  # XLNet says -1
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
