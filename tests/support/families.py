@@ -92,7 +92,9 @@ def _variants_of(families: Iterable[str]) -> list[str]:
 every_variant = pytest.mark.parametrize("variant", _params(VARIANTS))
 variants = pytest.mark.parametrize("variant", _params(_variants_of(TEXTS)))
 encoder_variants = pytest.mark.parametrize("variant", _params(_variants_of(ENCODERS)))
-families = pytest.mark.parametrize("family", _params(TEXTS))
+families = pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=[pytest.mark.slow] if one in (*_TWINS, "qwen3") else []) for one in TEXTS]
+)
 encoders = pytest.mark.parametrize("family", _params(ENCODERS))
 
 
