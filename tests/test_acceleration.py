@@ -12,7 +12,7 @@ from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.selection.architectures import architecture_of
 from ptuning.tasks.glue import TASKS
-from support.families import SIZES, VARIANTS, batch, families, rows, tiny, variants
+from support.families import SIZES, VARIANTS, batch, encoder_variants, encoders, rows, tiny
 from support.learning import assert_same_step, counting, learnt
 
 LENGTHS = (9, 5, 7, 1)
@@ -28,7 +28,7 @@ def feed_forward(model: Any) -> dict[str, nn.Module]:
 
 
 @DEVICES
-@variants
+@encoder_variants
 @pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
 def test_loss_and_gradients_are_those_of_the_plain_model(variant: str, device: str) -> None:
     plain, model = tiny(variant).eval(), tiny(variant).train()
@@ -46,7 +46,7 @@ def test_any_part_can_be_left_out(without: str) -> None:
     assert_same_step(learnt(accelerate(model, without=[without]), batch(model)), learnt(none(plain), batch(plain)))
 
 
-@families
+@encoders
 def test_training_computes_tokens_alone_and_behind_the_last_attention_cls_only(family: str) -> None:
     model: Any = tiny(family).train()
     with counting(feed_forward(model)) as met:
@@ -64,7 +64,7 @@ def test_training_computes_tokens_alone_and_behind_the_last_attention_cls_only(f
     assert met == {"0": PADDED, "1": PADDED, "2": ROWS}
 
 
-@variants
+@encoder_variants
 def test_outside_of_a_training_step_the_model_is_as_it_was_made(variant: str) -> None:
     plain, model = tiny(variant).eval(), tiny(variant).train()
     implementation = model.config._attn_implementation

@@ -16,22 +16,30 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
     BertForMaskedLM,
     BertForQuestionAnswering,
     BertForTokenClassification,
     BertModel,
     EncoderDecoderModel,
-    GPT2Config,
-    GPT2Model,
+    OPTConfig,
+    OPTModel,
+    ViTConfig,
+    ViTModel,
 )
 
 import ptuning
 from ptuning import ModuleSelectionCallback, ModuleSelectionTrainerCallback, SelectionCallback, TrainableCheckpoint
+from ptuning.backbones.load import load_config
+from ptuning.backbones.source import find_backbone
 from ptuning.errors import ConfigError, RunError, SelectionError
 from support.running import ROOT, needs_minilm
 from support.taggers import CONFIG, Scorer, Tagger, fit, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+SIZES: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 LAYERNORMS = 2 * 2 * 2 * 16  # two layers of two LayerNorms
 
 
@@ -127,14 +135,68 @@ def test_of_several_encoders_one_is_named_and_the_error_says_what_there_is() -> 
 
 
 def test_an_unknown_family_inside_gets_its_sentence_and_patterns_leave_the_rest_alone() -> None:
-    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 8, "vocab_size": 9}
-    model = nn.ModuleDict({"own": GPT2Model(GPT2Config(**sizes)), "teacher": nn.Linear(2, 2).requires_grad_(False)})
-    with pytest.raises(SelectionError, match="does not know the modules of a 'gpt2' model"):
+    sizes: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8, "ffn_dim": 8}
+    own = OPTModel(OPTConfig(word_embed_proj_dim=8, **sizes))
+    model = nn.ModuleDict({"own": own, "teacher": nn.Linear(2, 2).requires_grad_(False)})
+    with pytest.raises(SelectionError, match="does not know the modules of a 'opt' model"):
         ptuning.select(model, "layernorm")
-    selection = ptuning.select(model, "custom", patterns=["^ln_f"])
-    assert trainable(model) == set(selection.names) == {"own.ln_f.weight", "own.ln_f.bias"}
+    norm = "decoder.final_layer_norm"
+    selection = ptuning.select(model, "custom", patterns=[f"^{norm}"])
+    assert trainable(model) == set(selection.names) == {f"own.{norm}.weight", f"own.{norm}.bias"}
     model["text"] = BertModel(CONFIG)
     assert ptuning.select(model, "layernorm", layers=0).trainable_parameters == LAYERNORMS // 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen3", "gemma3_text", "vit"])
+def test_decoders_and_image_models_are_frozen_around_their_selection(family: str) -> None:
+    config = load_config(find_backbone("random:tiny", config={**SIZES, "model_type": family}))
+    bare = AutoModel.from_config(config)
+    with_head = (AutoModelForImageClassification if family == "vit" else AutoModelForCausalLM).from_config(config)
+    for network, prefix in ((bare, ""), (with_head, f"{with_head.base_model_prefix}.")):
+        model = nn.ModuleDict({"own": network, "projection": nn.Linear(32, 2)})
+        selection = ptuning.select(model, ["layernorm", "final_layernorm"], "all")
+        head = {name for name in trainable(model) if name not in selection.names}
+        assert head <= of("projection", "own.classifier") | {"own.lm_head.weight"}
+        assert all((name.startswith(f"own.{prefix}") and "norm" in name) or ".ln_" in name for name in selection.names)
+        assert len([name for name in selection.names if name.endswith("weight")]) in (7, 13)  # Gemma 3: two more a half
+        assert ptuning.select(model, "attention", layers="last:1").trainable_parameters < selection.total_parameters / 3
+
+
+def test_an_image_model_trains_under_the_callback_and_its_checkpoint_gives_it_back(tmp_path: Path) -> None:
+    class Pictures(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            config = ViTConfig(image_size=8, patch_size=4, **SIZES, num_channels=1)
+            self.eyes, self.kind = ViTModel(config, add_pooling_layer=False), nn.Linear(32, 2)
+
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+            states = self.eyes(batch[0]).last_hidden_state
+            return nn.functional.cross_entropy(self.kind(states[:, 0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+    model, before = Pictures(), Pictures().state_dict()
+    data = [(torch.full((1, 8, 8), float(kind)), kind) for kind in (0, 1) * 4]
+    kept = TrainableCheckpoint(tmp_path, filename="end")
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModuleSelectionCallback("layernorm", layers="last:1"), kept],
+    )
+    trainer.fit(model, torch.utils.data.DataLoader(data, batch_size=4))
+    norms = of("eyes.layers.2.layernorm_before", "eyes.layers.2.layernorm_after")
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == norms | of("kind")
+    stored = torch.load(tmp_path / "end.ckpt", weights_only=False)["state_dict"]
+    assert set(stored) == changed
+    again = Pictures()
+    again.load_state_dict(stored, strict=False)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
 
 
 # Under Lightning

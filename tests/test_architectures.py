@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, OPTConfig, OPTForSequenceClassification
 
 import ptuning
 from ptuning.backbones.load import (
@@ -35,7 +35,20 @@ from ptuning.training.optim import Optimisation
 from ptuning.training.plan import make_plan
 from ptuning.training.session import Session
 from support.callbacks import ctrl_c_at, hooks, stopped
-from support.families import ANY_FAMILY, QUICK, RTE, SIZES, VARIANTS, families, source, tiny, typed, variants
+from support.families import (
+    ANY_FAMILY,
+    ENCODERS,
+    QUICK,
+    RTE,
+    SIZES,
+    VARIANTS,
+    every_variant,
+    families,
+    source,
+    tiny,
+    typed,
+    variants,
+)
 from support.running import run_in
 from support.tokenizers import fresh_tokenizer
 
@@ -58,7 +71,7 @@ def names(model: nn.Module, module: str, layers: object = "all") -> set[str]:
 # Whose each parameter is
 
 
-@variants
+@every_variant
 def test_every_backbone_parameter_belongs_to_exactly_one_elementary_module(variant: str) -> None:
     model = load_skeleton(source(variant))
     counts = count_modules(model)  # raises for a parameter that nothing claims
@@ -77,25 +90,36 @@ def test_every_backbone_parameter_belongs_to_exactly_one_elementary_module(varia
                 assert (None in per_layer) == bool(place), name
 
 
-@variants
+@every_variant
 def test_each_module_is_what_its_name_says(variant: str) -> None:
     model, counts = load_skeleton(source(variant)), count_modules(load_skeleton(source(variant)))
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     one_block = {module: [shapes[name] for name in select(model, module).names] for module in counts}
-    square = {(32, 32), (32,)}
-    for module in ("query", "key", "value", "position_query", "position_key", "attention_output"):
-        assert set(one_block.get(module, square)) <= square, module
-    assert set(one_block.get("query_key_value", [(96, 32)])) <= {(96, 32), (96,)}
+    config, transposed = load_config(source(variant)), VARIANTS[variant]["model_type"] == "gpt2"
+    head = getattr(config, "head_dim", None) or 8
+    queries, keys = 4 * head, head * (getattr(config, "num_key_value_heads", None) or 4)
+
+    def linear(rows: int, columns: int) -> set[tuple[int, ...]]:
+        return {(columns, rows) if transposed else (rows, columns), (rows,)}
+
+    for module in ("query", "position_query"):
+        assert set(one_block.get(module, linear(queries, 32))) <= linear(queries, 32), module
+    for module in ("key", "value", "position_key"):
+        assert set(one_block.get(module, linear(keys, 32))) <= linear(keys, 32), module
+    assert set(one_block["attention_output"]) <= linear(32, queries)
+    assert set(one_block.get("query_key_value", linear(96, 32))) <= linear(96, 32)
     gated = 2 if architecture_of(model) is ARCHITECTURES["modernbert"] else 1
-    assert set(one_block["intermediate"]) <= {(64 * gated, 32), (64 * gated,)}
-    assert set(one_block["output"]) <= {(32, 64), (32,)}
+    assert set(one_block["intermediate"]) <= linear(64 * gated, 32)
+    assert set(one_block["output"]) <= linear(32, 64)
+    for module in ("query_norm", "key_norm"):
+        assert set(one_block.get(module, [(head,)])) == {(head,)}, module
     for module in ("attention_layernorm", "output_layernorm", "final_layernorm"):
         assert set(one_block.get(module, [(32,)])) == {(32,)}, module
-    words = load_config(source(variant)).vocab_size
-    assert {shape[0] for shape in one_block["embeddings"]} >= {words}
+    if not architecture_of(model).takes_images:
+        assert {shape[0] for shape in one_block["embeddings"]} >= {config.vocab_size}
 
 
-@variants
+@every_variant
 def test_groups_are_the_unions_of_the_parts_that_exist(variant: str) -> None:
     model = load_skeleton(source(variant))
     counts = count_modules(model)
@@ -123,7 +147,7 @@ def test_groups_are_the_unions_of_the_parts_that_exist(variant: str) -> None:
             select(model, "layernorm_bias")
 
 
-@variants
+@every_variant
 def test_layers_keep_those_blocks_and_shared_ones_have_no_single_layer(variant: str) -> None:
     model = load_skeleton(source(variant))
     if architecture_of(model).shares_layers:
@@ -147,6 +171,10 @@ def test_layers_keep_those_blocks_and_shared_ones_have_no_single_layer(variant: 
     [
         ("modernbert", "query", "one matrix, Wqkv: module=query_key_value"),
         ("modernbert", "pooler", "module=prediction_head"),
+        ("gpt2", "key", "one matrix, c_attn: module=query_key_value"),
+        ("gpt2", "pooler", "its head reads the hidden state of the last token"),
+        ("llama", "query_norm", "This architecture has no module 'query_norm'"),
+        ("qwen3", "bias", "The blocks of this backbone have no biases"),
         ("roberta", "pooler", "part of the head"),
         ("distilbert", "pooler", "part of the head"),
         ("deberta-v2", "position_key", "share_att_key=false"),
@@ -278,7 +306,7 @@ def test_the_head_is_what_is_drawn_anew_and_all_else_comes_from_the_folder(famil
     stored = dict(saved.named_parameters())
     one, two, again = (load_model(find_backbone(str(tmp_path / "model")), RTE, seed) for seed in (1, 2, 1))
     head = select(one, "frozen").head_names
-    assert any("classifier" in name for name in head)
+    assert any("classifier" in name for name in head) or head == ("score.weight",)
     others, same = dict(two.named_parameters()), dict(again.named_parameters())
     for name, parameter in one.named_parameters():
         assert torch.equal(parameter, same[name])
@@ -361,18 +389,26 @@ def test_a_run_moves_its_module_alone_goes_on_exactly_and_leaves_a_delta_that_gi
 
 
 @pytest.fixture
-def gpt2(tmp_path: Path) -> Path:
+def opt(tmp_path: Path) -> Path:
     """A folder with a decoder that the table does not know, and its tokenizer, which has no padding token."""
     tokenizer = fresh_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "[SEP]"})
     tokenizer.pad_token = None
-    config = GPT2Config(
-        n_layer=2, n_embd=16, n_head=2, n_positions=64, vocab_size=len(tokenizer), bos_token_id=2, eos_token_id=3
+    config = OPTConfig(
+        num_hidden_layers=2,
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        vocab_size=len(tokenizer),
+        bos_token_id=2,
+        eos_token_id=3,
     )
     torch.manual_seed(0)
-    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "my-gpt2")
-    tokenizer.save_pretrained(tmp_path / "my-gpt2")
-    return tmp_path / "my-gpt2"
+    OPTForSequenceClassification(config).save_pretrained(tmp_path / "my-opt")
+    tokenizer.save_pretrained(tmp_path / "my-opt")
+    return tmp_path / "my-opt"
 
 
 def sentence(*overrides: str) -> str:
@@ -386,17 +422,18 @@ def sentence(*overrides: str) -> str:
 
 
 def test_an_unknown_architecture_says_how_to_add_it_and_trains_by_patterns_meanwhile(
-    gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    opt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = sentence(f"backbone={gpt2}", "module=layernorm", "task.max_length=60")
-    for part in ("'gpt2'", "module=custom 'module.patterns=", "add an entry", "selection/architectures.py"):
+    told = sentence(f"backbone={opt}", "module=layernorm", "task.max_length=60")
+    for part in ("'opt'", "module=custom 'module.patterns=", "add an entry", "selection/architectures.py"):
         assert part in told
-    custom = [f"backbone={gpt2}", "module=custom", "module.patterns=[ln_]", "task.max_length=60"]
+    custom = [f"backbone={opt}", "module=custom", "module.patterns=[layer_norm]", "task.max_length=60"]
     assert "say layers=all" in sentence(*custom, "layers=0")
     assert "at most 64 tokens" in sentence(*custom, "task.max_length=65")
     run = run_in(tmp_path / "runs", *custom, *ANY_FAMILY[1:], *QUICK, "task=rte")
     model, tokenizer = ptuning.load(run.path)
-    assert set(read_delta(run.path)[0]) == {"score.weight", *(n for n, _ in model.named_parameters() if "ln_" in n)}
+    norms = {name for name, _ in model.named_parameters() if "layer_norm" in name}
+    assert set(read_delta(run.path)[0]) == {"score.weight", *norms}
     pair = (["it met ."], ["it did not meet at all , and that was that ."])
     one, two = tokenizer(*pair, return_tensors="pt"), tokenizer(pair[0] * 2, pair[1] + pair[0], padding=True)
     with torch.no_grad():
@@ -404,11 +441,11 @@ def test_an_unknown_architecture_says_how_to_add_it_and_trains_by_patterns_meanw
         inputs = {name: torch.tensor(two[name]) for name in ("input_ids", "attention_mask")}
         torch.testing.assert_close(model(**inputs).logits[:1], alone, atol=1e-5, rtol=1e-4)
     with pytest.raises(SystemExit) as left:
-        cli.main(["modules", f"backbone={gpt2}"])
+        cli.main(["modules", f"backbone={opt}"])
     assert left.value.code == 2
     capsys.readouterr()
-    cli.main(["modules", f"backbone={gpt2}", "--names"])
-    assert "transformer.h.1.ln_2.weight (16,)" in capsys.readouterr().out.splitlines()
+    cli.main(["modules", f"backbone={opt}", "--names"])
+    assert "model.decoder.layers.1.final_layer_norm.weight (16,)" in capsys.readouterr().out.splitlines()
 
 
 # What backbone= takes
@@ -456,7 +493,7 @@ def test_a_backbone_that_is_nowhere_is_one_sentence(
     assert told in sentence(f"backbone={name}")
 
 
-@variants
+@every_variant
 def test_ptuning_modules_lists_what_a_backbone_has(variant: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["modules", "backbone=tiny", *typed(variant)])
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
@@ -477,16 +514,22 @@ def test_ptuning_modules_lists_what_a_backbone_has(variant: str, capsys: pytest.
     ("overrides", "told"),
     [
         (["backbone.config.model_type=robrta"], "model_type=robrta is not known. Did you mean 'roberta'"),
-        (["backbone.config.model_type=gpt2"], "Allowed: bert, roberta"),
+        (["backbone.config.model_type=opt"], "Allowed: bert, roberta"),
         (["backbone.config.model_type=null"], "model_type=None is not known"),
         (["backbone.config.model_type=distilbert", "+backbone.config.n_layer=2"], "Did you mean 'n_layers'"),
+        (
+            ["backbone.config.model_type=llama", "+backbone.config.num_key_value_heads=3"],
+            "num_attention_heads=4 is not a multiple of backbone.config.num_key_value_heads=3",
+        ),
+        (["backbone.config.model_type=gpt2", "+backbone.config.n_layers=2"], "Did you mean 'n_layer'"),
+        (["backbone.config.model_type=vit", "task=rte"], "takes images, and train.py trains on texts"),
         (["backbone.config.model_type=roberta", "+backbone.config.share_att_key=true"], "RobertaConfig has no value"),
         (["backbone.config.hidden_size=wide"], "backbone.config"),
         (["backbone.config.model_type=distilbert", "backbone.config.hidden_size=wide"], "backbone.config"),
         (["+backbone.config.vocab_size=50"], "backbone.config.vocab_size=50 is too small"),
         *(
             ([f"backbone.config.model_type={name}", "backbone.config.hidden_size=31"], "backbone.config")
-            for name in ARCHITECTURES
+            for name in (*ENCODERS, "gpt2", "qwen3")
         ),
     ],
 )

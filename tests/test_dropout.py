@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2ForSequenceClassification
+from transformers import OPTConfig, OPTForSequenceClassification, XLNetConfig, XLNetForSequenceClassification
 
 from ptuning.acceleration import accelerate, dropout, none
 from ptuning.acceleration.attention import attention_forward
@@ -21,7 +21,7 @@ from ptuning.errors import BackboneError, ConfigError
 from ptuning.tasks.glue import TASKS
 from ptuning.training.plan import make_plan
 from support.chance import within
-from support.families import SIZES, VARIANTS, batch, variants
+from support.families import SIZES, VARIANTS, batch, encoder_variants, variants
 from support.learning import assert_same_step, learnt
 from support.running import TINY, Train
 
@@ -138,7 +138,7 @@ def test_outside_of_training_and_at_the_ends_it_is_torchs_own() -> None:
 
 
 @pytest.mark.usefixtures("native_or_torch")
-@variants
+@encoder_variants
 def test_the_weights_of_every_blocks_attention_are_dropped_at_their_rate(
     variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,9 +166,8 @@ def test_attention_with_dropout_is_right_in_the_mean_and_repeats_by_its_seed() -
 
 
 def test_a_model_that_the_table_does_not_know_keeps_its_own_attention() -> None:
-    decoder: Any = GPT2ForSequenceClassification(
-        GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20, pad_token_id=0)
-    )
+    sizes: Any = {"num_hidden_layers": 1, "hidden_size": 16, "word_embed_proj_dim": 16, "num_attention_heads": 2}
+    decoder: Any = OPTForSequenceClassification(OPTConfig(ffn_dim=16, vocab_size=20, pad_token_id=0, **sizes))
     given = {
         "input_ids": torch.randint(1, 20, (2, 5)),
         "attention_mask": torch.ones(2, 5).long(),
@@ -205,10 +204,10 @@ def test_a_rate_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     for rate in ("1", "-0.1", "1.5"):
         with pytest.raises(ConfigError, match="a rate from 0 and below 1"):
             compose([*TINY, f"attention_dropout={rate}"])
-    config = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20, pad_token_id=0)
-    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
-    overrides = [f"backbone={tmp_path}", *TINY[1:], "module=custom", "module.patterns=[ln_]", "task.max_length=40"]
+    config = XLNetConfig(n_layer=1, d_model=16, n_head=2, d_inner=16, vocab_size=20)
+    XLNetForSequenceClassification(config).save_pretrained(tmp_path)
+    overrides = [f"backbone={tmp_path}", *TINY[1:], "module=custom", "module.patterns=[norm]", "task.max_length=40"]
     with pytest.raises(BackboneError, match="has no attention dropout to set"):
         make_plan(compose([*overrides, "attention_dropout=0"]))
-    with pytest.raises(ConfigError, match=r"has to know the blocks of a GPT2.*frozen_prefix=live"):
+    with pytest.raises(ConfigError, match=r"has to know the blocks of a XLNet.*frozen_prefix=live"):
         make_plan(compose([*overrides, "frozen_prefix=cache"]))

@@ -22,7 +22,7 @@ from ptuning.backbones.source import find_backbone
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import SyntheticSource
 from ptuning.tasks.glue import TASKS, Task
-from support.families import SIZES, VARIANTS, tiny, variants
+from support.families import SIZES, VARIANTS, encoder_variants, tiny
 from support.learning import assert_same_step, learnt
 
 
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_what_is_made_of_the_loss() -> None:
 
 
 @pytest.mark.usefixtures("native_or_torch")
-@variants
+@encoder_variants
 def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str) -> None:
     backbone = find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
     acceleration = accelerate(load_model(backbone, TASKS["rte"], 1, attention_dropout=0.3).train())
@@ -82,7 +82,7 @@ def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str)
 
 
 @pytest.mark.usefixtures("nothing_dropped", "native_or_torch")
-@variants
+@encoder_variants
 def test_every_family_has_the_gradients_of_the_whole_batch(variant: str) -> None:
     batch, plain, model = rows_of(variant, 20), tiny(variant).eval(), tiny(variant).train()
     torch.set_num_threads(2)

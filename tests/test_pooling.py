@@ -14,7 +14,7 @@ from ptuning.backbones.pooling import masked_mean, pooling_of, set_pooling
 from ptuning.deltas.export import export
 from ptuning.deltas.loading import load_run
 from ptuning.errors import BackboneError, ConfigError, RunError
-from support.families import batch, rows, tiny, variants
+from support.families import batch, encoder_variants, rows, tiny
 from support.running import Train
 
 
@@ -23,7 +23,7 @@ def base_states(model: Any) -> torch.Tensor:
     return states
 
 
-@variants
+@encoder_variants
 def test_the_head_reads_the_mean_of_the_tokens_and_no_padding(variant: str) -> None:
     model: Any = tiny(variant).eval()
     mean = masked_mean(base_states(model), rows(model)["attention_mask"])
@@ -42,7 +42,7 @@ def test_the_head_reads_the_mean_of_the_tokens_and_no_padding(variant: str) -> N
     assert torch.equal(model(**rows(model)).logits, before)
 
 
-@variants
+@encoder_variants
 def test_training_faster_keeps_its_loss_and_gradients(variant: str) -> None:
     found = []
     for faster in (False, True):
@@ -107,5 +107,10 @@ def test_what_cannot_read_the_mean_is_one_sentence(train: Train) -> None:
         train("task=rte", "pooling=max")
     with pytest.raises(BackboneError, match="pooling=mean has to know where"):
         set_pooling(
-            transformers.GPT2ForSequenceClassification(transformers.GPT2Config(n_embd=8, n_head=2, n_layer=1)), "mean"
+            transformers.OPTForSequenceClassification(
+                transformers.OPTConfig(hidden_size=8, word_embed_proj_dim=8, num_attention_heads=2, num_hidden_layers=1)
+            ),
+            "mean",
         )
+    with pytest.raises(BackboneError, match="head of a GPT2ForSequenceClassification reads the last token"):
+        train("task=rte", "pooling=mean", "backbone.config.model_type=gpt2")

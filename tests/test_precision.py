@@ -26,15 +26,15 @@ from ptuning.errors import ConfigError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.stream import predict_rows
 from ptuning.runs.folder import find_run
-from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.training.plan import make_plan
 from support.callbacks import ctrl_c_at, stopped
 from support.commands import TypeIt
-from support.families import ANY_FAMILY, QUICK, typed
+from support.families import ANY_FAMILY, ENCODERS, QUICK, TEXTS, typed
 from support.running import Run, Train, run_in
 
 DOORS = [
-    *((family, "bf16-mixed") for family in ARCHITECTURES),
+    *((family, "bf16-mixed") for family in ENCODERS),
+    *(pytest.param(family, "bf16-mixed", marks=pytest.mark.slow) for family in TEXTS[len(ENCODERS) :]),
     *(("bert", precision) for precision in ("32-true", "bf16-true", "64-true")),
     *((family, "bf16-true") for family in ("modernbert", "deberta-v2", "distilbert")),
 ]

@@ -33,7 +33,7 @@ from ptuning.system.signals import stop
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import make_plan
-from support.families import batch, rows, tiny, variants
+from support.families import TEXTS, batch, encoder_variants, rows, tiny
 from support.learning import counting
 from support.running import TINY, Train, run_in
 
@@ -49,7 +49,7 @@ def states_behind(prefix: FrozenPrefix, inputs: dict[str, torch.Tensor]) -> torc
         return states_of(inputs)
 
 
-@variants
+@encoder_variants
 def test_from_every_depth_on_the_logits_are_those_of_the_plain_forward(variant: str) -> None:
     model: Any = tiny(variant).eval()
     inputs, layers = rows(model), count_layers(model)
@@ -100,7 +100,7 @@ def test_computing_leaves_dropout_on_where_it_was() -> None:
     assert not model.classifier.training
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", TEXTS)
 def test_the_prefix_ends_below_the_lowest_block_that_moves(family: str) -> None:
     model = tiny(family)
     there = set(list_modules(model))
@@ -219,7 +219,7 @@ def test_a_cached_run_goes_on_exactly_predicts_and_gives_its_model_back(
             torch.testing.assert_close(found, logits[batch["index"]], rtol=1e-4, atol=1e-5)
 
 
-@variants
+@encoder_variants
 def test_evaluation_behind_a_prefix_leaves_out_what_training_does(variant: str) -> None:
     model: Any = tiny(variant).eval()
     if architecture_of(model).shares_layers:

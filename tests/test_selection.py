@@ -16,8 +16,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
-    GPT2Config,
-    GPT2Model,
+    OPTConfig,
+    OPTModel,
 )
 
 import ptuning
@@ -32,8 +32,8 @@ from ptuning.training.plan import make_plan
 with torch.device("meta"):
     BERT_BASE = BertForSequenceClassification(BertConfig())
     BARE = BertModel(BertConfig())
-    GPT2 = GPT2Model(
-        GPT2Config(n_layer=2, n_embd=8, n_head=2, n_positions=8, vocab_size=9, bos_token_id=0, eos_token_id=0)
+    OPT = OPTModel(
+        OPTConfig(num_hidden_layers=2, hidden_size=8, word_embed_proj_dim=8, ffn_dim=8, num_attention_heads=2)
     )
 
 SMALL = BertConfig(
@@ -190,7 +190,7 @@ def test_a_choice_that_cannot_be_is_one_sentence_with_the_mend(arguments: dict[s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("model", [GPT2, nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))], ids=["gpt2", "plain"])
+@pytest.mark.parametrize("model", [OPT, nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))], ids=["opt", "plain"])
 def test_an_unknown_architecture_says_how_to_go_on_and_patterns_do(model: nn.Module) -> None:
     with pytest.raises(SelectionError, match=r"module=custom 'module\.patterns=\[.*architectures\.py"):
         select(model, "layernorm")

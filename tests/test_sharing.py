@@ -561,7 +561,7 @@ def test_a_dry_run_writes_the_folder_and_sends_nothing(
 # Stacks
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2", pytest.param("qwen3", marks=pytest.mark.slow)])
 def test_a_stack_answers_as_its_deltas_do_whichever_is_in_use(shelf: Shelf, family: str) -> None:
     deltas = {
         "rte": shelf.delta("layernorm", "rte", family),
@@ -605,9 +605,9 @@ def test_deltas_of_some_weights_stand_in_stacks_and_are_counted_on_cards(shelf: 
 
 
 @pytest.mark.parametrize("module", ["layernorm", "layernorm_gain", "bias"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_rows_of_one_batch_each_meet_their_own_delta(shelf: Shelf, family: str, module: str) -> None:
-    if module == "bias" and family in ("modernbert", "deberta-v2"):
+    if module == "bias" and family in ("modernbert", "deberta-v2", "gpt2"):
         pytest.skip("no biases to select" if family == "modernbert" else "refused: tested below")
     deltas = {
         "rte": shelf.delta(module, "rte", family),

@@ -1,4 +1,4 @@
-"""A tiny model of every family of encoders, and batches for it."""
+"""A tiny model of every family, and batches for it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,6 +23,9 @@ SIZES = {
 VARIANTS = {
     # One model per family, and what some of its members have besides.
     **{family: {"model_type": family} for family in ARCHITECTURES},
+    "llama": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16},
+    "gemma3_text": {"model_type": "gemma3_text", "sliding_window": 4},
     "deberta-v2 with a convolution": {"model_type": "deberta-v2", "conv_kernel_size": 3, "position_buckets": 8},
     "deberta-v2 with its own position projections": {"model_type": "deberta-v2", "share_att_key": False},
     "deberta-v2 with absolute positions": {
@@ -70,16 +73,29 @@ def typed(variant: str) -> list[str]:
     ]
 
 
-_TWINS = ("xlm-roberta",)
-"""Families with the entry of another, which is tested quickly: RoBERTa."""
+TEXTS = tuple(family for family, one in ARCHITECTURES.items() if not one.takes_images)
+"""Families that train.py takes."""
+ENCODERS = tuple(family for family, one in ARCHITECTURES.items() if one.is_accelerated)
+"""Families whose training is made faster."""
+_TWINS = ("xlm-roberta", "llama", "mistral", "gemma3_text")
+"""Families with the entry of another that is tested quickly, or with less or little more: RoBERTa, Qwen3."""
 
 
 def _params(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=[pytest.mark.slow] if name in _TWINS else []) for name in names]
 
 
-variants = pytest.mark.parametrize("variant", _params(VARIANTS))
-families = pytest.mark.parametrize("family", _params(ARCHITECTURES))
+def _variants_of(families: Iterable[str]) -> list[str]:
+    return [name for name, values in VARIANTS.items() if values["model_type"] in families]
+
+
+every_variant = pytest.mark.parametrize("variant", _params(VARIANTS))
+variants = pytest.mark.parametrize("variant", _params(_variants_of(TEXTS)))
+encoder_variants = pytest.mark.parametrize("variant", _params(_variants_of(ENCODERS)))
+families = pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=[pytest.mark.slow] if one in (*_TWINS, "qwen3") else []) for one in TEXTS]
+)
+encoders = pytest.mark.parametrize("family", _params(ENCODERS))
 
 
 def batch(model: Any) -> dict[str, Tensor]:

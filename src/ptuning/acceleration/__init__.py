@@ -220,8 +220,8 @@ def accelerate(
     Parameters
     ----------
     model
-        A Hugging Face encoder with a classification head. Of a family that is not in the table of architectures,
-        batches are cut and dropout is replaced, and no more.
+        A Hugging Face model with a classification head. Of a family that is not in the table of architectures,
+        batches are cut and dropout is replaced, and no more; decoders stay as Hugging Face made them.
     device
         Where it trains, by default wherever the model is when it does.
     prefix
@@ -229,6 +229,9 @@ def accelerate(
     without
         Of :data:`PARTS`, what is not to be used, so that its worth can be measured.
     """
+    architecture = known_architecture(model)
+    if architecture and not architecture.is_accelerated:
+        return none(model, prefix)
     return _Accelerated(model, None if device is None else torch.device(device), prefix, without)
 
 

@@ -13,12 +13,14 @@ from torch import nn
 
 from ptuning.backbones import tokenizer_files
 from ptuning.backbones.loaded_weights import check_loaded
+from ptuning.backbones.padding import may_read_last_token, padding_id
 from ptuning.backbones.pooling import set_pooling
 from ptuning.backbones.random_init import random_config
 from ptuning.backbones.size_limits import check_counts, check_memory
 from ptuning.backbones.source import OTHER_WAYS, BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
 from ptuning.errors import BackboneError, UserError, first_line, in_one_line, nearest
+from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.selection.parameters import split_head
 from ptuning.selection.select import describe
 from ptuning.tasks.glue import Task
@@ -44,6 +46,7 @@ def load_tokenizer(ref: BackboneRef) -> Any:
     tokenizer_files.check_tokenizer(tokenizer, getattr(load_config(ref), "vocab_size", None), ref.location)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # a model of the GPT kind; load_config does the same
+    tokenizer.padding_side = "right"  # as training pads; a decoder's tokenizer may come with the left
     return tokenizer
 
 
@@ -74,6 +77,8 @@ def load_model(
             model = _from_config(config, ref)
     draw_head(model, seed)
     set_pooling(model, pooling)
+    if may_read_last_token(model):
+        model.config.pad_token_id = padding_id(load_tokenizer(ref), ref.location)
     return model  # type: ignore[no-any-return]
 
 
@@ -87,12 +92,10 @@ def missing_weights(ref: BackboneRef, task: Task) -> set[str]:
 
 def _pretrained_model(ref: BackboneRef, config: Any) -> Any:
     """Return (model, transformers' report on missing, unexpected and mismatched tensors), in fp32."""
-    from transformers import AutoModelForSequenceClassification
-
     with _calm():
         # A folder may hold a head for other labels, which is drawn anew; check_loaded looks at the backbone.
         return _from_pretrained(
-            AutoModelForSequenceClassification,
+            _auto_class(config),
             ref,
             "model",
             config=config,
@@ -158,7 +161,7 @@ def attention_dropout_key(config: Any) -> str:
     BackboneError
         If it has no such rate, or calls it otherwise.
     """
-    for key in ("attention_probs_dropout_prob", "attention_dropout"):
+    for key in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"):
         if hasattr(config, key):
             return key
     raise BackboneError(f"A {type(config).__name__} has no attention dropout to set: leave attention_dropout out.")
@@ -170,11 +173,11 @@ def usable_positions(model: nn.Module) -> int | None:
     Models from fairseq (RoBERTa, XLM-RoBERTa, MPNet) number positions from behind the padding id, so the first rows of
     their table of positions are never used. They have ``padding_idx`` set in that table.
     """
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None) or 0
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
-    return positions
+    return positions if positions > 0 else None  # XLNet says -1
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
@@ -200,13 +203,20 @@ def label_settings(task: Task) -> dict[str, Any]:
 
 
 def _from_config(config: Any, ref: BackboneRef) -> nn.Module:
-    from transformers import AutoModelForSequenceClassification
-
     try:
-        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)  # type: ignore[no-any-return]
+        return _auto_class(config).from_config(config, trust_remote_code=False)  # type: ignore[no-any-return]
     except _CANNOT_BE as error:
         what = f"{ref.label} does" if ref.location else "backbone.config does"
         raise BackboneError(f"{what} not make a model that classifies: {in_one_line(error)}.") from error
+
+
+def _auto_class(config: Any) -> Any:
+    """Return the class of transformers that makes a classifier: of texts, or of images."""
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+    architecture = ARCHITECTURES.get(config.model_type)
+    images = architecture is not None and architecture.takes_images
+    return AutoModelForImageClassification if images else AutoModelForSequenceClassification
 
 
 _CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)

@@ -1,4 +1,4 @@
-"""What a head reads of the last hidden states: `[CLS]`, as its family has it, or their mean over the row's tokens."""
+"""What a head reads of the last hidden states: one token, as its family has it, or their mean over the row's tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.errors import BackboneError
-from ptuning.selection.architectures import ARCHITECTURES, known_architecture
+from ptuning.selection.architectures import accelerated_families, known_architecture
 
 _HOOK = "_ptuning_mean_pooling"
 """Attribute of a model whose head reads the mean: the hook's handle."""
@@ -19,18 +19,32 @@ def masked_mean(states: Tensor, attention_mask: Tensor) -> Tensor:
     return (states * mask).sum(1) / mask.sum(1)
 
 
+def token_read(model: nn.Module, states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the token that a head reads, [batch, hidden]: the first, or a decoder's last that is no padding."""
+    architecture = known_architecture(model)
+    if architecture and architecture.reads_last:
+        return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1]
+    return states[:, 0]
+
+
 def check_pooling(model: nn.Module) -> None:
     """Refuse a model whose head cannot be given the mean.
 
     Raises
     ------
     BackboneError
-        If it is not known where the head reads.
+        If it is not known where the head reads, or if it reads a decoder's last token.
     """
-    if known_architecture(model) is None:
+    architecture = known_architecture(model)
+    if architecture is None:
         raise BackboneError(
             f"pooling=mean has to know where the head of a {type(model).__name__} reads, and does not (it knows: "
-            f"{', '.join(ARCHITECTURES)}). Leave it out, which is pooling=cls."
+            f"{accelerated_families()}). Leave it out, which is pooling=cls."
+        )
+    if architecture.reads_last:
+        raise BackboneError(
+            f"pooling=mean takes the place of [CLS], and the head of a {type(model).__name__} reads the last token. "
+            "Leave it out, which is pooling=cls."
         )
 
 

@@ -7,8 +7,14 @@ from typing import Any
 
 from ptuning.errors import BackboneError, in_one_line, nearest, shorten
 
-_OWN_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType({"distilbert": {"intermediate_size": "hidden_dim"}})
-"""Family → BERT's name of a size → the family's, if its configuration class does not translate it."""
+_OWN_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "distilbert": {"intermediate_size": "hidden_dim"},
+        "gpt2": {"intermediate_size": "n_inner"},
+        "vit": {"max_position_embeddings": ""},
+    }
+)
+"""Family → BERT's name of a size → the family's, if its class does not translate it; empty if it has no such size."""
 
 _NOT_IN_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -99,12 +105,14 @@ def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
         "cls_token_id": tokenizer.cls_token_id,
         "sep_token_id": tokenizer.sep_token_id,
     }
-    fitting = {
+    fitting: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         **{key: value for key, value in special.items() if defaults.get(key) is not None},
         **_AS_PUBLISHED.get(model_type, {}),
         **{own_names.get(key, key): value for key, value in values.items() if key != "model_type"},
     }
+    fitting.pop("", None)
+    _fit_heads(fitting, values, defaults)
     if isinstance(fitting["vocab_size"], int) and fitting["vocab_size"] < len(tokenizer):
         raise BackboneError(
             f"backbone.config.vocab_size={fitting['vocab_size']} is too small: the synthetic tokenizer has "
@@ -120,7 +128,22 @@ def random_config(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
             f"backbone.config.hidden_size={config.hidden_size} is not a multiple of "
             f"backbone.config.num_attention_heads={config.num_attention_heads}."
         )
+    of_keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if config.num_attention_heads % of_keys:
+        raise BackboneError(
+            f"backbone.config.num_attention_heads={config.num_attention_heads} is not a multiple of "
+            f"backbone.config.num_key_value_heads={of_keys}."
+        )
     return config
+
+
+def _fit_heads(fitting: dict[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Give every query its own key and value, in heads as wide as BERT's, unless other numbers are typed."""
+    width, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    if isinstance(width, int) and isinstance(heads, int) and heads > 0:
+        for key, value in (("num_key_value_heads", heads), ("head_dim", width // heads)):
+            if key in defaults:
+                fitting.setdefault(key, value)
 
 
 def _check_size(config: Any) -> None:
@@ -142,5 +165,6 @@ _TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size")
 _SIZES = (
     *("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", *_TABLES),
     *("hidden_dim", "num_hidden_groups", "inner_group_num"),  # DistilBERT's, ALBERT's
+    *("num_key_value_heads", "head_dim"),  # decoders'
 )
 _MOST_LAYERS, _MOST_WEIGHTS = 1000, 4_000_000_000

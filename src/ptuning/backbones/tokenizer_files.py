@@ -10,6 +10,9 @@ _WHOLE = "tokenizer.json"
 _VOCABULARIES = (_WHOLE, "*vocab*", "*merges*", "*.model", "*.spm", "*.tiktoken", "bpe.*", "tekken.json", "dict.txt")
 """Files that hold words or pieces of words, in any family; without one of them a tokenizer has no vocabulary."""
 
+_NOT_TEXT = ("<image_soft_token>",)
+"""Tokens that stand for no text: Gemma 3's tokenizer has one for images, for which its text models have no row."""
+
 
 def check_files(folder: Path) -> None:
     """Raise :class:`BackboneError` if a folder has no tokenizer, or a pointer, a web page or an empty file instead.
@@ -54,7 +57,7 @@ def check_tokenizer(tokenizer: Any, rows: int | None, location: str) -> None:
             f"The tokenizer of {location} is a {type(tokenizer).__name__}, written in Python; ptuning takes fast ones, "
             f"which have a {_WHOLE}."
         )
-    vocabulary = tokenizer.get_vocab()
+    vocabulary = {word: number for word, number in tokenizer.get_vocab().items() if word not in _NOT_TEXT}
     if not set(vocabulary) - set(tokenizer.all_special_tokens):
         raise BackboneError(
             f"The tokenizer of {location} knows special tokens alone ({', '.join(sorted(vocabulary))}), so that every "

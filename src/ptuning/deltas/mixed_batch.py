@@ -71,8 +71,9 @@ def check_mixable(model: nn.Module, delta: str, names: Mapping[str, Any], head: 
         in_head = name in head and isinstance(module, nn.Linear | nn.LayerNorm)
         if not (layernorm or bias or in_head):
             raise RunError(
-                f"The delta '{delta}' has '{name}', which all rows of a batch share: only LayerNorms and biases can "
-                f'differ by row. Answer its rows apart: stack.use("{delta}").'
+                f"The delta '{delta}' has '{name}', which all rows of a batch share: only LayerNorms and biases of "
+                "linear layers can differ by row, and no RMSNorms and Conv1D layers, which some decoders have. "
+                f'Answer its rows apart: stack.use("{delta}").'
             )
 
 

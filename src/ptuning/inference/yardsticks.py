@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, one_hot
 
 from ptuning.backbones.load import load_skeleton
-from ptuning.backbones.pooling import masked_mean
+from ptuning.backbones.pooling import masked_mean, token_read
 from ptuning.config.schema import Config
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.sources import DataSource
@@ -242,7 +242,8 @@ class _Measuring:
 
         def compute(inputs: dict[str, Tensor]) -> Tensor:
             states: Tensor = base(**inputs).last_hidden_state
-            return torch.cat([states[:, 0], masked_mean(states, inputs["attention_mask"])], 1)
+            mask = inputs["attention_mask"]
+            return torch.cat([token_read(network, states, mask), masked_mean(states, mask)], 1)
 
         found: dict[str, dict[str, Tensor]] = {"cls": {}, "mean": {}}
         shows = self.plan.trainer["enable_progress_bar"]

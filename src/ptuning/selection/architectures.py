@@ -6,91 +6,21 @@ has to match exactly one elementary module; modules that an architecture lacks a
 ``tests/test_architectures.py`` checks this for the whole table.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from torch import nn
 
 from ptuning.errors import SelectionError
+from ptuning.selection.architecture import Architecture, modules
 from ptuning.selection.names import ATTENTION
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """Parameter names of one model family, as patterns.
-
-    The head is everything beside the base model that ``beside`` does not claim: ``classifier``, and for some families a
-    dense layer before it. It is drawn anew for each run and is always trainable.
-
-    Attributes
-    ----------
-    block
-        Start of a block's parameter names inside the base model, with one group for its 0-based number; without a
-        group where all layers share one block.
-    in_block
-        Elementary module → start of its parameter names inside a block.
-    outside
-        Elementary module → start of its parameter names inside the base model, for what has no layer.
-    beside
-        Elementary module → start of its parameter names in a model with a head, for what is pretrained but lies beside
-        the base model.
-    absent
-        Module of other architectures → the reason why this one lacks it, and what to choose instead.
-    block_returns_tuple
-        True if a block returns a tuple that begins with its hidden states, False if it returns them alone.
-    before_ffn
-        Elementary module whose LayerNorm hands hidden states to the feed-forward half of its block.
-    positions_in_blocks
-        True if blocks use positions themselves, by relative positions or rotations.
-    """
-
-    block: str
-    in_block: Mapping[str, str]
-    outside: Mapping[str, str]
-    beside: Mapping[str, str] = field(default_factory=dict)
-    absent: Mapping[str, str] = field(default_factory=dict)
-    block_returns_tuple: bool = False
-    before_ffn: str = "attention_layernorm"
-    positions_in_blocks: bool = False
-
-    @property
-    def elementary(self) -> tuple[str, ...]:
-        """Names of the elementary modules, those of the blocks first."""
-        return (*self.in_block, *self.outside, *self.beside)
-
-    @property
-    def shares_layers(self) -> bool:
-        """True if all layers share the weights of one block."""
-        return re.compile(self.block).groups == 0
-
-    def blocks(self, base: nn.Module) -> list[nn.Module]:
-        """Return the blocks of a base model, the lowest first."""
-        return [module for name, module in base.named_modules() if re.fullmatch(self.block, f"{name}.")]
-
-    def locate(self, name: str) -> tuple[str, int | None] | None:
-        """Return (elementary module, layer or ``None``) of a backbone parameter, or ``None`` if nothing matches.
-
-        ``name`` is relative to the base model; of what lies beside it, the full name. The weights of a shared block
-        have no layer.
-        """
-        if match := re.match(self.block, name):
-            rest, layer = name[match.end() :], None if self.shares_layers else int(match[1])
-            return next(((m, layer) for m, start in self.in_block.items() if re.match(start, rest)), None)
-        elsewhere = (*self.outside.items(), *self.beside.items())
-        return next(((m, None) for m, start in elsewhere if re.match(start, name)), None)
-
-
-def _modules(**entries: str) -> Mapping[str, str]:
-    return MappingProxyType(entries)
-
-
-_DENSE_IN_HEAD = _modules(
+_DENSE_IN_HEAD = modules(
     pooler="the dense layer before its classifier is part of the head: not pretrained, it always trains"
 )
 
-_BEHIND_PROJECTIONS = _modules(
+_BEHIND_PROJECTIONS = modules(
     attention_output=r"attention\.output\.dense\.",
     attention_layernorm=r"attention\.output\.LayerNorm\.",
     intermediate=r"intermediate\.dense\.",
@@ -101,26 +31,26 @@ _BEHIND_PROJECTIONS = _modules(
 
 BERT = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=_modules(
+    in_block=modules(
         query=r"attention\.self\.query\.",
         key=r"attention\.self\.key\.",
         value=r"attention\.self\.value\.",
         **_BEHIND_PROJECTIONS,
     ),
-    outside=_modules(embeddings=r"embeddings\.", pooler=r"pooler\."),
+    outside=modules(embeddings=r"embeddings\.", pooler=r"pooler\."),
 )
 
 ROBERTA = replace(BERT, absent=_DENSE_IN_HEAD)
 
 ELECTRA = replace(  # embeddings_project widens the small models' embeddings to the hidden size
     BERT,
-    outside=_modules(embeddings=r"embeddings(_project)?\."),
+    outside=modules(embeddings=r"embeddings(_project)?\."),
     absent=_DENSE_IN_HEAD,
 )
 
 DISTILBERT = Architecture(
     block=r"transformer\.layer\.(\d+)\.",
-    in_block=_modules(
+    in_block=modules(
         query=r"attention\.q_lin\.",
         key=r"attention\.k_lin\.",
         value=r"attention\.v_lin\.",
@@ -130,7 +60,7 @@ DISTILBERT = Architecture(
         output=r"ffn\.lin2\.",
         output_layernorm=r"output_layer_norm\.",
     ),
-    outside=_modules(embeddings=r"embeddings\."),
+    outside=modules(embeddings=r"embeddings\."),
     absent=_DENSE_IN_HEAD,
 )
 
@@ -144,7 +74,7 @@ MPNET = replace(
         "attention_output": r"attention\.attn\.o\.",
         "attention_layernorm": r"attention\.LayerNorm\.",
     },
-    outside=_modules(
+    outside=modules(
         embeddings=r"embeddings\.",
         relative_positions=r"encoder\.relative_attention_bias\.",
         pooler=r"pooler\.",
@@ -156,7 +86,7 @@ MPNET = replace(
 
 DEBERTA_V2 = Architecture(
     block=r"encoder\.layer\.(\d+)\.",
-    in_block=_modules(
+    in_block=modules(
         query=r"attention\.self\.query_proj\.",
         key=r"attention\.self\.key_proj\.",
         value=r"attention\.self\.value_proj\.",
@@ -164,12 +94,12 @@ DEBERTA_V2 = Architecture(
         position_key=r"attention\.self\.pos_key_proj\.",
         **_BEHIND_PROJECTIONS,
     ),
-    outside=_modules(
+    outside=modules(
         embeddings=r"embeddings\.",  # embed_proj, which widens them, included
         relative_positions=r"encoder\.(rel_embeddings|LayerNorm)\.",  # this LayerNorm is theirs
         convolution=r"encoder\.conv\.",  # with its own LayerNorm; beside the first block, not in it
     ),
-    absent=_modules(
+    absent=modules(
         **_DENSE_IN_HEAD,
         position_query="only a DeBERTa with share_att_key=false has it; others use query for positions too",
         position_key="only a DeBERTa with share_att_key=false has it; others use key for positions too",
@@ -179,11 +109,12 @@ DEBERTA_V2 = Architecture(
     positions_in_blocks=True,
 )
 
-_FUSED = "its query, key and value projections are one matrix, Wqkv: module=query_key_value"
+_FUSED = "its query, key and value projections are one matrix,"
+_READS_LAST = "its head reads the hidden state of the last token"
 
 MODERNBERT = Architecture(
     block=r"layers\.(\d+)\.",
-    in_block=_modules(
+    in_block=modules(
         query_key_value=r"attn\.Wqkv\.",
         attention_output=r"attn\.Wo\.",
         attention_layernorm=r"attn_norm\.",  # before the attention; the first block has none
@@ -191,21 +122,19 @@ MODERNBERT = Architecture(
         output=r"mlp\.Wo\.",
         output_layernorm=r"mlp_norm\.",  # before the feed-forward half
     ),
-    outside=_modules(embeddings=r"embeddings\.", final_layernorm=r"final_norm\."),
-    beside=_modules(prediction_head=r"head\."),
+    outside=modules(embeddings=r"embeddings\.", final_layernorm=r"final_norm\."),
+    beside=modules(prediction_head=r"head\."),
     before_ffn="output_layernorm",
     positions_in_blocks=True,
-    absent=_modules(
-        query=_FUSED,
-        key=_FUSED,
-        value=_FUSED,
+    absent=modules(
+        **dict.fromkeys(("query", "key", "value"), f"{_FUSED} Wqkv: module=query_key_value"),
         pooler="its pretrained dense layer before the classifier is called module=prediction_head",
     ),
 )
 
 ALBERT = Architecture(
     block=r"encoder\.albert_layer_groups\.\d+\.albert_layers\.\d+\.",
-    in_block=_modules(
+    in_block=modules(
         query=r"attention\.query\.",
         key=r"attention\.key\.",
         value=r"attention\.value\.",
@@ -216,7 +145,73 @@ ALBERT = Architecture(
         output_layernorm=r"full_layer_layer_norm\.",
     ),
     # The embeddings are factorised: a narrow table, and the matrix that widens it to the hidden size.
-    outside=_modules(embeddings=r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", pooler=r"pooler\."),
+    outside=modules(embeddings=r"embeddings\.|encoder\.embedding_hidden_mapping_in\.", pooler=r"pooler\."),
+)
+
+GPT2 = Architecture(
+    block=r"h\.(\d+)\.",
+    in_block=modules(
+        query_key_value=r"attn\.c_attn\.",
+        attention_output=r"attn\.c_proj\.",
+        attention_layernorm=r"ln_1\.",  # before the attention
+        intermediate=r"mlp\.c_fc\.",
+        output=r"mlp\.c_proj\.",
+        output_layernorm=r"ln_2\.",  # before the feed-forward half
+    ),
+    outside=modules(embeddings=r"wte\.|wpe\.", final_layernorm=r"ln_f\."),
+    absent=modules(
+        **dict.fromkeys(("query", "key", "value"), f"{_FUSED} c_attn: module=query_key_value"),
+        pooler=_READS_LAST,
+    ),
+    reads_last=True,
+)
+
+LLAMA = Architecture(
+    block=r"layers\.(\d+)\.",
+    in_block=modules(
+        query=r"self_attn\.q_proj\.",
+        key=r"self_attn\.k_proj\.",
+        value=r"self_attn\.v_proj\.",
+        attention_output=r"self_attn\.o_proj\.",
+        attention_layernorm=r"input_layernorm\.",  # before the attention
+        intermediate=r"mlp\.(gate|up)_proj\.",
+        output=r"mlp\.down_proj\.",
+        output_layernorm=r"post_attention_layernorm\.",  # before the feed-forward half
+    ),
+    outside=modules(embeddings=r"embed_tokens\.", final_layernorm=r"norm\."),
+    absent=modules(pooler=_READS_LAST),
+    positions_in_blocks=True,
+    reads_last=True,
+)
+
+QWEN3 = replace(
+    LLAMA,
+    in_block={**LLAMA.in_block, "query_norm": r"self_attn\.q_norm\.", "key_norm": r"self_attn\.k_norm\."},
+)
+
+GEMMA3 = replace(  # a norm before and one behind either half
+    QWEN3,
+    in_block={
+        **QWEN3.in_block,
+        "attention_layernorm": r"(input|post_attention)_layernorm\.",
+        "output_layernorm": r"(pre|post)_feedforward_layernorm\.",
+    },
+)
+
+VIT = Architecture(  # the second names are those of earlier versions of transformers
+    block=r"(?:layers|encoder\.layer)\.(\d+)\.",
+    in_block=modules(
+        query=r"attention\.(q_proj|attention\.query)\.",
+        key=r"attention\.(k_proj|attention\.key)\.",
+        value=r"attention\.(v_proj|attention\.value)\.",
+        attention_output=r"attention\.(o_proj|output\.dense)\.",
+        attention_layernorm=r"layernorm_before\.",
+        intermediate=r"(mlp\.fc1|intermediate\.dense)\.",
+        output=r"(mlp\.fc2|output\.dense)\.",
+        output_layernorm=r"layernorm_after\.",  # behind the attention, before the feed-forward half
+    ),
+    outside=modules(embeddings=r"embeddings\.", final_layernorm=r"layernorm\.", pooler=r"pooler\."),
+    takes_images=True,
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -230,6 +225,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "deberta-v2": DEBERTA_V2,  # DeBERTa-v3 too
         "modernbert": MODERNBERT,
         "albert": ALBERT,
+        "gpt2": GPT2,
+        "llama": LLAMA,
+        "mistral": LLAMA,
+        "qwen3": QWEN3,
+        "gemma3_text": GEMMA3,
+        "vit": VIT,
     }
 )
 
@@ -273,6 +274,11 @@ def architecture_of(model: nn.Module) -> Architecture:
             "entry to ptuning/selection/architectures.py: how its blocks are named, and one pattern per module."
         )
     return ARCHITECTURES[model_type]
+
+
+def accelerated_families() -> str:
+    """Return the families that faster training was shown right for, as ``bert, roberta, …``."""
+    return ", ".join(name for name, architecture in ARCHITECTURES.items() if architecture.is_accelerated)
 
 
 def known_architecture(model: nn.Module) -> Architecture | None:

@@ -30,8 +30,18 @@ def hidden_axes(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
 
 
 def _axis(model: nn.Module, name: str, one: Located) -> int | None:
+    owner, _, key = name.rpartition(".")
     if one.module in _READ:
-        return 1 if one.parameter.dim() == 2 else None
+        return None if one.parameter.dim() != 2 else 0 if _is_transposed(model.get_submodule(owner)) else 1
     if one.module in _WRITE:
-        return 1 if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Embedding) else 0
+        if key not in ("weight", "bias"):  # a token or a table of positions of a ViT, [1, tokens, hidden]
+            return one.parameter.dim() - 1
+        return 1 if one.parameter.dim() == 2 and _is_transposed(model.get_submodule(owner)) else 0
     return 0 if one.module in _NORMALISE else None
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Return True if a matrix has what comes out in its columns: embeddings, and GPT-2's linear layers."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Embedding | Conv1D)

@@ -4,7 +4,10 @@ import re
 
 from ptuning.tasks.glue import TASKS
 
-ATTENTION = ("query", "key", "value", "query_key_value", "position_query", "position_key", "attention_output")
+ATTENTION = (
+    *("query", "key", "value", "query_key_value", "query_norm", "key_norm"),
+    *("position_query", "position_key", "attention_output"),
+)
 """Elementary modules of the group ``attention``."""
 
 MODULES = (

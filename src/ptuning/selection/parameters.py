@@ -7,11 +7,11 @@ from typing import NamedTuple
 from torch import nn
 
 from ptuning.errors import SelectionError
+from ptuning.selection.architecture import Architecture
 from ptuning.selection.architectures import (
     ABOVE_BLOCKS,
     CROSS_CUTTING,
     GROUPS,
-    Architecture,
     architecture_of,
     known_architecture,
 )

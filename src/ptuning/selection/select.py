@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from ptuning.errors import SelectionError, nearest, shorten
+from ptuning.selection.architecture import Architecture
 from ptuning.selection.architectures import (
     CROSS_CUTTING,
     GROUPS,
-    Architecture,
     architecture_of,
     known_architecture,
     module_names,

@@ -19,7 +19,7 @@ from ptuning.data.sources import DataSource
 from ptuning.deltas.format import describe_backbone
 from ptuning.errors import ConfigError
 from ptuning.runs.recipe import result_arguments
-from ptuning.selection.architectures import ARCHITECTURES, known_architecture
+from ptuning.selection.architectures import accelerated_families, known_architecture
 from ptuning.selection.callback import ModuleSelectionCallback, SelectionCallback
 from ptuning.selection.dimensions import hidden_axes
 from ptuning.selection.layers import format_layers, parse_layers
@@ -154,6 +154,7 @@ def make_plan(config: Config) -> Plan:
     backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
     module = tuple(sorted(config.module.chosen))  # a union has no order, so neither has its run folder
     skeleton = load_skeleton(backbone)
+    _check_family(config, backbone, skeleton)
     positions = usable_positions(skeleton)
     if positions is not None and config.task.max_length > positions:
         raise ConfigError(
@@ -201,6 +202,21 @@ def make_plan(config: Config) -> Plan:
     )
 
 
+def _check_family(config: Config, backbone: BackboneRef, skeleton: nn.Module) -> None:
+    """Refuse images, and compiled blocks where they were not shown to compute the same."""
+    architecture = known_architecture(skeleton)
+    if architecture and architecture.takes_images:
+        raise ConfigError(
+            f"{backbone.label} is a {type(skeleton).__name__}, which takes images, and train.py trains on texts. In "
+            "your own training ModuleSelectionCallback selects its modules (docs/anywhere.md)."
+        )
+    if architecture and not architecture.is_accelerated and config.trainer.compile in (True,):
+        raise ConfigError(
+            f"trainer.compile=true was not shown to give a {type(skeleton).__name__} its own gradients (it was for: "
+            f"{accelerated_families()}). Leave it out, which is trainer.compile=auto."
+        )
+
+
 def _pooling(config: Config, skeleton: nn.Module) -> str:
     """Return what the head reads, after checking that it can; a pooler that nothing reads cannot train."""
     if config.pooling == "mean":
@@ -225,10 +241,11 @@ def _caches_prefix(config: Config, skeleton: nn.Module, selector: SelectionCallb
     """Return whether a prefix is cached, if that was typed. Whether a reader's own choice leaves one takes weights."""
     if config.frozen_prefix != "cache":
         return False
-    if known_architecture(skeleton) is None:
+    architecture = known_architecture(skeleton)
+    if architecture is None or not architecture.is_accelerated:
         raise ConfigError(
             f"frozen_prefix=cache has to know the blocks of a {type(skeleton).__name__}, and does not "
-            f"(it knows: {', '.join(ARCHITECTURES)}). Leave it out, which is frozen_prefix=live."
+            f"(it knows: {accelerated_families()}). Leave it out, which is frozen_prefix=live."
         )
     own = type(selector) is not ModuleSelectionCallback
     return own or count_frozen_blocks(skeleton, selector.choose(skeleton)) > 0
