@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from ptuning.results.race_bounds import SEEDS, nominal_levels, scatter
-from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, SCORE, Race, RaceRules
+from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, SCORE, Race, RaceRules
 from ptuning.sweeps.race import default_margin, told_apart
 from ptuning.sweeps.race_runs import HeldOut
 from support.commands import TypeIt
@@ -114,6 +114,21 @@ def test_a_failed_candidate_is_no_answer_and_stops_nobody() -> None:
     assert race.answer == 1
 
 
+def test_who_is_refused_takes_no_share_of_alpha() -> None:
+    scores = drawn([-0.4, 0, -0.1], 0.3)
+    alone, among = Race([1, 2, 3], RULES), Race([1, 0, 2, 3, 0], RULES, refused=(1, 4))
+    for number in range(4):
+        alone.end_round({one: scores[one, number] for one in range(3)})
+        among.end_round({(0, 2, 3)[one]: scores[one, number] for one in range(3)})
+    ours, theirs = alone.differences(0)[1], among.differences(0)[2]
+    assert ours is not None
+    assert theirs is not None
+    assert ours.half == theirs.half
+    assert [among.status[one] for one in (0, 2, 3)] == alone.status
+    assert among.status[1] == among.status[4] == REFUSED
+    assert {one for one, _ in among.turns()} <= {0, 2, 3}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_order_in_which_a_round_came_in_changes_nothing(seed: int) -> None:
     shuffled, scores = random.Random(seed), drawn([-1.4, -0.6, 0, -0.9, 0.1], 0.7, seed)
@@ -175,16 +190,17 @@ def test_a_race_ends_with_an_answer_goes_on_and_runs_nothing_twice(tmp_path: Pat
     assert len(first) == 3  # frozen in all layers and in layer 0 are one run
     out = typed(type_it, tmp_path, *RACE, "race.margin=90")
     assert "smallest surely within 90 points of the best: frozen layers=all (0 weights, 0 %)" in out
-    assert "train it on all rows: python train.py" in out
-    assert "module=frozen layers=all" in out.split("train it on all rows:")[1]
-    assert "holdout" not in out.split("train it on all rows:")[1]
+    train = out.split("train it as in the race, with the next seed: ")[1].splitlines()[0]
+    assert train.startswith("python train.py ")
+    assert "race" not in train.replace(str(tmp_path), "")
+    assert f"data.select_on=holdout module=frozen layers=all seed={state(tmp_path)['rounds'] + 1}" in train
     second = records(tmp_path)
     assert all(second[name]["ended"] == record["ended"] for name, record in first.items())
     found = state(tmp_path)
     assert found["answer"] == "frozen layers=all"
     assert found["end"] == "answered"
     by_name = {one["name"]: one for one in found["candidates"]}
-    assert by_name["layernorm layers=9"]["status"] == FAILED
+    assert by_name["layernorm layers=9"]["status"] == REFUSED
     held_out = [record["best"]["holdout_score"] for record in second.values() if record["module"] == "frozen"]
     assert sorted(by_name["frozen layers=all"]["scores"]) == pytest.approx(sorted(held_out))
     assert found["runs"] == len(second)

@@ -134,6 +134,7 @@ def _import_everything() -> None:
     import ptuning.inference.evaluation
     import ptuning.inference.stream
     import ptuning.results.report
+    import ptuning.sweeps.race_screen
     import ptuning.training.run  # noqa: F401
     from ptuning.backbones.load import load_model, load_tokenizer
     from ptuning.backbones.source import find_backbone

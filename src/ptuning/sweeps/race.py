@@ -8,7 +8,7 @@ from typing import Any
 
 from ptuning.display.console import console
 from ptuning.errors import SweepError
-from ptuning.results.race_rules import FAILED, Race, RaceRules, Turn
+from ptuning.results.race_rules import FAILED, REFUSED, Race, RaceRules, Turn
 from ptuning.results.statistics import MARGIN
 from ptuning.sweeps.race_runs import HeldOut, RaceRun, RaceRuns
 
@@ -38,6 +38,8 @@ class RaceState:
         Runs by turn.
     failures
         Candidate → why it cannot go on.
+    refused
+        Those of them whose configuration does not fit.
     shown
         Candidate → its status as last told.
     began
@@ -52,6 +54,7 @@ class RaceState:
     runs: int = 0
     found: dict[Turn, RaceRun] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
     shown: dict[int, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     end: str = ""
@@ -98,7 +101,8 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     margin = default_margin(held_out) if options.margin is None else options.margin / 100
     least = 0.5 / held_out.rows if held_out else 0.0
     state = RaceState(RaceRules(margin, options.alpha, options.objective, least), failures=dict(runs.refused))
-    state.shown = dict.fromkeys(runs.refused, FAILED)
+    state.refused = set(runs.refused)
+    state.shown = dict.fromkeys(runs.refused, REFUSED)
     announce(console, runs, state, held_out)
     while turns := _turns(runs, state):
         ran, spent = _run_round(runs, state, turns, check)
@@ -107,14 +111,16 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
             break
         if state.race is None:
             weights = [state.found[turn].weights if (turn := (one, 1)) in ran else 0 for one in range(len(turns))]
-            state.race = Race(weights, state.rules)
-        state.race.end_round({one: state.found[one, seed].score if (one, seed) in ran else None for one, seed in turns})
+            state.refused |= runs.refused.keys() - {one for one, _ in ran}
+            state.race = Race(weights, state.rules, state.refused)
+        ended = [turn for turn in turns if turn[0] not in state.refused]
+        state.race.end_round({one: state.found[one, seed].score if (one, seed) in ran else None for one, seed in ended})
         state.rounds += 1
         show_round(console, runs, state)
         write_state(runs, state)
     if not state.end:
         state.end = NO_SEEDS if state.race is None or state.race.answer is None else ANSWERED
-    if state.race is not None and all(status == FAILED for status in state.race.status):
+    if state.race is not None and not {*state.race.status} - {FAILED, REFUSED}:
         console.print("No candidate could run.")
         raise SweepError(1)
     write_state(runs, state)

@@ -20,6 +20,9 @@ from ptuning.runs.record import RunRecord
 from ptuning.sweeps.durations import Durations
 from ptuning.system.hub import use_cache_for_run
 
+HOLDOUT = "data.select_on=holdout"
+"""What the runs of a race decide on, unless something else is typed."""
+
 
 @dataclass(frozen=True)
 class RaceRun:
@@ -200,6 +203,8 @@ class RaceRuns:
                 raise SweepError(130)
             if error is not None:
                 failed[turn] = first_line(error if isinstance(error, BaseException) else str(error))
+                if turn[1] == 1 and isinstance(error, ConfigError | SelectionError):  # so will all its seeds be
+                    self.refused[turn[0]] = failed[turn]
             elif (found := self.find(turn)) is None:
                 failed[turn] = "it left no finished record here"
             elif turn in self._recipes:
