@@ -68,7 +68,7 @@ def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:
     axes.set_xlim(low / room, high * room)
     axes.set_xlabel(PARAMETERS)
     axes.set_ylabel(SCORE)
-    _name_at_right(axes, labels[:NAMED])
+    name_at_right(axes, labels[:NAMED])
     hollow = "" if some.empty else " Small hollow marks: chosen layers or weights."
     caption = f"Mean over seeds, bars one standard deviation.{hollow}"
     return figure, f"Score against trainable parameters: {where}", caption
@@ -117,12 +117,12 @@ def _curves(points: Points, where: str) -> tuple[Figure, str, str]:
     axes.set_xlabel("epoch")
     axes.set_ylabel(SCORE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _name_at_right(axes, labels)
+    name_at_right(axes, labels)
     caption = "Dev score after each evaluation: mean over seeds, band from least to most."
     return figure, f"Learning curves: {where}", caption
 
 
-def _name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+def name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Write names in a column beside the axes, near the height of their points, with thin leaders."""
     axes.autoscale_view()  # now, as matplotlib would when it draws
     points = axes.bbox.height / axes.figure.dpi * 72
