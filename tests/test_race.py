@@ -13,7 +13,9 @@ from scipy import stats
 
 from ptuning.results.race_bounds import SEEDS, nominal_levels, scatter
 from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, SCORE, Race, RaceRules
+from ptuning.runs.ranking import RankedModule
 from ptuning.sweeps.race import default_margin, told_apart
+from ptuning.sweeps.race_order import fisher_per_weight
 from ptuning.sweeps.race_runs import HeldOut
 from support.commands import TypeIt
 from support.running import TINY
@@ -243,3 +245,40 @@ def test_more_seeds_that_are_needed_are_few_where_the_gap_is_wide() -> None:
     more = race.more_seeds(1)
     assert more is None or 1 <= more <= SEEDS
     assert all(gap is None or math.isfinite(gap.half) for gap in race.differences(0))
+
+
+def test_a_ranking_orders_candidates_by_what_trains_and_leaves_none_out() -> None:
+    def row(module: str, layers: str, weights: int, fisher: float) -> RankedModule:
+        return RankedModule(
+            module, layers, False, weights, {"fisher_sum": (fisher,), "fisher_mean": (fisher / weights,)}
+        )
+
+    rows = [
+        row("query", "all", 4, 8.0),
+        row("query", "0", 2, 6.0),
+        row("query", "1", 2, 2.0),
+        row("key", "all", 4, 4.0),
+    ]
+    assert fisher_per_weight(rows, ("query",), "all") == 2.0
+    assert fisher_per_weight(rows, ("query",), "1") == 1.0
+    assert fisher_per_weight(rows, ("key", "query"), "all") == 1.5
+    assert fisher_per_weight(rows, ("frozen",), "all") is None
+
+
+@pytest.mark.slow
+def test_with_the_order_of_a_ranking_a_round_that_the_budget_cuts_begins_with_its_first(
+    tmp_path: Path, type_it: TypeIt
+) -> None:
+    race = (*RACE[:2], "module=frozen,query,layernorm", *RACE[4:], "race.margin=90")
+    out = typed(type_it, tmp_path, *race, "race.order=rank", "race.runs=5")
+    order = out.split("In the order of ptuning rank: ")[1].splitlines()[0].split(", ")
+    assert order[2] == "frozen"
+    seeds = {record["module"]: 0 for record in records(tmp_path).values()}
+    for record in records(tmp_path).values():
+        seeds[record["module"]] += 1
+    assert seeds == {order[0]: 2, order[1]: 2, order[2]: 1}
+    ranked, given = (typed(type_it, tmp_path, *race, f"race.order={how}") for how in ("rank", "given"))
+    assert "In the order of" in ranked
+    assert "In the order of" not in given
+    found = [json.loads(file.read_text()) for file in sorted(tmp_path.glob(".sweeps/*/race.json"))[-2:]]
+    assert found[0] == found[1]

@@ -91,6 +91,7 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     SweepError
         If it was stopped, or no candidate ran.
     """
+    from ptuning.sweeps.race_order import order_of
     from ptuning.sweeps.race_screen import announce, show_answer, show_round, write_state
 
     options = runs.options
@@ -104,7 +105,8 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     state.refused = set(runs.refused)
     state.shown = dict.fromkeys(runs.refused, REFUSED)
     announce(console, runs, state, held_out)
-    while turns := _turns(runs, state):
+    order = order_of(runs)
+    while turns := sorted(_turns(runs, state), key=lambda turn: order.index(turn[0])):
         ran, spent = _run_round(runs, state, turns, check)
         if spent:
             state.end = spent
