@@ -53,7 +53,7 @@ def read_races(runs_dir: Path, only: Container[str] | None = None) -> tuple[list
     races = [race for _, race in found if isinstance(race, RaceRecord)]
     if only is not None:
         races = [race for race in races if race.folders and all(folder in only for folder in race.folders)]
-    return last_calls(races), [(file, why) for file, why in found if isinstance(why, str)]
+    return last_calls(races), [] if only is not None else [(file, why) for file, why in found if isinstance(why, str)]
 
 
 def race_title(race: RaceRecord, number: int, sources: Mapping[str, str]) -> tuple[str, str]:

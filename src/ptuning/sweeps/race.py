@@ -10,6 +10,7 @@ from ptuning.display.console import console
 from ptuning.errors import SweepError
 from ptuning.results.race_rules import FAILED, REFUSED, Race, RaceRules, Turn
 from ptuning.results.statistics import MARGIN
+from ptuning.runs.sweep import find_sweep
 from ptuning.sweeps.race_runs import HeldOut, RaceRun, RaceRuns
 
 _DISAGREE = 0.1
@@ -93,6 +94,7 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     """
     from ptuning.sweeps.race_order import order_of
     from ptuning.sweeps.race_screen import announce, show_answer, show_round, write_state
+    from ptuning.sweeps.wandb_summary import log_race
 
     options = runs.options
     held_out = runs.look_at_all()
@@ -125,8 +127,11 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     if state.race is not None and not {*state.race.status} - {FAILED, REFUSED}:
         console.print("No candidate could run.")
         raise SweepError(1)
-    write_state(runs, state)
+    record = write_state(runs, state)
     show_answer(console, runs, state)
+    if runs.launched:
+        sweep = find_sweep(runs.folder, tuple(map(str, runs.config.hydra.overrides.task)))
+        log_race(runs.values((*runs.fixed, *runs.candidates[0])), record, sweep, runs.folder)
     return state
 
 

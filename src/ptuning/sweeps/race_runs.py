@@ -89,7 +89,7 @@ class RaceRuns:
     ) -> None:
         self.config, self.fixed = config, fixed
         self._launcher, self._loader = launcher, loader
-        self._launched = 0
+        self.launched = 0
         self._done: dict[Turn, RaceRun] = {}
         self._recipes: dict[Turn, Mapping[str, Any]] = {}
         self._durations, self._shelves = Durations(), set[Path]()
@@ -210,8 +210,8 @@ class RaceRuns:
         """
         batch = [list(self._overrides(turn)) for turn in turns]
         check(batch)
-        returns = self._launcher.launch(batch, initial_job_idx=self._launched)
-        self._launched += len(batch)
+        returns = self._launcher.launch(batch, initial_job_idx=self.launched)
+        self.launched += len(batch)
         failed: dict[Turn, str] = {}
         for turn, returned in zip(turns, returns, strict=True):
             error = (

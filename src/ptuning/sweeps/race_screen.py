@@ -74,8 +74,8 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
         _show_commands(console, runs, state, race.left()[0] if race.answer is None else race.answer)
 
 
-def write_state(runs: RaceRuns, state: RaceState) -> None:
-    """Write ``race.json`` into the sweep's folder, whole."""
+def write_state(runs: RaceRuns, state: RaceState) -> RaceRecord:
+    """Write ``race.json`` into the sweep's folder, whole, and return what it holds."""
     race, rules = state.race, state.rules
     assert race is not None or state.end
     record = RaceRecord(
@@ -90,6 +90,7 @@ def write_state(runs: RaceRuns, state: RaceState) -> None:
         candidates=tuple(_candidate(runs, state, one) for one in range(len(runs.candidates))),
     )
     write_race(runs.folder / FILE, record)
+    return record
 
 
 def _candidate(runs: RaceRuns, state: RaceState, one: int) -> RaceCandidate:
