@@ -65,8 +65,8 @@ def test_the_notebooks_run_from_top_to_bottom(place: Path) -> None:
     assert "3,072 of 109,483,778 weights: 0.003 %" in " ".join(shown(notebooks["02_layers"], "text/plain"))
 
 
-def test_there_are_four_and_each_is_stored_with_what_it_printed() -> None:
-    assert NAMES == ["01_modules", "02_layers", "03_magnitude", "04_own_data"]
+def test_there_are_five_and_each_is_stored_with_what_it_printed() -> None:
+    assert NAMES == ["01_modules", "02_layers", "03_magnitude", "04_own_data", "05_race"]
     for name in NAMES:
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
         nbformat.validate(notebook)

@@ -12,8 +12,10 @@ import pytest
 from scipy import stats
 
 from ptuning.results.race_bounds import SEEDS, nominal_levels, scatter
-from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, SCORE, Race, RaceRules
+from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, SCORE, Race, RaceRules
+from ptuning.runs.ranking import RankedModule
 from ptuning.sweeps.race import default_margin, told_apart
+from ptuning.sweeps.race_order import fisher_per_weight
 from ptuning.sweeps.race_runs import HeldOut
 from support.commands import TypeIt
 from support.running import TINY
@@ -114,6 +116,21 @@ def test_a_failed_candidate_is_no_answer_and_stops_nobody() -> None:
     assert race.answer == 1
 
 
+def test_who_is_refused_takes_no_share_of_alpha() -> None:
+    scores = drawn([-0.4, 0, -0.1], 0.3)
+    alone, among = Race([1, 2, 3], RULES), Race([1, 0, 2, 3, 0], RULES, refused=(1, 4))
+    for number in range(4):
+        alone.end_round({one: scores[one, number] for one in range(3)})
+        among.end_round({(0, 2, 3)[one]: scores[one, number] for one in range(3)})
+    ours, theirs = alone.differences(0)[1], among.differences(0)[2]
+    assert ours is not None
+    assert theirs is not None
+    assert ours.half == theirs.half
+    assert [among.status[one] for one in (0, 2, 3)] == alone.status
+    assert among.status[1] == among.status[4] == REFUSED
+    assert {one for one, _ in among.turns()} <= {0, 2, 3}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_order_in_which_a_round_came_in_changes_nothing(seed: int) -> None:
     shuffled, scores = random.Random(seed), drawn([-1.4, -0.6, 0, -0.9, 0.1], 0.7, seed)
@@ -175,16 +192,17 @@ def test_a_race_ends_with_an_answer_goes_on_and_runs_nothing_twice(tmp_path: Pat
     assert len(first) == 3  # frozen in all layers and in layer 0 are one run
     out = typed(type_it, tmp_path, *RACE, "race.margin=90")
     assert "smallest surely within 90 points of the best: frozen layers=all (0 weights, 0 %)" in out
-    assert "train it on all rows: python train.py" in out
-    assert "module=frozen layers=all" in out.split("train it on all rows:")[1]
-    assert "holdout" not in out.split("train it on all rows:")[1]
+    train = out.split("train it as in the race, with the next seed: ")[1].splitlines()[0]
+    assert train.startswith("python train.py ")
+    assert "race" not in train.replace(str(tmp_path), "")
+    assert f"data.select_on=holdout module=frozen layers=all seed={state(tmp_path)['rounds'] + 1}" in train
     second = records(tmp_path)
     assert all(second[name]["ended"] == record["ended"] for name, record in first.items())
     found = state(tmp_path)
     assert found["answer"] == "frozen layers=all"
     assert found["end"] == "answered"
     by_name = {one["name"]: one for one in found["candidates"]}
-    assert by_name["layernorm layers=9"]["status"] == FAILED
+    assert by_name["layernorm layers=9"]["status"] == REFUSED
     held_out = [record["best"]["holdout_score"] for record in second.values() if record["module"] == "frozen"]
     assert sorted(by_name["frozen layers=all"]["scores"]) == pytest.approx(sorted(held_out))
     assert found["runs"] == len(second)
@@ -227,3 +245,40 @@ def test_more_seeds_that_are_needed_are_few_where_the_gap_is_wide() -> None:
     more = race.more_seeds(1)
     assert more is None or 1 <= more <= SEEDS
     assert all(gap is None or math.isfinite(gap.half) for gap in race.differences(0))
+
+
+def test_a_ranking_orders_candidates_by_what_trains_and_leaves_none_out() -> None:
+    def row(module: str, layers: str, weights: int, fisher: float) -> RankedModule:
+        return RankedModule(
+            module, layers, False, weights, {"fisher_sum": (fisher,), "fisher_mean": (fisher / weights,)}
+        )
+
+    rows = [
+        row("query", "all", 4, 8.0),
+        row("query", "0", 2, 6.0),
+        row("query", "1", 2, 2.0),
+        row("key", "all", 4, 4.0),
+    ]
+    assert fisher_per_weight(rows, ("query",), "all") == 2.0
+    assert fisher_per_weight(rows, ("query",), "1") == 1.0
+    assert fisher_per_weight(rows, ("key", "query"), "all") == 1.5
+    assert fisher_per_weight(rows, ("frozen",), "all") is None
+
+
+@pytest.mark.slow
+def test_with_the_order_of_a_ranking_a_round_that_the_budget_cuts_begins_with_its_first(
+    tmp_path: Path, type_it: TypeIt
+) -> None:
+    race = (*RACE[:2], "module=frozen,query,layernorm", *RACE[4:], "race.margin=90")
+    out = typed(type_it, tmp_path, *race, "race.order=rank", "race.runs=5")
+    order = out.split("In the order of ptuning rank: ")[1].splitlines()[0].split(", ")
+    assert order[2] == "frozen"
+    seeds = {record["module"]: 0 for record in records(tmp_path).values()}
+    for record in records(tmp_path).values():
+        seeds[record["module"]] += 1
+    assert seeds == {order[0]: 2, order[1]: 2, order[2]: 1}
+    ranked, given = (typed(type_it, tmp_path, *race, f"race.order={how}") for how in ("rank", "given"))
+    assert "In the order of" in ranked
+    assert "In the order of" not in given
+    found = [json.loads(file.read_text()) for file in sorted(tmp_path.glob(".sweeps/*/race.json"))[-2:]]
+    assert found[0] == found[1]

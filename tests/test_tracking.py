@@ -178,6 +178,30 @@ def test_a_sweep_leaves_one_group_a_run_per_job_and_a_summary_run(tmp_path: Path
     assert read_back(missing)["group"] == scratch.name
 
 
+@pytest.mark.slow
+def test_a_race_leaves_a_summary_run_with_its_standings_and_its_picture(tmp_path: Path, type_it: TypeIt) -> None:
+    race = (
+        "hydra/sweeper=race",
+        "module=query,frozen",
+        "race.margin=90",
+        "trainer.max_epochs=1",
+        f"runs_dir={tmp_path}",
+    )
+    told = type_it("-m", *TINY, "logger=wandb", *race, "race.runs=2")
+    assert told.code == 0, told
+    (scratch,) = (tmp_path / ".sweeps").iterdir()
+    found = read_back(scratch)
+    assert (found["group"], found["job_type"], found["exit"]) == (scratch.name, "sweep", 0)
+    ended = {name: found["summary"][f"race/{name}"] for name in ("answer", "end", "rounds", "runs")}
+    assert ended == {"answer": "", "end": "runs spent", "rounds": 1, "runs": 2}
+    keys = {key for row in found["history"] for key in row}
+    assert {"race-1", "report", "figures"} <= {key.split("/")[0] for key in keys}
+    # A larger budget goes on with the same race: in the same group, and the same summary.
+    assert type_it("-m", *TINY, "logger=wandb", *race, "race.runs=4").code == 0
+    again = read_back(next(folder for folder in (tmp_path / ".sweeps").iterdir() if folder != scratch))
+    assert (again["id"], again["group"], again["summary"]["race/runs"]) == (found["id"], scratch.name, 4)
+
+
 def test_a_run_that_goes_on_stays_in_the_group_that_began_it(tmp_path: Path) -> None:
     settings = ("logger=wandb", "trainer.max_epochs=1", ctrl_c_at(2), f"runs_dir={tmp_path}")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

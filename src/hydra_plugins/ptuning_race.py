@@ -12,8 +12,6 @@ from omegaconf import DictConfig, flag_override
 
 from ptuning.errors import ConfigError
 
-_HOLDOUT = "data.select_on=holdout"
-
 
 class RaceSweeper(Sweeper):
     """Makes candidates of the swept keys, has the launcher run them by rounds of seeds, and says who won.
@@ -50,10 +48,13 @@ class RaceSweeper(Sweeper):
         swept = [list(one.sweep_string_iterator()) for one in overrides.values() if one.is_sweep_override()]
         keys = [key for key, one in overrides.items() if one.is_sweep_override()]
         fixed = [str(one.input_line) for one in overrides.values() if not one.is_sweep_override()]
+        from ptuning.sweeps.race import hold_race
+        from ptuning.sweeps.race_runs import HOLDOUT, RaceRuns
+
         if "data.select_on" not in overrides:
-            fixed.append(_HOLDOUT)
+            fixed.append(HOLDOUT)
             with flag_override(self.config, "readonly", False):  # as if it were typed: no part of what jobs are called
-                self.config.hydra.overrides.task.append(_HOLDOUT)
+                self.config.hydra.overrides.task.append(HOLDOUT)
         candidates = [
             tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
             for values in itertools.product(*swept)
@@ -63,9 +64,6 @@ class RaceSweeper(Sweeper):
                 "hydra/sweeper=race has nothing to choose between: give it candidates, e.g. "
                 "module=layernorm,bias,attention,ffn,full"
             )
-        from ptuning.sweeps.race import hold_race
-        from ptuning.sweeps.race_runs import RaceRuns
-
         assert self.hydra_context is not None  # setup has it
         runs = RaceRuns(self.launcher, self.hydra_context.config_loader, self.config, tuple(fixed), candidates)
         try:

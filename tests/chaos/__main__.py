@@ -27,10 +27,10 @@ os.environ |= {
     "COLUMNS": "200",
 }
 
-from chaos import damage, fuzz, kills, table
+from chaos import damage, fuzz, kills, races, table
 from chaos.forks import ROOT, Process, run
 from chaos.table import CLASSES, Count
-from chaos.world import RIGHT, UNCLEAR, Verdict, World, make_world
+from chaos.world import RIGHT, TINY, UNCLEAR, Verdict, World, make_world
 
 _CASES: dict[str, Callable[[World, int, Path], Verdict]] = {
     "killed": kills.killed,
@@ -39,6 +39,7 @@ _CASES: dict[str, Callable[[World, int, Path], Verdict]] = {
     "disk_full": kills.disk_full,
     "read_only": kills.read_only,
     "two_at_once": kills.two_at_once,
+    "race_killed": races.race_killed,
     "finished_run": damage.finished_run,
     "checkpoint": damage.checkpoint,
     "caches": damage.caches,
@@ -103,7 +104,9 @@ def _world(name: str, folder: Path) -> World:
     folder.mkdir()
     os.environ["PTUNING_CACHE"] = str(folder / "cache")
     more = ("layers=last:1", "frozen_prefix=cache", "checkpoint_seconds=60") if name == "caches" else ()
-    world = make_world(folder, *more)
+    world = (
+        make_world(folder, races.RACE, races.result) if name == "race_killed" else make_world(folder, (*TINY, *more))
+    )
     began = time.monotonic()
     run(world.fresh("case"), world.command)
     (folder / "seconds").write_text(str(time.monotonic() - began))
@@ -131,6 +134,7 @@ def _import_everything() -> None:
     import ptuning.inference.evaluation
     import ptuning.inference.stream
     import ptuning.results.report
+    import ptuning.sweeps.race_screen
     import ptuning.training.run  # noqa: F401
     from ptuning.backbones.load import load_model, load_tokenizer
     from ptuning.backbones.source import find_backbone

@@ -21,7 +21,7 @@ def killed(world: World, seed: int, place: Path) -> Verdict:
     chance = random.Random(seed)
     for _ in range(chance.choice((1, 1, 2, 3))):
         process = Process(place, world.command)
-        time.sleep(chance.uniform(0.05, 1.0) * _seconds(world))
+        time.sleep(chance.uniform(0.05, 1.0) * seconds(world))
         process.send(signal.SIGKILL)
         process.wait()
     return world.again(place)
@@ -32,7 +32,7 @@ def asked_to_stop(world: World, seed: int, place: Path) -> Verdict:
     chance = random.Random(seed)
     number = chance.choice((signal.SIGTERM, signal.SIGINT))
     process = Process(place, world.command)
-    time.sleep(chance.uniform(0.05, 1.0) * _seconds(world))
+    time.sleep(chance.uniform(0.05, 1.0) * seconds(world))
     sent = process.send(number)
     ended = process.wait()
     if ended.code not in (0, 130, -number):
@@ -69,7 +69,7 @@ def two_at_once(world: World, seed: int, place: Path) -> Verdict:
     """Two processes of the same command: one trains, one says that it is under way, nobody is lost."""
     chance = random.Random(seed)
     first = Process(place, world.command)
-    time.sleep(chance.uniform(0.0, 1.0) * _seconds(world))
+    time.sleep(chance.uniform(0.0, 1.0) * seconds(world))
     (place / "second").mkdir()
     other = place / "second"
     (other / "runs").symlink_to(place / "runs")
@@ -118,5 +118,6 @@ def _at_write(number: int, place: Path, act: Callable[[str], None], stays: bool 
     sys.addaudithook(watch)
 
 
-def _seconds(world: World) -> float:
+def seconds(world: World) -> float:
+    """Return how long the undisturbed command took."""
     return float((world.folder / "seconds").read_text())

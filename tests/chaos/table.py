@@ -25,6 +25,7 @@ CLASSES = {
     "disk_full": Class("from the n-th change on, the file system is full", 200),
     "read_only": Class("from the n-th change on, the file system is read-only", 200),
     "two_at_once": Class("the same command is typed in two processes", 300),
+    "race_killed": Class("the processes of a race get SIGKILL at up to five random moments", 8),
     "finished_run": Class("a file of a finished run is cut, flipped, emptied, overwritten or another run's", 200),
     "checkpoint": Class("the same with the checkpoint of an interrupted run", 200),
     "caches": Class("the same with a file of a cache: tokens, hidden states, compiled C", 200),

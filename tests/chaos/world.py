@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -53,11 +55,12 @@ def result(runs: Path) -> Result | None:
 
 @dataclass(frozen=True)
 class World:
-    """An undisturbed run of the command, in ``folder/runs``, and what it left."""
+    """An undisturbed run of the command, in ``folder/runs``, what it left, and the reader of that."""
 
     folder: Path
     command: tuple[str, ...]
-    whole: Result
+    whole: Any
+    read: Callable[[Path], Any] = result
 
     def fresh(self, name: str, with_run: bool = False) -> Path:
         """Return an empty folder for a case, or one with a copy of the finished run."""
@@ -68,9 +71,9 @@ class World:
             shutil.copytree(self.folder / "runs", place / "runs")
         return place
 
-    def again(self, place: Path) -> Verdict:
-        """Type the command once more and say whether it ends with the whole result."""
-        ended = run(place, self.command)
+    def again(self, place: Path, command: Sequence[str] = ()) -> Verdict:
+        """Type the command once more, or another spelling of it, and say whether it ends with the whole result."""
+        ended = run(place, command or self.command)
         if ended.code != 0:
             kind = LOST if ended.is_clear else UNCLEAR
             return Verdict(kind, f"the same command again ended with {ended.code}: {ended.output[-800:]}")
@@ -78,17 +81,16 @@ class World:
 
     def compare(self, place: Path) -> Verdict:
         """Say whether a folder holds the whole result."""
-        found = result(place / "runs")
+        found = self.read(place / "runs")
         if found is None:
             return Verdict(LOST, "there is no finished run")
         return Verdict(RIGHT) if found == self.whole else Verdict(WRONG, f"{found} is not {self.whole}")
 
 
-def make_world(folder: Path, *more: str) -> World:
+def make_world(folder: Path, command: tuple[str, ...] = TINY, read: Callable[[Path], Any] = result) -> World:
     """Train once, undisturbed."""
-    command = (*TINY, *more)
     ended = run(folder, command)
-    found = result(folder / "runs")
+    found = read(folder / "runs")
     if found is None:
         raise SystemExit(f"The undisturbed run ended with {ended.code}: {ended.output}")
-    return World(folder, command, found)
+    return World(folder, command, found, read)

@@ -171,6 +171,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optim.head": ("exact", "trained"),
     "pooling": ("cls", "mean"),
     "race.objective": ("smallest", "score"),
+    "race.order": ("given", "rank"),
     "frozen_prefix": ("live", "cache"),
     "frozen_prefix_dtype": ("fp32", "fp16", "bf16"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),

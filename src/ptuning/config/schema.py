@@ -194,6 +194,8 @@ class RaceConfig:
     """Probability of a wrong elimination or a wrong answer."""
     objective: str = "smallest"
     """``smallest`` within the margin of the best, or ``score``: the best, to within the margin."""
+    order: str = "given"
+    """Whose runs of a round come first: as ``given``, or as ``ptuning rank`` places them (``rank``)."""
     runs: int | None = None
     """Runs at most; null is no limit."""
     minutes: float | None = None

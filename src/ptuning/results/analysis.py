@@ -13,6 +13,7 @@ from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, LeftOut, collect
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.examples import Examples
+from ptuning.results.races import read_races
 from ptuning.results.rankings import calibration_tables
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
@@ -21,7 +22,8 @@ from ptuning.results.text_table import TextTable
 from ptuning.runs.ranking import Ranking, find_rankings
 
 if TYPE_CHECKING:
-    from ptuning.results.figures import Picture
+    from ptuning.results.picture import Picture
+    from ptuning.results.races import ShownRace
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Results:
         (backbone, figure).
     rankings
         (backbone, modules ranked before training beside what they reached), a table per ranking.
+    races
+        Every race: its table, and the picture of its rounds.
     """
 
     runs_dir: Path
@@ -62,6 +66,7 @@ class Results:
     appendix: list[TextTable]
     pictures: "list[tuple[str, Picture]]"
     rankings: list[tuple[str, TextTable]] = field(default_factory=list)
+    races: "list[ShownRace]" = field(default_factory=list)
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -95,13 +100,17 @@ def read_results(
         If there are no records.
     """
     from ptuning.results.figures import draw_all  # half a second to import, and tables have no need of it
+    from ptuning.results.race_figure import show_races
 
     folder = Path(runs_dir)
     collected = collect(folder, history=True, only=only)
     examples = Examples(folder)
     summary = summarise(collected.runs, examples)
     ranked = list(find_rankings(folder, collected.runs["folder"]))
-    unread = tuple(LeftOut(printable(file), found) for file, found in ranked if isinstance(found, str))
+    sources = dict(zip(collected.runs["folder"], collected.runs["source"], strict=True))
+    races, no_races = read_races(folder, None if only is None else sources)
+    strange = [*((file, found) for file, found in ranked if isinstance(found, str)), *no_races]
+    unread = tuple(LeftOut(printable(file), why) for file, why in strange)
     collected = replace(collected, runs=mark_shown(collected.runs, summary), left_out=(*collected.left_out, *unread))
     comparer = Comparer(folder, collected.runs, margin, examples)
     modules = summary[summary["kind"] == ""]  # a yardstick is no module: it is shown, and no evidence for a claim
@@ -117,4 +126,5 @@ def read_results(
         appendix=hyperparameter_tables(collected.runs[collected.runs["kind"] == ""]),
         pictures=list(draw_all(modules, collected.history, collected.runs)),
         rankings=calibration_tables([found for _, found in ranked if isinstance(found, Ranking)], modules),
+        races=list(show_races(races, sources)),
     )

@@ -3,7 +3,7 @@
 Pure: the same scores give the same race, whoever computed them in which order. docs/race.md has the reasons.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from ptuning.results.statistics import ALPHA, MARGIN
 
 SMALLEST, SCORE = "smallest", "score"
 _POWER = 0.8
-IN, OUT, PAUSED, FAILED = "in", "out", "paused", "failed"
+IN, OUT, PAUSED, FAILED, REFUSED = "in", "out", "paused", "failed", "refused"
 
 Turn = tuple[int, int]
 """(candidate, seed), the candidate by its number from 0, the seed from 1."""
@@ -41,6 +41,13 @@ class RaceRules:
     objective: str = SMALLEST
     least: float = 0.0
 
+    @property
+    def question(self) -> str:
+        """What is asked, in words."""
+        points = 100 * self.margin
+        within = f"within {points:g} point{'s' if points != 1 else ''}"
+        return f"smallest surely {within} of the best" if self.objective == SMALLEST else f"the best, to {within}"
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -61,13 +68,15 @@ class Race:
         How many each candidate trains; of equal ones the earlier counts as smaller.
     rules
         What it is about.
+    refused
+        Those whose configuration does not fit: they are in no comparison, so that alpha is not shared with them.
 
     Attributes
     ----------
     scores
         [candidates, seeds], not a number where there is none.
     status
-        :data:`IN`, :data:`OUT`, :data:`PAUSED` or :data:`FAILED`, by candidate.
+        :data:`IN`, :data:`OUT`, :data:`PAUSED`, :data:`FAILED` or :data:`REFUSED`, by candidate.
     by
         Who put it out, or lets it pause.
     gaps
@@ -76,10 +85,11 @@ class Race:
         The candidate that is the answer, once the race has ended.
     """
 
-    def __init__(self, weights: Sequence[int], rules: RaceRules) -> None:
+    def __init__(self, weights: Sequence[int], rules: RaceRules, refused: Collection[int] = ()) -> None:
         self.rules, size = rules, len(weights)
         self.scores: Floats = np.full((size, SEEDS), np.nan)
-        self.status = [IN] * size
+        self.status = [REFUSED if one in refused else IN for one in range(size)]
+        self._others = max(1, size - len(refused) - 1)
         self.by: list[int | None] = [None] * size
         self.gaps: dict[int, Gap] = {}
         self.answer: int | None = None
@@ -159,12 +169,12 @@ class Race:
         1984). Half of alpha goes to them where eliminations by the margin take the other half.
         """
         share = 1.0 if self.rules.objective == SCORE else 0.5
-        return share * self.rules.alpha / max(1, len(self.status) - 1)
+        return share * self.rules.alpha / self._others
 
     @property
     def _level_out(self) -> float:
         """The level of a bound by which a candidate goes out: over all pairs, less those of one that is out (Holm)."""
-        return 0.5 * self.rules.alpha / max(1, (len(self.status) - 1) * len(self.left()))
+        return 0.5 * self.rules.alpha / max(1, self._others * len(self.left()))
 
     def _estimates(self) -> tuple[Floats, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
         """Return (mean differences over shared seeds, how many those are), [candidates, candidates]."""
@@ -190,7 +200,7 @@ class Race:
     def _decide(self) -> None:
         is_score = self.rules.objective == SCORE
         bounds, least = (self._low, 0.0) if is_score else (self._low_out, self.rules.margin)
-        racing = [one for one in range(len(self.status)) if self.status[one] != FAILED]
+        racing = [one for one in range(len(self.status)) if self.status[one] not in (FAILED, REFUSED)]
         for one in self.left():
             above = [other for other in racing if bounds[other, one] > least]
             if above:

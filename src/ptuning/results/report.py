@@ -29,7 +29,7 @@ from ptuning.selection.names import module_key, task_key
 from ptuning.system.files import write_whole
 
 if TYPE_CHECKING:
-    from ptuning.results.figures import Picture
+    from ptuning.results.picture import Picture
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200
@@ -63,6 +63,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
         If ``out`` cannot be written into.
     """
     tables = [*results.tables, *(table for _, table in (*results.compared, *results.rankings)), *results.appendix]
+    tables += [race.table for race in results.races]
     page = _page(results, now or datetime.now(UTC))
     try:
         for folder in (out / TABLES, out / FIGURES):
@@ -71,7 +72,7 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
         for table in tables:
             written[f"{TABLES}/{table.slug}.md"] = to_markdown(table).encode()
             written[f"{TABLES}/{table.slug}.tex"] = to_latex(table).encode()
-        for _, picture in results.pictures:
+        for picture in (*(picture for _, picture in results.pictures), *_race_pictures(results)):
             written[f"{FIGURES}/{picture.slug}.png"] = picture.png
             written[f"{FIGURES}/{picture.slug}.svg"] = picture.svg
             written[f"{FIGURES}/{picture.slug}.pdf"] = picture.pdf
@@ -84,6 +85,10 @@ def write_report(results: Results, out: Path, now: datetime | None = None) -> Pa
     except OSError as error:
         raise RunError(f"The report cannot be written into {out} ({error.strerror}). Name another folder.") from error
     return out / PAGE
+
+
+def _race_pictures(results: Results) -> "list[Picture]":
+    return [race.picture for race in results.races if race.picture is not None]
 
 
 def _remove_stale(out: Path, written: set[str]) -> None:
@@ -152,6 +157,7 @@ def _page(results: Results, now: datetime) -> str:
         choice=describe_choice(summary) if len(summary) else "",
         optimistic=bool((summary["select_on"] == "dev").any()),
         sections=sections,
+        races=results.races,
         claims=results.claims if sections else [],
         claims_file=CLAIMS,
         appendix=results.appendix,
@@ -169,7 +175,7 @@ def _page(results: Results, now: datetime) -> str:
         figures=FIGURES,
     )
     room = _LARGEST - len(render(inline=()).encode())
-    return render(inline=_with_room(pictures, room))
+    return render(inline=_with_room([*pictures, *_race_pictures(results)], room))
 
 
 def _own_file(name: str) -> str:

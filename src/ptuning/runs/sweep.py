@@ -63,10 +63,13 @@ def current_sweep() -> Sweep | None:
 
 _HOW = ("workers", "jobs_per_gpu", "job_timeout", "checkpoint_seconds", "logger", "hydra")
 """First words of keys that say how jobs run and who listens, not which they are."""
+_BUDGET = ("race.runs", "race.minutes", "race.order")
+"""Keys of a race that say how far it goes, not which it is."""
 
 
 def _asked(grid: Sequence[str]) -> set[str]:
-    return {one for one in grid if one.lstrip("+~").split("=")[0].split(".")[0].split("/")[0] not in _HOW}
+    keys = {one: one.lstrip("+~").split("=")[0] for one in grid}
+    return {one for one, key in keys.items() if key.split(".")[0].split("/")[0] not in _HOW and key not in _BUDGET}
 
 
 def _noted(sweeps: Path) -> Iterator[Sweep]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from ptuning.display.console import console
 from ptuning.errors import SweepError
-from ptuning.results.race_rules import FAILED, Race, RaceRules, Turn
+from ptuning.results.race_rules import FAILED, REFUSED, Race, RaceRules, Turn
 from ptuning.results.statistics import MARGIN
+from ptuning.runs.sweep import find_sweep
 from ptuning.sweeps.race_runs import HeldOut, RaceRun, RaceRuns
 
 _DISAGREE = 0.1
@@ -38,6 +39,8 @@ class RaceState:
         Runs by turn.
     failures
         Candidate → why it cannot go on.
+    refused
+        Those of them whose configuration does not fit.
     shown
         Candidate → its status as last told.
     began
@@ -52,6 +55,7 @@ class RaceState:
     runs: int = 0
     found: dict[Turn, RaceRun] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
     shown: dict[int, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     end: str = ""
@@ -88,7 +92,9 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     SweepError
         If it was stopped, or no candidate ran.
     """
+    from ptuning.sweeps.race_order import order_of
     from ptuning.sweeps.race_screen import announce, show_answer, show_round, write_state
+    from ptuning.sweeps.wandb_summary import log_race
 
     options = runs.options
     held_out = runs.look_at_all()
@@ -98,27 +104,34 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     margin = default_margin(held_out) if options.margin is None else options.margin / 100
     least = 0.5 / held_out.rows if held_out else 0.0
     state = RaceState(RaceRules(margin, options.alpha, options.objective, least), failures=dict(runs.refused))
-    state.shown = dict.fromkeys(runs.refused, FAILED)
+    state.refused = set(runs.refused)
+    state.shown = dict.fromkeys(runs.refused, REFUSED)
     announce(console, runs, state, held_out)
-    while turns := _turns(runs, state):
+    order = order_of(runs)
+    while turns := sorted(_turns(runs, state), key=lambda turn: order.index(turn[0])):
         ran, spent = _run_round(runs, state, turns, check)
         if spent:
             state.end = spent
             break
         if state.race is None:
             weights = [state.found[turn].weights if (turn := (one, 1)) in ran else 0 for one in range(len(turns))]
-            state.race = Race(weights, state.rules)
-        state.race.end_round({one: state.found[one, seed].score if (one, seed) in ran else None for one, seed in turns})
+            state.refused |= runs.refused.keys() - {one for one, _ in ran}
+            state.race = Race(weights, state.rules, state.refused)
+        ended = [turn for turn in turns if turn[0] not in state.refused]
+        state.race.end_round({one: state.found[one, seed].score if (one, seed) in ran else None for one, seed in ended})
         state.rounds += 1
         show_round(console, runs, state)
         write_state(runs, state)
     if not state.end:
         state.end = NO_SEEDS if state.race is None or state.race.answer is None else ANSWERED
-    if state.race is not None and all(status == FAILED for status in state.race.status):
+    if state.race is not None and not {*state.race.status} - {FAILED, REFUSED}:
         console.print("No candidate could run.")
         raise SweepError(1)
-    write_state(runs, state)
+    record = write_state(runs, state)
     show_answer(console, runs, state)
+    if runs.launched:
+        sweep = find_sweep(runs.folder, tuple(map(str, runs.config.hydra.overrides.task)))
+        log_race(runs.values((*runs.fixed, *runs.candidates[0])), record, sweep, runs.folder)
     return state
 
 

@@ -20,6 +20,9 @@ from ptuning.runs.record import RunRecord
 from ptuning.sweeps.durations import Durations
 from ptuning.system.hub import use_cache_for_run
 
+HOLDOUT = "data.select_on=holdout"
+"""What the runs of a race decide on, unless something else is typed."""
+
 
 @dataclass(frozen=True)
 class RaceRun:
@@ -47,6 +50,20 @@ class RaceRun:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The modules and layers of a candidate, and the backbone and task where they train."""
+
+    modules: tuple[str, ...]
+    layers: str
+    where: tuple[str, str]
+
+    @property
+    def what(self) -> tuple[tuple[str, ...], str]:
+        """What trains, wherever."""
+        return self.modules, self.layers
+
+
 class RaceRuns:
     """The runs of a race by turns, through any launcher; records are its memory.
 
@@ -72,12 +89,13 @@ class RaceRuns:
     ) -> None:
         self.config, self.fixed = config, fixed
         self._launcher, self._loader = launcher, loader
-        self._launched = 0
+        self.launched = 0
         self._done: dict[Turn, RaceRun] = {}
         self._recipes: dict[Turn, Mapping[str, Any]] = {}
         self._durations, self._shelves = Durations(), set[Path]()
         self.candidates = list(candidates)
         self.refused: dict[int, str] = {}
+        self.selections: dict[int, Selection] = {}
 
     @property
     def options(self) -> RaceConfig:
@@ -115,7 +133,7 @@ class RaceRuns:
         first_error: UserError | None = None
         select_on, train_rows = "holdout", None
         for candidate in self.candidates:
-            values = self._values((*self.fixed, *candidate, "seed=1"))
+            values = self.values((*self.fixed, *candidate, "seed=1"))
             use_cache_for_run(values)
             from ptuning.training.run import locate  # what it imports reads HF_HUB_OFFLINE once
 
@@ -133,6 +151,9 @@ class RaceRuns:
             select_on, train_rows = located.plan.config.data.select_on, located.plan.config.data.train_rows
             if located.folder.path not in seen:
                 seen.add(located.folder.path)
+                plan = located.plan
+                where = (plan.backbone.identity, plan.task.name)
+                self.selections[len(kept)] = Selection(plan.modules, plan.layers, where)
                 kept.append(candidate)
         self.candidates = kept
         if len(self.refused) == len(kept) and first_error is not None:
@@ -160,7 +181,7 @@ class RaceRuns:
         from ptuning.training.run import locate
 
         try:
-            located = locate(restore(self._values(self._overrides(turn))))
+            located = locate(restore(self.values(self._overrides(turn))))
         except UserError:
             return None
         self._recipes[turn] = located.plan.recipe()
@@ -189,8 +210,8 @@ class RaceRuns:
         """
         batch = [list(self._overrides(turn)) for turn in turns]
         check(batch)
-        returns = self._launcher.launch(batch, initial_job_idx=self._launched)
-        self._launched += len(batch)
+        returns = self._launcher.launch(batch, initial_job_idx=self.launched)
+        self.launched += len(batch)
         failed: dict[Turn, str] = {}
         for turn, returned in zip(turns, returns, strict=True):
             error = (
@@ -200,6 +221,8 @@ class RaceRuns:
                 raise SweepError(130)
             if error is not None:
                 failed[turn] = first_line(error if isinstance(error, BaseException) else str(error))
+                if turn[1] == 1 and isinstance(error, ConfigError | SelectionError):  # so will all its seeds be
+                    self.refused[turn[0]] = failed[turn]
             elif (found := self.find(turn)) is None:
                 failed[turn] = "it left no finished record here"
             elif turn in self._recipes:
@@ -214,7 +237,8 @@ class RaceRuns:
     def _overrides(self, turn: Turn) -> tuple[str, ...]:
         return (*self.fixed, *self.candidates[turn[0]], f"seed={turn[1]}")
 
-    def _values(self, overrides: Sequence[str]) -> dict[str, Any]:
+    def values(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Return the configuration of overrides, as plain containers."""
         cfg = self._loader.load_sweep_config(self.config, list(overrides))
         job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         return cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))

@@ -3,7 +3,6 @@
 import math
 import shlex
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,19 +11,18 @@ from rich.text import Text
 from ptuning.display.console import Uncut
 from ptuning.display.format import format_path, format_percent, format_points, format_rough
 from ptuning.display.printable import printable
-from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, SMALLEST, Gap
+from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, Gap
+from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, write_race
 from ptuning.sweeps.race import NO_MINUTES, NO_RUNS, RaceState, told_apart
-from ptuning.sweeps.race_runs import HeldOut, RaceRuns
-from ptuning.system.files import write_json
+from ptuning.sweeps.race_runs import HOLDOUT, HeldOut, RaceRuns
 
-FILE = "race.json"
-_NOW = {IN: "runs again", OUT: "is out", PAUSED: "pauses", FAILED: "failed"}
+_NOW = {IN: "runs again", OUT: "is out", PAUSED: "pauses", FAILED: "failed", REFUSED: "cannot run"}
 
 
 def announce(console: Console, runs: RaceRuns, state: RaceState, held_out: HeldOut | None) -> None:
     """Print the question, and what the held-out rows can tell apart."""
-    count = len(runs.candidates)
-    _say(console, f"A race of {count} candidates, {_question(state)}, alpha {state.rules.alpha:g}.")
+    count = len(runs.candidates) - len(runs.refused)
+    _say(console, f"A race of {count} candidates, {state.rules.question}, alpha {state.rules.alpha:g}.")
     if held_out is not None:
         where = "dev rows, the same for every seed" if held_out.is_dev else "held-out rows per seed"
         few, many = (format_points(told_apart(held_out.rows, seeds)) for seeds in (4, 16))
@@ -60,11 +58,11 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
     console.print(Uncut(_table(runs, state)))
     if race.answer is None:
         left = ", ".join(runs.name(one) for one in race.left())
-        _say(console, f"Not known yet: {_question(state)}. Still possible: {left}. ({state.end})")
+        _say(console, f"Not known yet: {state.rules.question}. Still possible: {left}. ({state.end})")
     else:
         run, seeds = state.runs_of(race.answer)[0], race.seeds[race.answer]
         weights = f"{run.weights:,} weights, {format_percent(run.percent)} %"
-        _say(console, f"{_question(state)}: {runs.name(race.answer)} ({weights}), after {seeds} seeds")
+        _say(console, f"{state.rules.question}: {runs.name(race.answer)} ({weights}), after {seeds} seeds")
     out = [f"{runs.name(one)} ({_gap(gap)})" for one, gap in race.gaps.items()]
     out += [f"{runs.name(one)} ({reason})" for one, reason in sorted(state.failures.items())]
     if out:
@@ -76,43 +74,43 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
         _show_commands(console, runs, state, race.left()[0] if race.answer is None else race.answer)
 
 
-def write_state(runs: RaceRuns, state: RaceState) -> None:
-    """Write ``race.json`` into the sweep's folder, whole."""
-    race = state.race
+def write_state(runs: RaceRuns, state: RaceState) -> RaceRecord:
+    """Write ``race.json`` into the sweep's folder, whole, and return what it holds."""
+    race, rules = state.race, state.rules
     assert race is not None or state.end
-    write_json(
-        runs.folder / FILE,
-        {
-            "format": 1,
-            "margin": state.rules.margin,
-            "alpha": state.rules.alpha,
-            "objective": state.rules.objective,
-            "rounds": state.rounds,
-            "runs": state.runs,
-            "end": state.end,
-            "answer": None if race is None or race.answer is None else runs.name(race.answer),
-            "candidates": [_candidate(runs, state, one) for one in range(len(runs.candidates))],
-        },
+    record = RaceRecord(
+        margin=rules.margin,
+        alpha=rules.alpha,
+        objective=rules.objective,
+        least=rules.least,
+        rounds=state.rounds,
+        runs=state.runs,
+        end=state.end,
+        answer=None if race is None or race.answer is None else runs.name(race.answer),
+        candidates=tuple(_candidate(runs, state, one) for one in range(len(runs.candidates))),
     )
+    write_race(runs.folder / FILE, record)
+    return record
 
 
-def _candidate(runs: RaceRuns, state: RaceState, one: int) -> dict[str, Any]:
+def _candidate(runs: RaceRuns, state: RaceState, one: int) -> RaceCandidate:
     race, done = state.race, state.runs_of(one)
     gap = race.gaps.get(one) if race else None
     by = race.by[one] if race else None
-    return {
-        "name": runs.name(one),
-        "overrides": list(runs.candidates[one]),
-        "status": race.status[one] if race else "",
-        "by": None if by is None else runs.name(by),
-        "reason": state.failures.get(one),
-        "weights": done[0].weights if done else None,
-        "scores": [run.score for run in done],
-        "dev": [run.dev for run in done],
-        "seconds": [run.seconds for run in done if math.isfinite(run.seconds)],
-        "runs": [str(run.folder) for run in done],
-        **({"difference": gap.estimate, "half_width": gap.half} if gap else {}),
-    }
+    return RaceCandidate(
+        name=runs.name(one),
+        overrides=runs.candidates[one],
+        status=race.status[one] if race else "",
+        by=None if by is None else runs.name(by),
+        reason=state.failures.get(one),
+        weights=done[0].weights if done else None,
+        scores=tuple(run.score for run in done),
+        dev=tuple(run.dev for run in done),
+        seconds=tuple(run.seconds for run in done if math.isfinite(run.seconds)),
+        runs=tuple(str(run.folder) for run in done),
+        difference=gap.estimate if gap else None,
+        half_width=gap.half if gap else None,
+    )
 
 
 def _table(runs: RaceRuns, state: RaceState) -> Table:
@@ -164,12 +162,6 @@ def _need(runs: RaceRuns, state: RaceState, one: int) -> str:
     return f"{runs.name(one)} (about {more} more seed{'s' if more > 1 else ''}{cost})"
 
 
-def _question(state: RaceState) -> str:
-    points = 100 * state.rules.margin
-    within = f"within {points:g} point{'s' if points != 1 else ''}"
-    return f"smallest surely {within} of the best" if state.rules.objective == SMALLEST else f"the best, to {within}"
-
-
 def _spent(state: RaceState) -> str:
     return format_rough(time.monotonic() - state.began)
 
@@ -184,13 +176,16 @@ def _budget(runs: RaceRuns, state: RaceState) -> str:
 
 
 def _show_commands(console: Console, runs: RaceRuns, state: RaceState, one: int) -> None:
-    """Print the commands that train a candidate on all rows, and export its best run of the race."""
-    left_out = ("race.", "experiment=race", "data.select_on=holdout", "workers=")
+    """Print the commands that train a candidate once more, as it raced, and export its best run of the race."""
+    left_out = ("race.", "experiment=race", "workers=")
     kept = [override for override in runs.fixed if not override.startswith(left_out)]
-    words = shlex.join(["python", "train.py", *kept, *(value.replace("\\", "") for value in runs.candidates[one])])
-    best = max(state.runs_of(one), key=lambda run: run.score)
+    own, done = [value.replace("\\", "") for value in runs.candidates[one]], state.runs_of(one)
+    words = shlex.join(["python", "train.py", *kept, *own, f"seed={len(done) + 1}"])
+    best = max(done, key=lambda run: run.score)
     run = shlex.quote(printable(format_path(best.folder)))
-    _say(console, f"train it on all rows: {printable(words)}")
+    _say(console, f"train it as in the race, with the next seed: {printable(words)}")
+    if HOLDOUT in runs.fixed:
+        _say(console, f"(without {HOLDOUT} it trains on all rows, and dev chooses its epoch)")
     _say(console, f"export its best run of the race: ptuning export {run} --to hf --out exported")
 
 

@@ -4,15 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ptuning.display.console import console
 from ptuning.display.format import format_path
 from ptuning.errors import UserError, in_one_line
+from ptuning.results.text_table import TextTable
+from ptuning.runs.race_record import RaceRecord
 from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.job import DONE, SKIPPED, Job, Outcome
+
+if TYPE_CHECKING:
+    from ptuning.results import Results
 
 REPORT = "report"
 
@@ -22,22 +25,48 @@ def log_summary(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], sweep: Swe
 
     A summary that cannot be made costs one line, not the sweep: every run has its own record already.
     """
+    folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
+    counts = Counter(outcome.status for outcome in outcomes.values())
+    summary = {f"jobs/{status.replace(' ', '_')}": count for status, count in counts.items()}
+    _summarise(jobs[0].config, folders, summary, sweep, scratch)
+
+
+def log_race(config: Mapping[str, Any], race: RaceRecord, sweep: Sweep, scratch: Path) -> None:
+    """Do the same for a race: its standings and its picture are in the report, its end in the summary.
+
+    Parameters
+    ----------
+    config
+        Of one of its runs, as plain containers.
+    race
+        How it ended.
+    sweep
+        What its runs share.
+    scratch
+        The sweep's folder.
+    """
+    folders = sorted({str(Path(run).resolve()) for one in race.candidates for run in one.runs})
+    ended = {"answer": race.answer or "", "end": race.end, "rounds": race.rounds, "runs": race.runs}
+    _summarise(config, folders, {f"race/{name}": value for name, value in ended.items()}, sweep, scratch)
+
+
+def _summarise(
+    config: Mapping[str, Any], folders: Sequence[str], summary: Mapping[str, Any], sweep: Sweep, scratch: Path
+) -> None:
     from ptuning.tracking.make_loggers import wandb_settings
 
-    settings = wandb_settings(jobs[0].config["logger"])
-    if settings is None:
+    settings = wandb_settings(config["logger"])
+    if settings is None or not folders:
         return
-    folders = sorted({outcome.folder for outcome in outcomes.values() if outcome.status in (DONE, SKIPPED)})
     from ptuning.results import read_results, write_report
     from ptuning.weights.reference import count_layernorms_of_one_block
 
-    runs_dir = Path(str(jobs[0].config["runs_dir"])).expanduser()
+    runs_dir = Path(str(config["runs_dir"])).expanduser()
     try:
         count = count_layernorms_of_one_block()
         results = read_results(runs_dir, only=[Path(folder) for folder in folders], count=count)
         page = write_report(results, scratch / REPORT)
-        counts = Counter(outcome.status for outcome in outcomes.values())
-        upload = _log_sweep(settings, scratch, sweep, counts, results.summary, page.parent)
+        upload = _log_sweep(settings, scratch, sweep, summary, results, page.parent)
     except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the sweep is done
         said = str(error) if isinstance(error, UserError) else in_one_line(error)
         console.print(f"The sweep's summary could not be logged to W&B: {said}", markup=False)
@@ -53,13 +82,13 @@ def _log_sweep(
     settings: Mapping[str, Any],
     folder: Path,
     sweep: Sweep,
-    counts: Mapping[str, int],
-    cells: pd.DataFrame,
+    counts: Mapping[str, Any],
+    results: "Results",
     report: Path,
 ) -> str | None:
     """Log a sweep as one W&B run of type ``sweep`` and return the command that uploads an offline run later.
 
-    It holds the counts of outcomes, the cells, and the page and figures in the report's folder.
+    It holds the counts of outcomes, the cells, races, and the page and figures in the report's folder.
     """
     import wandb
 
@@ -70,10 +99,11 @@ def _log_sweep(
     extra = {"name": f"sweep {sweep.name}", "group": sweep.name, "job_type": "sweep", "run_id": sweep.summary_id}
     logger: WandbTracker = make("wandb", settings, {"save_dir": str(folder), **extra})
     begin([logger], {"sweep": asdict(sweep)})
-    run = logger.experiment
+    run, cells = logger.experiment, results.summary
     run.log(
         {
             "cells": wandb.Table(dataframe=cells),
+            **{race.table.slug: _wandb_table(race.table) for race in results.races},
             "report": wandb.Html((report / "index.html").read_text("utf-8"), inject=False),
             **{f"figures/{png.stem}": wandb.Image(str(png)) for png in sorted((report / "figures").glob("*.png"))},
         }
@@ -82,9 +112,14 @@ def _log_sweep(
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         artifact.add_file(str(file), name=str(file.relative_to(report)))
     run.log_artifact(artifact)
-    summary: dict[str, float] = {f"jobs/{status.replace(' ', '_')}": count for status, count in counts.items()}
     whole = cells[cells["part"] == ""]  # what saw a part of its data is nobody's best
     best = whole.sort_values("mean").groupby("task").last() if len(whole) else whole
-    summary |= {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
+    summary = {**counts} | {f"best/{task}": float(row["mean"]) for task, row in best.iterrows()}
     logger.attach(summary)
     return logger.finish(0)
+
+
+def _wandb_table(table: TextTable) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(table.head), data=[[str(text) for text in row] for row in table.rows])
