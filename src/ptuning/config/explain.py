@@ -12,7 +12,7 @@ from ptuning.config.schema import Config
 from ptuning.errors import Interrupted, UserError, first_line, nearest, shorten
 from ptuning.system.os_errors import explain_os_error
 
-_EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
+_EXTRAS = {"hydra/launcher/ptuning_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
 """Configurations that come with optional packages, and the extra of ptuning that brings them."""
 
 
