@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
+from ptuning.runs.folder import RunFolder
 from ptuning.runs.sweep import find_sweep, note_sweep
 from ptuning.sweeps.composed import ComposedOnce
 from ptuning.sweeps.engines import Engine
@@ -87,6 +88,8 @@ class SweepLauncher(Launcher):
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
         folder = self.folder
+        with RunFolder(folder, "", "").lock():  # one sentence here, not one failure a job, where there are no locks
+            pass
         sweep = find_sweep(folder, tuple(map(str, self.config.hydra.overrides.task)))
         self.engine.get_ready(None if self.searching else len(jobs))
         try:
