@@ -206,7 +206,7 @@ def test_what_jobs_share_is_composed_once_and_each_job_is_what_hydra_makes_of_it
             if isinstance(expected, dict):
                 typed = of(lambda one=values[job]: check(restored.config(one)))
                 assert repr(typed) == repr(of(lambda one=expected: check(restore(one))))
-    assert values[JOBS[1]]["trainer"] is values[JOBS[-1]]["trainer"]
+    assert values[JOBS[1]]["trainer"] is values[JOBS[-2]]["trainer"] is values[JOBS[-1]]["trainer"]
 
 
 def plain(cfg: DictConfig) -> Any:

@@ -150,19 +150,26 @@ def _set_and_read(cfg: DictConfig, key: str, value: Any) -> Any:
         holder = OmegaConf.select(cfg, place) if place else cfg
         if not isinstance(holder, DictConfig) or name not in holder or OmegaConf.is_interpolation(holder, name):
             raise _NotPlain
-        earlier = holder[name]
-        if not all(_is_scalar(one) for one in (earlier, value)):
+        earlier = _contained(holder[name])
+        if not all(map(_replaces, (earlier, value))):
             raise _NotPlain
         OmegaConf.update(cfg, key, value, merge=True)
         try:
-            return holder[name]
+            return _contained(holder[name])
         finally:
             OmegaConf.update(cfg, key, earlier, merge=True)
     except OmegaConfBaseException as error:
         raise _NotPlain from error
 
 
-def _is_scalar(value: Any) -> bool:
+def _contained(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _replaces(value: Any) -> bool:
+    """True if a value takes the place of another one whole: a number, a text, a list of these, but no dict."""
+    if isinstance(value, list):
+        return not any(isinstance(one, list) for one in value) and all(map(_replaces, value))
     is_text = isinstance(value, str) and "${" not in value and value != "???"
     return value is None or is_text or isinstance(value, bool | int | float)
 
