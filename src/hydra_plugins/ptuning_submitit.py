@@ -15,7 +15,7 @@ with contextlib.suppress(ImportError):  # without the extra, the choice of the l
     from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
     @dataclass
-    class SlurmConfig(SlurmQueueConf):
+    class SlurmConfig(SlurmQueueConf):  # type: ignore[misc]
         """The keys of hydra-submitit-launcher, and how many jobs share a task."""
 
         jobs_per_task: int = 1
