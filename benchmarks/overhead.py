@@ -1,6 +1,6 @@
 """What a sweep costs beyond training: 100 runs of the tiny random BERT on synthetic data, by launcher.
 
-python benchmarks/overhead.py [--jobs 25 50 100] [--launchers workers basic]
+python benchmarks/overhead.py [--jobs 25 50 100] [--launchers workers basic] [--options hydra.launcher.jobs_per_task=10]
 """
 
 import argparse
@@ -29,17 +29,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, nargs="+", default=[100], help="even numbers")
     parser.add_argument("--launchers", nargs="+", default=["workers", "basic"])
+    parser.add_argument("--options", nargs="+", default=[], help="overrides of the sweep")
     chosen = parser.parse_args()
     for jobs in chosen.jobs:
         for launcher in chosen.launchers:
-            measure(jobs, launcher)
+            measure(jobs, launcher, chosen.options)
 
 
-def measure(jobs: int, launcher: str) -> None:
+def measure(jobs: int, launcher: str, options: list[str]) -> None:
     """Run one sweep and print its line."""
     seeds = ",".join(str(seed) for seed in range(1, jobs // 2 + 1))
     with tempfile.TemporaryDirectory() as folder:
-        grid = (*FIXED, f"seed={seeds}", f"hydra/launcher={launcher}", f"runs_dir={folder}")
+        grid = (*FIXED, f"seed={seeds}", f"hydra/launcher={launcher}", f"runs_dir={folder}", *options)
         began = time.perf_counter()
         subprocess.run([sys.executable, "train.py", "-m", *grid], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - began

@@ -6,6 +6,7 @@ Ray is real, with two workers on this machine. submitit runs its local executor,
 
 import importlib.util
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -21,6 +22,9 @@ from typing import Any
 import pytest
 import torch
 
+from ptuning.errors import ConfigError
+from ptuning.runs.sweep import Sweep
+from ptuning.sweeps.job import JobSpec, Outcome
 from support.commands import TypeIt
 from support.running import ROOT, TINY, run_in
 from support.sweeps import records, results, start, sweep
@@ -34,6 +38,7 @@ slow = pytest.mark.slow
 GRID = ("module=query,bias", "layers=0")
 LOCAL = ("hydra/launcher=submitit",)
 RAY = ("hydra/launcher=ray",)
+PACKED = ("hydra.launcher.jobs_per_task=2",)
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.array_parallelism=2")
 
 
@@ -86,7 +91,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
     launcher = request.getfixturevalue("launcher")
     if launcher == RAY:
         return dict(request.getfixturevalue("cluster"))
-    return stand_ins(tmp_path / "slurm") if launcher == SLURM else {}
+    return stand_ins(tmp_path / "slurm") if launcher[: len(SLURM)] == SLURM else {}
 
 
 def holder(runs_dir: Path) -> tuple[int, Path]:
@@ -105,7 +110,9 @@ def holder(runs_dir: Path) -> tuple[int, Path]:
 
 
 @slow
-@pytest.mark.parametrize("launcher", [LOCAL, RAY, SLURM], ids=["submitit", "ray", "slurm"])
+@pytest.mark.parametrize(
+    "launcher", [LOCAL, RAY, SLURM, (*SLURM, *PACKED)], ids=["submitit", "ray", "slurm", "slurm, packed"]
+)
 def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -136,7 +143,9 @@ def test_a_job_that_raises_stays_one_failure(
 
 
 @slow
-@pytest.mark.parametrize("launcher", [LOCAL, RAY, SLURM], ids=["submitit", "ray", "slurm"])
+@pytest.mark.parametrize(
+    "launcher", [LOCAL, RAY, SLURM, (*SLURM, *PACKED)], ids=["submitit", "ray", "slurm", "slurm, packed"]
+)
 def test_a_killed_job_is_one_failure_which_the_next_call_finishes(
     launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -193,6 +202,67 @@ def test_a_job_that_hangs_is_ended_where_it_runs(tmp_path: Path) -> None:
     assert "2 failed" in out
     assert "took longer than job_timeout=15 s" in out
     assert all("job_timeout" in record["reason"] for record in records(tmp_path).values())
+
+
+def specs(folder: Path, *tasks: str) -> list[JobSpec]:
+    """Jobs that no test runs."""
+    (folder / "jobs").mkdir(parents=True)
+    configs = [{"backbone": {"path": "b"}, "task": {"name": task}, "data": {}} for task in tasks]
+    return [
+        JobSpec(config, Sweep("s"), folder / "jobs" / f"{number}.folder", folder, {}, None)
+        for number, config in enumerate(configs)
+    ]
+
+
+def test_jobs_of_one_backbone_and_task_share_a_pack(tmp_path: Path) -> None:
+    from ptuning.sweeps.engines.packs import packs
+
+    made = specs(tmp_path, "rte", "rte", "rte", "mrpc", "rte")
+    assert list(packs(made, 2)) == [tuple(made[:2]), (made[2],), (made[3],), (made[4],)]
+
+
+def test_a_refused_sbatch_keeps_what_runs_and_the_rest_is_submitted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ptuning.sweeps.engines.packs import outcome_of
+    from ptuning.sweeps.engines.submitit import SlurmEngine
+
+    commands = tmp_path / "slurm"
+    monkeypatch.setenv("PATH", stand_ins(commands)["PATH"])
+    full = commands / "full"
+    (commands / "sbatch").write_text(
+        f"#!/bin/sh\nif [ -e {full} ]; then echo 'sbatch: error: the queue is full' >&2; exit 1; fi\n"
+        f"echo Submitted batch job 1; touch {full}\n"
+    )
+    logs = tmp_path / "logs"
+    queue = {"submitit_folder": f"{logs}/%j", "timeout_min": 5, "array_parallelism": 2, "jobs_per_task": 2}
+    engine = SlurmEngine(queue)
+    engine.pause, engine.busy_pause = 0.0, 0.2
+    engine.get_ready(5000)
+    jobs = specs(tmp_path, *["rte"] * 7)
+    assert engine.capacity() == 4
+    handles = engine.submit(jobs)
+    assert [handle.spec for handle in handles] == jobs[:4]  # two tasks run, over the whole sweep
+    assert engine.capacity() == 4
+    for job in jobs[:2]:
+        outcome_of(job).write_bytes(pickle.dumps(Outcome("done", 0.5)))
+    ended = engine.ended(handles)
+    assert ended == handles[:2]
+    assert [engine.result(handle).score for handle in ended] == [0.5, 0.5]
+    assert engine.capacity() == 4
+    for _ in range(2):
+        assert engine.submit(jobs[4:]) == []
+        assert engine.capacity() == 2  # what is there, and no room for now
+        time.sleep(0.25)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("the queue is full") == 1
+    assert not list(logs.glob("*.pkl"))
+    full.unlink()
+    assert len(engine.submit(jobs[4:])) == 2
+
+    full.touch()
+    with pytest.raises(ConfigError, match="the queue is full"):
+        SlurmEngine(queue).submit(jobs)
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,25 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from omegaconf import OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from ptuning.backbones.resolvers import all_modules, block_modules
-from ptuning.config.compose import compose, config_folder
+from ptuning.config.compose import Restored, compose, config_folder, restore
+from ptuning.config.rules import check
 from ptuning.display.format import format_seconds
+from ptuning.errors import ConfigError
 from ptuning.selection.architectures import ARCHITECTURES
+from ptuning.sweeps.composed import ComposedOnce
 from ptuning.sweeps.durations import Durations
 from ptuning.sweeps.job import Job
 from ptuning.sweeps.scheduler import order
@@ -163,6 +170,47 @@ def recipe(**given: Any) -> dict[str, Any]:
     trainer = {"max_epochs": given.pop("epochs", 2), "precision": "32-true"}
     common = {"backbone": "b", "data": "d", "task": "rte", "module": "query", "layers": "all", "batch_size": 32}
     return {**common, "trainer": trainer, **given}
+
+
+JOBS = (
+    ("task=stsb", "module=[query,value]", "layers=last:1", "seed=2", "optim.lr=null"),
+    ("task=rte", "module=layernorm", "layers=[0,1]", "seed=1", "optim.lr=1e-3"),
+    ("task=rte", "module=layernorm", "layers=0", "seed=3", "predict=[test]", "data.sizes={train:3}"),
+    ("task=rte", "module=layernorm", "layers=0", "seed=3", "backbone.config.model_type=roberta"),
+    ("task=rte", "module=layernorm", "layers=0", "seed=3", "trainer.max_epochs=many"),
+    ("task=rte", "module=layernorm", "layers=0", "sed=3"),
+    ("task=rte", "module=layernorm", "layers=0", "seed=-1"),
+    ("task=rte", "module=layernorm", "layers=0", "seed=1"),
+)
+
+
+def test_what_jobs_share_is_composed_once_and_each_job_is_what_hydra_makes_of_it() -> None:
+    def of(ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except (ConfigError, HydraException) as error:
+            return str(error)
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        fixed = ["backbone=tiny", "data=synthetic", "logger=none"]
+        master = hydra.compose_config("config", fixed, RunMode.MULTIRUN, with_log_configuration=False)
+        once, restored = ComposedOnce(hydra.config_loader), Restored()
+        values = {}
+        for job in JOBS:
+            overrides = [*fixed, *job]
+            values[job] = of(lambda overrides=overrides: once.values(master, overrides))
+            expected = of(lambda overrides=overrides: plain(hydra.config_loader.load_sweep_config(master, overrides)))
+            assert values[job] == expected
+            if isinstance(expected, dict):
+                typed = of(lambda one=values[job]: check(restored.config(one)))
+                assert repr(typed) == repr(of(lambda one=expected: check(restore(one))))
+    assert values[JOBS[1]]["trainer"] is values[JOBS[-2]]["trainer"] is values[JOBS[-1]]["trainer"]
+
+
+def plain(cfg: DictConfig) -> Any:
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
 
 
 def test_durations_come_from_the_runs_that_are_most_alike_and_grow_with_epochs() -> None:

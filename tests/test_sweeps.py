@@ -1,5 +1,6 @@
 """Sweeps through worker processes: nothing done twice, nothing lost, a failure stays one job's own."""
 
+import errno
 import json
 import os
 import random
@@ -193,6 +194,19 @@ def _alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_file_system_without_locks_is_one_sentence_before_the_first_job(
+    tmp_path: Path, type_it: TypeIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    out = typed(type_it, tmp_path, *GRID)
+    assert out.count("has no locks") == 1
+    assert "runs_dir=FOLDER" in out
+    assert out.endswith("exit 2")
 
 
 def test_slots_spread_over_gpus_or_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from ptuning.errors import Interrupted, UserError, first_line, nearest, shorten
 from ptuning.system.os_errors import explain_os_error
 from ptuning.system.program import train_command
 
-_EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
+_EXTRAS = {"hydra/launcher/ptuning_slurm": "slurm", "hydra/launcher/submitit_local": "slurm"}
 """Configurations that come with optional packages, and the extra of ptuning that brings them."""
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,26 +15,22 @@ from ptuning.config.schema import Config, TrainerConfig
 from ptuning.errors import ConfigError, first_line, nearest, shorten
 
 
-def check(cfg: DictConfig) -> Config:
+def check(cfg: DictConfig | Config) -> Config:
     """Return the configuration as plain typed values, after checking all that a type cannot say.
+
+    One that is typed already is checked and comes back itself.
 
     Raises
     ------
     ConfigError
         With the key, the value, what is allowed and the override to type.
     """
-    try:
-        _refuse_unknown(cfg, Config, "")
-        config = cast(Config, OmegaConf.to_object(cfg))
-    except OmegaConfBaseException as error:
-        raise ConfigError(shorten(first_line(error), 300)) from None
-    except RecursionError:
-        raise ConfigError(TOO_DEEP) from None
+    config = cfg if isinstance(cfg, Config) else _typed(cfg)
     for pattern in ("backbone.config", "data.sizes", "module.chosen", "callbacks", "logger"):
         for key, value in _values(config, pattern):
             if not isinstance(value, dict):  # ${…} may put anything here
                 raise ConfigError(f"{key}={shorten(value)} does not fit: it takes names and values, {{name: value}}.")
-    for key, text in _texts(asdict(config)):
+    for key, text in _texts(config):
         _refuse_characters(key, text)
     if not config.module.chosen:
         raise ConfigError("module=[] selects nothing. For the head alone say module=frozen.")
@@ -67,6 +63,16 @@ def check(cfg: DictConfig) -> Config:
             if not fits(value):
                 raise ConfigError(f"{key}={shorten(value)} does not fit: it must be {allowed}.")
     return config
+
+
+def _typed(cfg: DictConfig) -> Config:
+    try:
+        _refuse_unknown(cfg, Config, "")
+        return cast(Config, OmegaConf.to_object(cfg))
+    except OmegaConfBaseException as error:
+        raise ConfigError(shorten(first_line(error), 300)) from None
+    except RecursionError:
+        raise ConfigError(TOO_DEEP) from None
 
 
 def _check_trainer(trainer: TrainerConfig) -> None:
@@ -255,6 +261,8 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (key, text) for every text of a configuration, names of keys included."""
     if isinstance(node, str):
         yield key, node
+    if is_dataclass(node):
+        node = vars(node)
     inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
     for name, value in inside:
         yield key, str(name)
@@ -263,6 +271,8 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def _refuse_characters(key: str, text: str) -> None:
     """Refuse NUL, and halves of characters, which no file can hold as text."""
+    if text.isascii() and "\0" not in text and not text.startswith("~"):
+        return
     shown = f"{key}={ascii(shorten(text))[1:-1]}"
     if "\0" in text:
         raise ConfigError(f"{shown} holds the character NUL, which no text or path can have.")

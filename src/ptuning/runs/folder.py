@@ -17,6 +17,7 @@ from ptuning.system.files import sweep_parts
 from ptuning.system.os_errors import explain_os_error
 
 CHECKPOINT = "last.ckpt"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LONGEST = 255
 """Bytes that the usual file systems take for the name of a folder."""
 
@@ -77,7 +78,7 @@ class RunFolder:
         BusyError
             If another process is at work here.
         RunError
-            If the folder cannot be made or written.
+            If the folder cannot be made or written, or its file system has no locks.
         """
         lock = FileLock(self.path / ".lock")
         with as_a_run_folder(self.path, made=True):
@@ -89,6 +90,11 @@ class RunFolder:
                     f"This run is under way in another process ({self.path}). Wait for it, or stop it."
                 ) from None
             except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    raise RunError(
+                        f"The file system of {self.path} has no locks, which keep two jobs out of one run. Put runs on "
+                        "one that has (NFSv4, GPFS, BeeGFS; Lustre mounted with flock): runs_dir=FOLDER."
+                    ) from None
                 if error.errno in (errno.EROFS, errno.EACCES) and self.finished():
                     return nullcontext()  # in an archive nobody writes, and what is finished can be shown
                 raise

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ptuning.config.compose import restore
+from ptuning.config.compose import Restored
 from ptuning.display.format import format_seconds
 from ptuning.errors import ConfigError, SelectionError, UserError, first_line
 from ptuning.sweeps.durations import Durations
@@ -66,15 +66,17 @@ def survey(jobs: Sequence[Job]) -> GridStatus:
     """Return the status of every job by its run folder, without loading data or weights. Ask for the Hub first."""
     from ptuning.sweeps.work import Work
     from ptuning.training.run import locate  # what it imports reads HF_HUB_OFFLINE once
+    from ptuning.training.shared_answers import SharedAnswers
 
     settled: dict[int, Outcome] = {}
     begun: set[int] = set()
     recipes: dict[int, Mapping[str, Any]] = {}
     operations: dict[int, float] = {}
     durations, read, work = Durations(), set(), Work()
+    restored, shared = Restored(), SharedAnswers()
     for job in jobs:
         try:
-            found = locate(restore(job.config))
+            found = locate(restored.config(job.config), shared)
         except (ConfigError, SelectionError) as error:
             settled[job.number] = Outcome(FAILED, reason=first_line(error), error=error)
             continue

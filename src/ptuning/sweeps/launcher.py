@@ -1,28 +1,27 @@
 """The base of ptuning's launchers: compose the grid, leave out what is done, run the rest, say how it went."""
 
 import contextlib
-import copy
 import itertools
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from ptuning.data.custom_options import custom_name
 from ptuning.errors import Interrupted, SweepError
+from ptuning.runs.folder import RunFolder
 from ptuning.runs.sweep import find_sweep, note_sweep
+from ptuning.sweeps.composed import ComposedOnce
 from ptuning.sweeps.engines import Engine
 from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, NOT_BEGUN, SKIPPED, Job, Outcome
 from ptuning.tasks.glue import CUSTOM
@@ -39,7 +38,7 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
-        hydra_context.config_loader = cast(ConfigLoader, _ComposedOnce(hydra_context.config_loader))
+        hydra_context.config_loader = cast(ConfigLoader, ComposedOnce(hydra_context.config_loader))
         self.hydra_context = hydra_context
         self.config = config
         # A search launches many batches, of which none is the last to its launcher.
@@ -89,6 +88,8 @@ class SweepLauncher(Launcher):
                 returned.status, returned.return_value = JobStatus.COMPLETED, None
             return returns
         folder = self.folder
+        with RunFolder(folder, "", "").lock():  # one sentence here, not one failure a job, where there are no locks
+            pass
         sweep = find_sweep(folder, tuple(map(str, self.config.hydra.overrides.task)))
         self.engine.get_ready(None if self.searching else len(jobs))
         try:
@@ -130,73 +131,25 @@ class SweepLauncher(Launcher):
             for key, seen in _values(job_overrides).items()
             if len(seen) > 1 or (self.searching and not seen <= typed)
         }
+        loader = cast(ComposedOnce, self.hydra_context.config_loader)
         jobs, returns = [], []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(cfg):
-                cfg.hydra.job.id = str(number)
-                cfg.hydra.job.num = number
-            task_cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+            values = loader.values(self.config, overrides)
             shown = [override for override in overrides if not override.startswith("trial=")]
             name = _typed(override for override in shown if override.split("=")[0] in varying)
-            task = custom_name(cfg.data) if cfg.task.name == CUSTOM else str(cfg.task.name)
-            group = f"{cfg.backbone.path} {task}"
-            values = cast(dict[str, Any], OmegaConf.to_container(task_cfg, resolve=True))
+            task = str(values["task"]["name"])
+            if task == CUSTOM:
+                task = custom_name(SimpleNamespace(**values["data"]))
+            group = f"{values['backbone']['path']} {task}"
             jobs.append(Job(number, name or _typed(shown), task, group, values))
-            returns.append(JobReturn(overrides=overrides, cfg=task_cfg, hydra_cfg=cfg))
+            returns.append(JobReturn(overrides=overrides))
         return jobs, returns
-
-
-class _ComposedOnce:
-    """Hydra's config loader, composing each choice of groups once: a grid's jobs differ mostly in plain values.
-
-    Composing a job takes a tenth of a second, and the sweeper composes every job for a check before the launcher does:
-    together more than half of the time that a sweep may add to a job.
-    """
-
-    def __init__(self, loader: ConfigLoader) -> None:
-        self._loader = loader
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-        self._checked: dict[tuple[str, ...], DictConfig] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key in self._checked:
-            return self._checked.pop(key)
-        cfg = self._compose(master_config, sweep_overrides)
-        self._checked[key] = cfg
-        return cfg
-
-    def _compose(self, master: DictConfig, overrides: list[str]) -> DictConfig:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        values = [one for one in parsed if _is_value(one, master.hydra.runtime.choices)]
-        base = tuple(line for line, one in zip(overrides, parsed, strict=True) if one not in values)
-        if base not in self._composed:
-            self._composed[base] = self._loader.load_sweep_config(master, list(base))
-        cfg = copy.deepcopy(self._composed[base])
-        try:
-            for one in values:
-                OmegaConf.update(cfg, one.key_or_group, one.value(), merge=True)
-        except OmegaConfBaseException:
-            return self._loader.load_sweep_config(master, overrides)  # its error says more
-        cfg.hydra.overrides.task = overrides
-        OmegaConf.copy_cache(from_config=master, to_config=cfg)
-        return cfg
 
 
 def _error(outcome: Outcome) -> BaseException:
     if outcome.status in (INTERRUPTED, NOT_BEGUN):
         return Interrupted("Stopped.")
     return outcome.error or RuntimeError(outcome.reason)
-
-
-def _is_value(override: Override, groups: Container[str]) -> bool:
-    """True if an override sets a plain value, which Hydra does last, and not a group, a new key or Hydra itself."""
-    changes = override.type == OverrideType.CHANGE and not override.is_hydra_override()
-    return changes and override.package is None and override.key_or_group not in groups
 
 
 def _typed(overrides: Iterable[str]) -> str:

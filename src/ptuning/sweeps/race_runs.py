@@ -17,6 +17,7 @@ from ptuning.config.schema import RaceConfig
 from ptuning.errors import ConfigError, Interrupted, SelectionError, SweepError, UserError, first_line
 from ptuning.results.race_rules import Turn
 from ptuning.runs.record import RunRecord
+from ptuning.sweeps.composed import ComposedOnce
 from ptuning.sweeps.durations import Durations
 from ptuning.system.hub import use_cache_for_run
 
@@ -239,6 +240,8 @@ class RaceRuns:
 
     def values(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Return the configuration of overrides, as plain containers."""
+        if isinstance(self._loader, ComposedOnce):
+            return self._loader.values(self.config, overrides)
         cfg = self._loader.load_sweep_config(self.config, list(overrides))
         job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         return cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))

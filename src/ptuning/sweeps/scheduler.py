@@ -1,6 +1,7 @@
 """The loop of a sweep: jobs in a good order, submitted, awaited, reported, and stopped gently on Ctrl-C."""
 
 import math
+import os
 import signal
 import time
 from collections import deque
@@ -129,7 +130,9 @@ class _Scheduler:
             JobSpec(job.config, self.sweep, self._announcement(job), folder, environment, self.job_timeout)
             for job in batch
         ]
-        self.running |= zip(self.engine.submit(specs), batch, strict=True)
+        handles = self.engine.submit(specs)
+        waiting.extendleft(reversed(batch[len(handles) :]))
+        self.running |= zip(handles, batch, strict=False)
         self._show_started()
 
     def _collect(self) -> list[tuple[Job, Outcome]]:
@@ -167,10 +170,11 @@ class _Scheduler:
 
     def _show_started(self) -> None:
         """Show jobs whose slot is known, and those that have announced their folder."""
+        slots = {handle: self.engine.slot_of(handle) for handle in self.running}
+        announced = set(os.listdir(self.scratch / "jobs")) if None in slots.values() else set()
         for handle, job in self.running.items():
-            slot = self.engine.slot_of(handle)
-            if slot is not None or self._announcement(job).exists():
-                self.progress.start(job, slot)
+            if slots[handle] is not None or self._announcement(job).name in announced:
+                self.progress.start(job, slots[handle])
 
     def _count_stop(self, number: int, frame: FrameType | None) -> None:
         self.stops_asked += 1

@@ -30,6 +30,7 @@ from ptuning.training.data_source import check_predict, training_source
 from ptuning.training.exact_head import fits_head_exactly
 from ptuning.training.optim import Optimisation
 from ptuning.training.reader_callbacks import make_callbacks
+from ptuning.training.shared_answers import SharedAnswers
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,14 @@ class Plan:
         }
 
 
-def make_plan(config: Config) -> Plan:
-    """Find sources and fill in defaults; nothing large is loaded."""
-    source = training_source(config)
+def make_plan(config: Config, shared: SharedAnswers | None = None) -> Plan:
+    """Find sources and fill in defaults; nothing large is loaded. Plans of one sweep share answers, and callbacks."""
+    shared = shared or SharedAnswers()
+    source = shared.get(("data", config.task.name, repr(config.data)), lambda: training_source(config))
     task = source.task
     check_predict(config, task)
-    backbone = find_backbone(config.backbone.path, config.backbone.revision, config.backbone.config)
+    named = config.backbone
+    backbone = shared.get(repr(named), lambda: find_backbone(named.path, named.revision, named.config))
     module = tuple(sorted(config.module.chosen))  # a union has no order, so neither has its run folder
     skeleton = load_skeleton(backbone)
     _check_family(config, backbone, skeleton)
@@ -174,14 +177,15 @@ def make_plan(config: Config) -> Plan:
             f"trainer.min_epochs={config.trainer.min_epochs} is more than trainer.max_epochs, {max_epochs} here: type "
             f"trainer.max_epochs={config.trainer.min_epochs} too, or a smaller trainer.min_epochs."
         )
-    selector, callbacks = make_callbacks(config)
+    chooses = (module, repr(config.layers), repr(config.module.patterns), repr(config.callbacks), config.trial)
+    selector, callbacks = shared.get(("callbacks", chooses), lambda: make_callbacks(config))
     subset = parse_subset(config.subset, config.subset_scope)
     if type(selector) is ModuleSelectionCallback:
-        chosen = set(selector.choose(skeleton))  # a wrong name or pattern stops here, before data is read
-        if not chosen:
+        # A wrong name or pattern stops here, before data is read.
+        tensors, axes = shared.get(("chosen", backbone.identity, chooses), lambda: _chosen(skeleton, selector))
+        if not tensors:
             subset = Subset()  # nothing trains but the head: the same run, whatever the subset
-        tensors = {name: p for name, p in skeleton.named_parameters() if name in chosen}
-        check_subset(subset, tensors, hidden_axes(skeleton, chosen))
+        check_subset(subset, tensors, axes)
     fits_exactly = fits_head_exactly(config, skeleton, type(selector) is ModuleSelectionCallback)
     return Plan(
         config=config,
@@ -215,6 +219,13 @@ def _check_family(config: Config, backbone: BackboneRef, skeleton: nn.Module) ->
             f"trainer.compile=true was not shown to give a {type(skeleton).__name__} its own gradients (it was for: "
             f"{accelerated_families()}). Leave it out, which is trainer.compile=auto."
         )
+
+
+def _chosen(skeleton: nn.Module, selector: SelectionCallback) -> tuple[dict[str, nn.Parameter], dict[str, int]]:
+    """Return (name → parameter of what is selected, name → axis of the hidden states' dimensions)."""
+    chosen = set(selector.choose(skeleton))
+    tensors = {name: parameter for name, parameter in skeleton.named_parameters() if name in chosen}
+    return tensors, hidden_axes(skeleton, chosen)
 
 
 def _pooling(config: Config, skeleton: nn.Module) -> str:

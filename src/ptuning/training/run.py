@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from ptuning.acceleration.precision import find_device
 from ptuning.config.rules import check
+from ptuning.config.schema import Config
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
@@ -46,6 +47,7 @@ from ptuning.training.out_of_memory import is_out_of_memory, let_go
 from ptuning.training.plan import Plan, make_plan, with_new_callbacks
 from ptuning.training.refusals import explain_refusals
 from ptuning.training.session import Session, as_it_was
+from ptuning.training.shared_answers import SharedAnswers
 from ptuning.training.timings import Timings
 from ptuning.training.trainable import choose_trainable, mean_magnitude
 
@@ -98,26 +100,28 @@ def run(cfg: DictConfig) -> float:
     return execute(cfg, Session(keeps_backbone=False), current_sweep()).score
 
 
-def locate(cfg: DictConfig) -> Located:
-    """Plan a run and look at its folder.
+def locate(cfg: DictConfig | Config, shared: SharedAnswers | None = None) -> Located:
+    """Plan a run and look at its folder; ``shared`` is for plans that are not run, of many runs alike.
 
     Raises
     ------
     ptuning.UserError
         If the configuration cannot run, or what it names cannot be found.
     """
-    plan, folder, _ = _plan(cfg)
+    plan, folder, _ = _plan(cfg, shared)
     finished, _ = _look(plan, folder)
     if any(not _predictions(plan, folder.path, split).exists() for split in plan.config.predict):
         finished = None
     return Located(plan, folder, finished)
 
 
-def _plan(cfg: DictConfig) -> tuple[Plan, RunFolder, tuple[RunFolder, ...]]:
+def _plan(
+    cfg: DictConfig | Config, shared: SharedAnswers | None = None
+) -> tuple[Plan, RunFolder, tuple[RunFolder, ...]]:
     """Return (plan, folder, folders that hold the same run in the precisions of other machines)."""
     config = check(cfg)
     quiet()
-    plan = make_plan(config)
+    plan = make_plan(config, shared)
     return plan, *find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
 
 

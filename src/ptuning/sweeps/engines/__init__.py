@@ -71,7 +71,7 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, specs: Sequence[JobSpec]) -> list[Any]:
-        """Submit jobs and return a handle for each."""
+        """Submit jobs and return a handle for each that was taken, the first ones; the others are offered again."""
 
     def slot_of(self, handle: Any) -> int | None:
         """Return in which of :meth:`slots` a job runs, or ``None`` where that is not known."""
