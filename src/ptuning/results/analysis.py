@@ -21,7 +21,7 @@ from ptuning.results.text_table import TextTable
 from ptuning.runs.ranking import Ranking, find_rankings
 
 if TYPE_CHECKING:
-    from ptuning.results.figures import Picture
+    from ptuning.results.picture import Picture
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,11 @@
-"""Figures as deterministic PNG, SVG and PDF: heat maps of layers, score against parameters, learning curves."""
+"""The figures of a report: heat maps of layers, score against parameters, learning curves."""
 
-import io
 import math
-import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
@@ -25,60 +19,11 @@ from ptuning.results.interactive import (
     middle_of,
     parameter_spec,
 )
+from ptuning.results.picture import FAINT, STYLE, Picture, new_axes, render
 from ptuning.results.points import NAMED, Points, curve_points, describe_cells, layer_points, parameter_points, style
 from ptuning.results.tables import column_names
 from ptuning.results.text_table import MARK, MISSING, slug
 from ptuning.selection.names import module_key
-
-_INK, _FAINT = "#1b1b1f", "#8c8c94"
-"""Text and axes; inline in a page the ink becomes the page's own text colour, so that dark pages stay readable."""
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ptuning",
-    "pdf.fonttype": 42,  # letters stay letters: journals refuse Type 3
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: its files, its SVG for a page, title and caption.
-
-    Attributes
-    ----------
-    slug
-        Name for files, unique in a report.
-    title, caption
-        For people; the title says when the data is synthetic.
-    png, svg, pdf
-        The files' contents, on white.
-    inline
-        The SVG for a page: transparent, in the page's text colour, with ids of its own.
-    spec
-        The same as a Vega-Lite specification, for a page to draw and explore.
-    width
-        Natural width in CSS pixels.
-    """
-
-    slug: str
-    title: str
-    caption: str
-    png: bytes
-    svg: bytes
-    pdf: bytes
-    inline: str
-    spec: Mapping[str, Any]
-    width: int
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the PNG and its width, for notebooks."""
-        return {"image/png": self.png, "text/plain": self.title}, {"image/png": {"width": self.width}}
 
 
 def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Picture]]:
@@ -100,7 +45,7 @@ def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -
                         figure, title, caption = draw(points, where)
                         spec = {"description": title, **specify(points)}
                         file_name = slug(f"{number}-{backbone}-{task}-{source}-{kind}")
-                        yield backbone, _render(figure, title, caption + points.remark, file_name, spec)
+                        yield backbone, render(figure, title, caption + points.remark, file_name, spec)
 
 
 def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:
@@ -145,7 +90,7 @@ def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
     for y, row in enumerate(grid):
         for x, value in enumerate(row):
             if math.isnan(value):
-                axes.text(x, y, MISSING, ha="center", va="center", color=_FAINT)
+                axes.text(x, y, MISSING, ha="center", va="center", color=FAINT)
                 continue
             light = value > middle
             said = f"{value:.1f}{found[modules[y], x][1]}"
@@ -175,13 +120,6 @@ def _curves(points: Points, where: str) -> tuple[Figure, str, str]:
     _name_at_right(axes, labels)
     caption = "Dev score after each evaluation: mean over seeds, band from least to most."
     return figure, f"Learning curves: {where}", caption
-
-
-def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return (figure, axes) of this size in inches; no window is opened."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
 
 
 def _name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
@@ -219,36 +157,3 @@ def _count(value: float) -> str:
         if value >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
-
-
-def _render(figure: Figure, title: str, caption: str, slug: str, spec: Mapping[str, Any]) -> Picture:
-    """Return a figure drawn as PNG, SVG and PDF, on white and for a page."""
-    figure.suptitle(textwrap.fill(title, int(12 * figure.get_size_inches()[0])), size=10, gid="title")
-    layout = figure.get_layout_engine()
-    assert layout is not None  # _axes has set it
-    layout.execute(figure)
-    figure.set_layout_engine("none")  # once is enough: it takes as long as drawing
-    png, drawn, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
-    figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
-    svg = drawn.getvalue().decode()
-    width = round(96 * float(figure.get_size_inches()[0]))
-    files = png.getvalue(), on_white(svg).encode(), pdf.getvalue()
-    return Picture(slug, title, caption, *files, for_page(svg, slug, title), spec, width)
-
-
-def on_white(svg: str) -> str:
-    """Return an SVG with a white ground."""
-    return re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
-
-
-def for_page(svg: str, slug: str, title: str) -> str:
-    """Return an SVG for an HTML page: no prologue, ids of its own, ink in the page's colour, a title for readers."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{slug}-", svg)
-    svg = svg.replace(_INK, "currentColor")
-    spoken = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{spoken}"', 1)

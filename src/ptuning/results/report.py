@@ -29,7 +29,7 @@ from ptuning.selection.names import module_key, task_key
 from ptuning.system.files import write_whole
 
 if TYPE_CHECKING:
-    from ptuning.results.figures import Picture
+    from ptuning.results.picture import Picture
 
 PAGE, CLAIMS, TABLES, FIGURES = "index.html", "claims.md", "tables", "figures"
 _LISTED = 200

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from torch import nn
 
-from ptuning.results.figures import STYLE, new_axes, on_white
+from ptuning.results.picture import STYLE, new_axes, on_white
 from ptuning.results.points import COLOURS
 from ptuning.system.files import write_whole
 from ptuning.weights.groups import ALL, KINDS, group_weights

@@ -1,0 +1,102 @@
+"""Drawn figures as files and as a part of a page: size, letters and inks, deterministic PNG, SVG and PDF."""
+
+import io
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, FAINT = "#1b1b1f", "#8c8c94"
+"""Text and axes; inline in a page the ink becomes the page's own text colour, so that dark pages stay readable."""
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ptuning",
+    "pdf.fonttype": 42,  # letters stay letters: journals refuse Type 3
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: its files, its SVG for a page, title and caption.
+
+    Attributes
+    ----------
+    slug
+        Name for files, unique in a report.
+    title, caption
+        For people; the title says when the data is synthetic.
+    png, svg, pdf
+        The files' contents, on white.
+    inline
+        The SVG for a page: transparent, in the page's text colour, with ids of its own.
+    spec
+        The same as a Vega-Lite specification, for a page to draw and explore.
+    width
+        Natural width in CSS pixels.
+    """
+
+    slug: str
+    title: str
+    caption: str
+    png: bytes
+    svg: bytes
+    pdf: bytes
+    inline: str
+    spec: Mapping[str, Any]
+    width: int
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the PNG and its width, for notebooks."""
+        return {"image/png": self.png, "text/plain": self.title}, {"image/png": {"width": self.width}}
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return (figure, axes) of this size in inches; no window is opened."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def render(figure: Figure, title: str, caption: str, slug: str, spec: Mapping[str, Any]) -> Picture:
+    """Return a figure drawn as PNG, SVG and PDF, on white and for a page."""
+    figure.suptitle(textwrap.fill(title, int(12 * figure.get_size_inches()[0])), size=10, gid="title")
+    layout = figure.get_layout_engine()
+    assert layout is not None  # new_axes has set it
+    layout.execute(figure)
+    figure.set_layout_engine("none")  # once is enough: it takes as long as drawing
+    png, drawn, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
+    figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    svg = drawn.getvalue().decode()
+    width = round(96 * float(figure.get_size_inches()[0]))
+    files = png.getvalue(), on_white(svg).encode(), pdf.getvalue()
+    return Picture(slug, title, caption, *files, for_page(svg, slug, title), spec, width)
+
+
+def on_white(svg: str) -> str:
+    """Return an SVG with a white ground."""
+    return re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
+
+
+def for_page(svg: str, slug: str, title: str) -> str:
+    """Return an SVG for an HTML page: no prologue, ids of its own, ink in the page's colour, a title for readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{slug}-", svg)
+    svg = svg.replace(INK, "currentColor")
+    spoken = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{spoken}"', 1)
