@@ -115,6 +115,6 @@ def read_results(
         compared=comparison_tables(comparisons),
         claims=check_claims(comparer, modules, comparisons, count),
         appendix=hyperparameter_tables(collected.runs[collected.runs["kind"] == ""]),
-        pictures=list(draw_all(modules, collected.history, collected.runs)),
+        pictures=list(draw_all(summary, collected.history, collected.runs, comparisons)),
         rankings=calibration_tables([found for _, found in ranked if isinstance(found, Ranking)], modules),
     )

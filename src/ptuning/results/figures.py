@@ -1,7 +1,8 @@
 """The figures of a report: heat maps of layers, score against parameters, learning curves."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -9,33 +10,58 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from ptuning.results.forest import DIFFERENCE, beyond, forest_points, places, window
 from ptuning.results.interactive import (
     HEAT,
     LAYER,
     PARAMETERS,
     SCORE,
     curve_spec,
+    forest_spec,
     layer_spec,
     middle_of,
     parameter_spec,
 )
-from ptuning.results.picture import FAINT, STYLE, Picture, new_axes, render
+from ptuning.results.picture import FAINT, STYLE, Picture, new_axes, new_grid, render
 from ptuning.results.points import NAMED, Points, curve_points, describe_cells, layer_points, parameter_points, style
+from ptuning.results.statistics import UNDECIDED
 from ptuning.results.tables import column_names
 from ptuning.results.text_table import MARK, MISSING, slug
 from ptuning.selection.names import module_key
 
+_SYNTHETIC = " — synthetic data"
+_COLUMNS = 4
+"""Tasks of a forest plot side by side; more go below."""
 
-def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Picture]]:
-    """Yield (backbone, picture) for every figure that the runs have data for."""
+
+def draw_all(
+    summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame, comparisons: pd.DataFrame
+) -> Iterator[tuple[str, Picture]]:
+    """Yield (backbone, picture) for every figure that the runs have data for, the forest plot of a backbone first.
+
+    Parameters
+    ----------
+    summary
+        ``summarise(...)``, yardsticks among them.
+    history, runs
+        ``collect(...)`` has both.
+    comparisons
+        ``against_full(...)``.
+    """
     with mpl.rc_context(STYLE):
         described = describe_cells(summary, runs)
         for number, (backbone, part) in enumerate(described.groupby("backbone", sort=True), start=1):
-            for (task, source), name in column_names(part).items():
-                cells = part[(part["task"] == task) & (part["source"] == source)]
-                where = f"{backbone}, {name.removesuffix(' †')}" + (
-                    " — synthetic data" if source == "synthetic" else ""
-                )
+            for synthetic in (False, True):
+                points = forest_points(part[(part["source"] == "synthetic") == synthetic], comparisons)
+                if points is not None:
+                    figure, title, caption = _forest(points, f"{backbone}{_SYNTHETIC if synthetic else ''}")
+                    file_name = slug(f"{number}-{backbone}-{'synthetic-' if synthetic else ''}forest")
+                    spec = {"description": title, **forest_spec(points)}
+                    yield backbone, render(figure, title, caption + points.remark, file_name, spec, leads=True)
+            modules = part[part["kind"] == ""]
+            for (task, source), name in column_names(modules).items():
+                cells = modules[(modules["task"] == task) & (modules["source"] == source)]
+                where = f"{backbone}, {name.removesuffix(' †')}{_SYNTHETIC if source == 'synthetic' else ''}"
                 for kind, points, draw, specify in (
                     ("parameters", parameter_points(cells), _parameters, parameter_spec),
                     ("curves", curve_points(cells, history, runs), _curves, curve_spec),
@@ -46,6 +72,78 @@ def draw_all(summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -
                         spec = {"description": title, **specify(points)}
                         file_name = slug(f"{number}-{backbone}-{task}-{source}-{kind}")
                         yield backbone, render(figure, title, caption + points.remark, file_name, spec)
+
+
+def _forest(points: Points, where: str) -> tuple[Figure, str, str]:
+    """Return the figure, its title and its caption."""
+    rows, lines, ends = points.rows, places(points.rows), window(points.rows)
+    panels = list(dict.fromkeys(rows["panel"]))
+    columns = min(len(panels), _COLUMNS)
+    down = math.ceil(len(panels) / columns)
+    width = max(4.9, 1.6 + 2.1 * columns)
+    figure, grid = new_grid(width, down * (0.75 + 0.2 * len(lines)) + 0.35, down, columns)
+    modules = len(set(rows[rows["is_module"]]["place"]))
+    for number, axes in enumerate(grid):
+        if number >= len(panels):
+            axes.set_axis_off()
+            continue
+        part = rows[rows["panel"] == panels[number]]
+        _forest_frame(axes, lines, modules, ends, float(part["margin"].iloc[0]))
+        axes.set_title(panels[number])
+        for row in part.to_dict("records"):
+            _forest_line(axes, lines.index(row["place"]), row, ends)
+        axes.tick_params(labelleft=number % columns == 0, labelbottom=number + columns >= len(panels))
+    figure.supxlabel(DIFFERENCE, size="medium")
+    return figure, f"Difference to full fine-tuning: {where}", _forest_caption(rows, ends)
+
+
+def _forest_frame(axes: Axes, lines: list[str], modules: int, ends: tuple[float, float], margin: float) -> None:
+    """Draw what a panel has without data: the margin, full fine-tuning, and the line above the yardsticks."""
+    axes.axvspan(-margin, 0, color=FAINT, alpha=0.25, lw=0)
+    axes.axvline(0, color=style("full")["color"], lw=1)
+    if modules < len(lines):
+        axes.axhline(modules - 0.5, color=FAINT, lw=0.5)
+    axes.set_xlim(*ends)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_yticks(range(len(lines)), lines)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def _forest_line(axes: Axes, y: int, row: Mapping[str, Any], ends: tuple[float, float]) -> None:
+    look = style(row["module"])
+    colour, marker = (look["color"], look["marker"]) if row["is_module"] else (FAINT, "D")
+    for low, high, thick in ((row["low_task"], row["high_task"], 1.0), (row["low"], row["high"], 2.6)):
+        if not math.isnan(low):
+            axes.plot([low, high], [y, y], color=colour, lw=thick, solid_capstyle="butt")
+    if outside := beyond(row["difference"], ends):
+        left = row["difference"] < ends[0]
+        place = {"x": 0.01, "ha": "left"} if left else {"x": 0.99, "ha": "right"}
+        axes.text(
+            y=y, s=outside + row["mark"], va="center", size="small", transform=axes.get_yaxis_transform(), **place
+        )
+        return
+    hollow = row["verdict"] in (UNDECIDED, "")
+    axes.plot(row["difference"], y, marker, ms=5, color=colour, mfc="white" if hollow else colour)
+    if row["mark"]:
+        axes.annotate(row["mark"], (row["difference"], y), (4, 1), textcoords="offset points", size="small")
+
+
+def _forest_caption(rows: pd.DataFrame, ends: tuple[float, float]) -> str:
+    by_seed, by_example = rows["low"].notna().any(), rows["low_task"].notna().any()
+    over = {
+        (True, True): "90 % intervals, thick over seeds, thin over dev examples too (of one seed, over these alone)",
+        (True, False): "90 % intervals over seeds",
+        (False, True): "90 % intervals over dev examples; seeds are not in them",
+    }[bool(by_seed), bool(by_example)]
+    said = [
+        f"Score × 100 less that of full fine-tuning, with {over}.",
+        f"Shaded: the margin, {rows['margin'].iloc[0]:g} below; what is surely right of its left end is comparable.",
+        *(["Hollow: undecided."] if (rows["verdict"] == UNDECIDED).any() else []),
+        *(["Grey: yardsticks; without an interval they are of one seed."] if not rows["is_module"].all() else []),
+        *(["An arrow: beyond the axis."] if any(beyond(value, ends) for value in rows["difference"]) else []),
+    ]
+    return " ".join(said)
 
 
 def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:

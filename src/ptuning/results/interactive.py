@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from ptuning.results.forest import GAPS, beyond, places, window
 from ptuning.results.points import ABOUT, LINES, MARKERS, Points, style
+from ptuning.results.statistics import UNDECIDED
 from ptuning.results.text_table import MARK, MISSING
 from ptuning.selection.names import module_key
 
@@ -25,6 +27,8 @@ _HEIGHT = 300
 """Height of axes, in CSS pixels."""
 _ROOM: Spec = {"zero": False, "nice": False, "padding": 10}
 """Scales that end some pixels beyond their data, where a mark is whole."""
+_GREY = {"color": "#8c8c94", "marker": "D"}
+"""The look of what is no module."""
 _BANDS: Spec = {"labelAngle": 0, "domain": False, "ticks": False, "grid": False, "labelOverlap": True}
 _CELL_TEXT = (24, 36)
 """CSS pixels of a heat map's cell from which it shows its score, and from which in the ordinary size."""
@@ -119,6 +123,63 @@ def layer_spec(points: Points) -> Spec:
         y={"field": "module", "type": "ordinal", "title": None, "scale": {"domain": modules}, "axis": _BANDS},
     )
     return {**frame, "height": 26 * len(modules), "layer": drawn}
+
+
+def forest_spec(points: Points) -> Spec:
+    """Return the specification of the forest plot; the page sets the panels' width and number side by side."""
+    rows, lines, ends = points.rows, places(points.rows), window(points.rows)
+    values = _about(rows)
+    for value, row in zip(values, rows.to_dict("records"), strict=True):
+        outside = beyond(row["difference"], ends)
+        value |= {name: None if pd.isna(row[name]) else _short(row[name]) for name in GAPS}
+        value |= {"panel": row["panel"], "place": row["place"], "verdict": row["verdict"] or MISSING}
+        value |= {
+            "text": outside + row["mark"],
+            "side": "" if not outside else "left" if outside[0] == "◀" else "right",
+        }
+        value["hollow"] = row["verdict"] in (UNDECIDED, "")
+    looks = {row["place"]: style(row["module"]) if row["is_module"] else _GREY for row in rows.to_dict("records")}
+    domain = {"domain": list(looks)}
+    color = {"field": "place", "type": "nominal", "legend": None}
+    shape = {**color, "scale": {**domain, "range": [_SHAPES[look["marker"]] for look in looks.values()]}}
+    color["scale"] = {**domain, "range": [look["color"] for look in looks.values()]}
+    x = {"type": "quantitative", "title": "points", "scale": {"domain": list(map(_short, ends)), "nice": False}}
+    y = {"field": "place", "type": "nominal", "title": None, "scale": {"domain": lines}, "axis": _BANDS}
+    at, verdict = {**x, "field": "difference"}, {"field": "verdict", "type": "nominal", "title": "verdict"}
+    every = {"y": y, "tooltip": [verdict, *_hover(difference=("difference", "+.1f"))]}
+
+    def rule(low: str, high: str, thick: int) -> Spec:
+        mark = {"type": "rule", "aria": False, "clip": True, "strokeWidth": thick}
+        encoding = {**every, "x": {**x, "field": low}, "x2": {"field": high}, "color": color}
+        return _layer(mark, encoding, f"isValid(datum.{low})")
+
+    def text(side: str, place: Spec, **where: Any) -> Spec:
+        mark = {"type": "text", "fontSize": 11, "color": _GREY["color"], **where}
+        return _layer(mark, {**every, "x": place, "text": {"field": "text"}}, f"datum.side === '{side}'")
+
+    margin = {"values": [{"from": _short(-rows["margin"].iloc[0]), "to": 0}]}
+    end, mark = {**x, "field": "to"}, {"type": "point", "size": 70, "strokeWidth": 2, "opacity": 1}
+    point = {**every, "x": at, "color": color, "shape": shape}
+    shade = {"type": "rect", "aria": False, "color": _GREY["color"], "opacity": 0.25}
+    behind = {"x": {**x, "field": "from"}, "x2": {"field": "to"}}
+    layers = [
+        {"data": margin, **_layer(shade, behind)},
+        {"data": margin, **_layer({"type": "rule", "aria": False, "color": style("full")["color"]}, {"x": end})},
+        rule("low_task", "high_task", 1),
+        rule("low", "high", 4),
+        _layer({**mark, "filled": True}, point, "!datum.hollow && !datum.side"),
+        _layer(mark, point, "datum.hollow && !datum.side"),
+        text("left", {"value": 3}, align="left"),
+        text("right", {"value": "width"}, align="right"),
+        text("", at, align="left", dx=6, dy=-6),
+    ]
+    panels = list(dict.fromkeys(rows["panel"]))
+    return {
+        "data": {"values": values},
+        "facet": {"field": "panel", "type": "nominal", "title": None, "sort": panels},
+        "columns": len(panels),
+        "spec": {"width": 220, "height": 22 * len(lines), "layer": layers},
+    }
 
 
 def middle_of(means: pd.Series) -> float:

@@ -45,6 +45,8 @@ class Picture:
         The same as a Vega-Lite specification, for a page to draw and explore.
     width
         Natural width in CSS pixels.
+    leads
+        True if it opens its backbone's part of a report.
     """
 
     slug: str
@@ -56,6 +58,7 @@ class Picture:
     inline: str
     spec: Mapping[str, Any]
     width: int
+    leads: bool = False
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the PNG and its width, for notebooks."""
@@ -64,12 +67,20 @@ class Picture:
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """Return (figure, axes) of this size in inches; no window is opened."""
+    figure, (axes,) = new_grid(width, height, 1, 1)
+    return figure, axes
+
+
+def new_grid(width: float, height: float, down: int, across: int) -> tuple[Figure, list[Axes]]:
+    """Return (figure, its axes row by row); they share both scales."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
 
 
-def render(figure: Figure, title: str, caption: str, slug: str, spec: Mapping[str, Any]) -> Picture:
+def render(
+    figure: Figure, title: str, caption: str, slug: str, spec: Mapping[str, Any], leads: bool = False
+) -> Picture:
     """Return a figure drawn as PNG, SVG and PDF, on white and for a page."""
     figure.suptitle(textwrap.fill(title, int(12 * figure.get_size_inches()[0])), size=10, gid="title")
     layout = figure.get_layout_engine()
@@ -84,7 +95,7 @@ def render(figure: Figure, title: str, caption: str, slug: str, spec: Mapping[st
     svg = drawn.getvalue().decode()
     width = round(96 * float(figure.get_size_inches()[0]))
     files = png.getvalue(), on_white(svg).encode(), pdf.getvalue()
-    return Picture(slug, title, caption, *files, for_page(svg, slug, title), spec, width)
+    return Picture(slug, title, caption, *files, for_page(svg, slug, title), spec, width, leads)
 
 
 def on_white(svg: str) -> str:

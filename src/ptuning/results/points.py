@@ -83,7 +83,7 @@ def parameter_points(cells: pd.DataFrame) -> Points | None:
         remark = f" {left:,} of {len(some):,} hollow marks are drawn, evenly by score; the table has all."
         some = some.sort_values("mean", kind="stable").iloc[_evenly(len(some), left)]
     cells = pd.concat([whole, some]).sort_index()
-    return Points(cells, remark + _on_marks(cells))
+    return Points(cells, remark + on_marks(cells))
 
 
 def layer_points(cells: pd.DataFrame) -> Points | None:
@@ -96,7 +96,7 @@ def layer_points(cells: pd.DataFrame) -> Points | None:
     if len(modules) > _MOST_ROWS:
         remark = f" {_MOST_ROWS} of {len(modules)} modules are drawn; the table has all."
         single = single[single["module"].isin(modules[:_MOST_ROWS])]
-    return Points(single.assign(layer=single["layers"].astype(int)), remark + _on_marks(single))
+    return Points(single.assign(layer=single["layers"].astype(int)), remark + on_marks(single))
 
 
 def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Points | None:
@@ -130,7 +130,7 @@ def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame)
     remark = f" {len(shown)} of {len(chosen)} selections are drawn." if len(shown) < len(chosen) else ""
     if thinned:
         remark += f" Of longer curves {_MOST_EVALUATIONS} evaluations are drawn, evenly."
-    return Points(pd.DataFrame(rows), remark + _on_marks(shown))
+    return Points(pd.DataFrame(rows), remark + on_marks(shown))
 
 
 def style(module: str) -> dict[str, Any]:
@@ -178,5 +178,6 @@ def _evenly(count: int, most: int) -> list[int]:
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]
 
 
-def _on_marks(cells: pd.DataFrame) -> str:
+def on_marks(cells: pd.DataFrame) -> str:
+    """Return a sentence on the meaning of marks, with a space before it, if a cell has one."""
     return "" if (cells["note"] == "").all() else f" {MARK}: of several recipes or a part of the data; see the table."
