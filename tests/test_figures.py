@@ -90,3 +90,31 @@ def test_synthetic_data_has_a_forest_plot_of_its_own(tmp_path: Path) -> None:
             seeds(tmp_path, 0.7, 0.8, module=module, source=source)
     slugs = [shown.slug for _, shown in read_results(tmp_path).pictures if shown.leads]
     assert slugs == ["1-minilm-forest", "1-minilm-synthetic-forest"]
+
+
+def test_the_axis_names_the_score_and_every_seed_is_a_dot(results: Results) -> None:
+    drawn = picture(results, "stsb-local-parameters")
+    assert ">STS-B: mean of Pearson and Spearman × 100</text>" in drawn.svg.decode()
+    assert drawn.spec["layer"][0]["encoding"]["y"]["title"] == "STS-B: mean of Pearson and Spearman × 100"
+    each = {row["module"]: row["each"] for row in drawn.spec["data"]["values"]}
+    assert each == {"layernorm": [81, 84, 82], "bias": [], "full": [80, 82, 81], "frozen": [79, 80, 81]}
+    assert ">RTE: accuracy × 100</text>" in picture(results, "rte-local-curves").svg.decode()
+
+
+def test_full_fine_tuning_and_the_constant_answer_are_lines_where_there_is_room(results: Results) -> None:
+    near, far = picture(results, "rte-local-parameters"), picture(results, "stsb-local-parameters")
+    lines = {
+        row["line"]: row.get("y")
+        for drawn in (near, far)
+        for layer in drawn.spec["layer"]
+        for row in layer.get("data", {}).get("values", ())
+    }
+    assert lines == {"full fine-tuning": 81, "constant answer": 75, "▼ constant answer 0.0": None}
+    assert ">constant answer</text>" in near.svg.decode()
+    assert ">▼ constant answer 0.0</text>" in far.svg.decode()
+
+
+def test_a_score_of_custom_data_is_named_by_its_own_metrics(tmp_path: Path) -> None:
+    for module in ("query", "full"):
+        seeds(tmp_path, 0.7, 0.8, task="my_task", module=module, score_of=["f1_macro"])
+    assert ">my_task: macro F1 × 100</text>" in picture(read_results(tmp_path), "parameters").svg.decode()

@@ -15,7 +15,6 @@ from ptuning.results.interactive import (
     HEAT,
     LAYER,
     PARAMETERS,
-    SCORE,
     curve_spec,
     forest_spec,
     layer_spec,
@@ -23,7 +22,18 @@ from ptuning.results.interactive import (
     parameter_spec,
 )
 from ptuning.results.picture import FAINT, STYLE, Picture, new_axes, new_grid, render
-from ptuning.results.points import NAMED, Points, curve_points, describe_cells, layer_points, parameter_points, style
+from ptuning.results.points import (
+    FULL_LINE,
+    NAMED,
+    Points,
+    curve_points,
+    describe_cells,
+    layer_points,
+    outside,
+    parameter_points,
+    style,
+    within,
+)
 from ptuning.results.statistics import UNDECIDED
 from ptuning.results.tables import column_names
 from ptuning.results.text_table import MARK, MISSING, slug
@@ -60,10 +70,11 @@ def draw_all(
                     yield backbone, render(figure, title, caption + points.remark, file_name, spec, leads=True)
             modules = part[part["kind"] == ""]
             for (task, source), name in column_names(modules).items():
-                cells = modules[(modules["task"] == task) & (modules["source"] == source)]
+                beside = part[(part["task"] == task) & (part["source"] == source)]
+                cells = beside[beside["kind"] == ""]
                 where = f"{backbone}, {name.removesuffix(' †')}{_SYNTHETIC if source == 'synthetic' else ''}"
                 for kind, points, draw, specify in (
-                    ("parameters", parameter_points(cells), _parameters, parameter_spec),
+                    ("parameters", parameter_points(beside), _parameters, parameter_spec),
                     ("curves", curve_points(cells, history, runs), _curves, curve_spec),
                     ("layers", layer_points(cells), _layers, layer_spec),
                 ):
@@ -157,7 +168,11 @@ def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:
     labels = []
     for row in whole.to_dict("records"):
         look, error = style(row["module"]), None if math.isnan(row["std"]) else row["std"]
-        axes.errorbar(row["size"], row["mean"], error, fmt=look["marker"], ms=6, color=look["color"])
+        axes.errorbar(row["size"], row["mean"], error, fmt="none", color=look["color"], zorder=1.8)
+        if len(row["each"]) > 1:
+            x = [row["size"]] * len(row["each"])
+            axes.plot(x, row["each"], "o", ms=4, color=look["color"], mec="white", mew=0.6, zorder=2)
+        axes.plot(row["size"], row["mean"], look["marker"], ms=6, color=look["color"], mec="white", mew=0.6, zorder=2.2)
         labels.append((float(row["size"]), row["mean"], row["name"], look["color"]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -165,11 +180,25 @@ def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:
     room = 1.6 if high > 10 * low else 5.0  # at least a decade, so that ticks are there
     axes.set_xlim(low / room, high * room)
     axes.set_xlabel(PARAMETERS)
-    axes.set_ylabel(SCORE)
-    _name_at_right(axes, labels[:NAMED])
+    axes.set_ylabel(points.axis)
+    labels = labels[:NAMED] + _draw_lines(axes, points, high * room)
+    _name_at_right(axes, labels)
     hollow = "" if some.empty else " Small hollow marks: chosen layers or weights."
-    caption = f"Mean over seeds, bars one standard deviation.{hollow}"
+    lines = "".join(f" {'Dashed' if name == FULL_LINE else 'Dotted'}: {name}." for name in points.lines)
+    caption = f"Mean over seeds, bars one standard deviation, a dot per seed.{lines}{hollow}"
     return figure, f"Score against trainable parameters: {where}", caption
+
+
+def _draw_lines(axes: Axes, points: Points, right: float) -> list[tuple[float, float, str, str]]:
+    """Draw full fine-tuning and the constant answer across the axes; return the names that stand beside them."""
+    low, high = axes.get_ylim()
+    shown = within(points, low, high)
+    for name, score in shown.items():
+        look = (style("full")["color"], (0, (5, 3))) if name == FULL_LINE else (FAINT, ":")
+        axes.axhline(score, color=look[0], ls=look[1], lw=1, zorder=0)
+    if left := outside(points, low, high):
+        axes.text(0.99, 0.01, left, ha="right", size=8, color=FAINT, transform=axes.transAxes)
+    return [(right, score, name, FAINT) for name, score in shown.items() if name != FULL_LINE]  # full is named already
 
 
 def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
@@ -199,7 +228,7 @@ def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_xlabel(LAYER)
-    caption = f"Score × 100, mean over seeds; {MISSING}: no finished run."
+    caption = f"{points.axis}, mean over seeds; {MISSING}: no finished run."
     return figure, f"One layer at a time: {where}", caption
 
 
@@ -213,7 +242,7 @@ def _curves(points: Points, where: str) -> tuple[Figure, str, str]:
         axes.fill_between(epochs, row["least"], row["most"], color=look["color"], alpha=0.12, lw=0)
         labels.append((float(epochs[-1]), float(row["mean"][-1]), row["name"], look["color"]))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(SCORE)
+    axes.set_ylabel(points.axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_at_right(axes, labels)
     caption = "Dev score after each evaluation: mean over seeds, band from least to most."

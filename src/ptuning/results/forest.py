@@ -17,8 +17,8 @@ DIFFERENCE = "difference to full fine-tuning, points"
 """Title of the axis."""
 _YARDSTICKS: Mapping[str, str] = {
     "frozen": "head alone",
-    "probe_cls": "linear probe on [CLS]",
-    "probe_mean": "linear probe on the mean",
+    "probe_cls": "linear probe, [CLS]",
+    "probe_mean": "linear probe, mean",
     "cosine": "untrained cosine",
     "constant": "constant answer",
 }
@@ -53,7 +53,7 @@ def forest_points(cells: pd.DataFrame, comparisons: pd.DataFrame) -> Points | No
     if not panels:
         return None
     rows = pd.concat([found, _yardsticks(cells, float(found["margin"].iloc[0]))], ignore_index=True)
-    rows = rows[[pair in panels for pair in zip(rows["task"], rows["source"], strict=True)]]
+    rows = rows.loc[[pair in panels for pair in zip(rows["task"], rows["source"], strict=True)]]
     order = {place: number for number, place in enumerate(names)}
     keys = [
         (order[row["task"], row["source"]], not row["is_module"], _rank(row["module"]))
@@ -87,7 +87,7 @@ def _yardsticks(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Return the yardsticks that were measured on the data of the full fine-tuning beside them."""
     same = ["task", "source", "data_id", "part"]
     whole = cells[["module", "layers", "subset"]].itertuples(index=False, name=None)
-    full = cells[[cell == FULL for cell in whole]][[*same, "mean"]].rename(columns={"mean": "reference"})
+    full = cells.loc[[cell == FULL for cell in whole], [*same, "mean"]].rename(columns={"mean": "reference"})
     rows = cells[cells["module"].isin(list(_YARDSTICKS)) & (cells["kind"] != "")].merge(full, on=same)
     return rows.assign(
         difference=rows["mean"] - rows["reference"],
