@@ -11,12 +11,13 @@ from ptuning.display.printable import printable
 from ptuning.results.appendix import hyperparameter_tables
 from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, LeftOut, collect
+from ptuning.results.comparison_tables import comparison_tables
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.examples import Examples
 from ptuning.results.rankings import calibration_tables
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
-from ptuning.results.tables import comparison_tables, module_tables
+from ptuning.results.tables import module_tables
 from ptuning.results.text_table import TextTable
 from ptuning.runs.ranking import Ranking, find_rankings
 
