@@ -1,11 +1,16 @@
 """The figures of a report: what they show, and their size."""
 
+import io
+import re
+import warnings
 from pathlib import Path
 
 import pytest
+from matplotlib import image
 
+from ptuning.cli.main import main
 from ptuning.results import Results, read_results, write_report
-from ptuning.results.picture import Picture
+from ptuning.results.picture import FigureSize, Picture
 from support.records import NOW, record, seeds
 
 
@@ -23,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds(runs, 0.81, 0.84, 0.82, task=task)
         seeds(runs, 0.79, 0.80, 0.81, module="frozen", task=task, trainable_parameters=0)
     record(runs, module="bias", score=0.80, task="stsb")
-    seeds(runs, 0.7, 0.8, task="cola")
+    seeds(runs, 0.7, 0.8, task="cola", epochs=1)
     yardstick(runs, "constant", 0.75)
     yardstick(runs, "constant", 0.0, "stsb")
     yardstick(runs, "cosine", 0.83, "stsb")
@@ -87,7 +92,7 @@ def test_the_page_shows_the_forest_plot_before_its_tables(results: Results, tmp_
 def test_synthetic_data_has_a_forest_plot_of_its_own(tmp_path: Path) -> None:
     for source in ("local", "synthetic"):
         for module in ("full", "query"):
-            seeds(tmp_path, 0.7, 0.8, module=module, source=source)
+            seeds(tmp_path, 0.7, 0.8, module=module, source=source, epochs=1)
     slugs = [shown.slug for _, shown in read_results(tmp_path).pictures if shown.leads]
     assert slugs == ["1-minilm-forest", "1-minilm-synthetic-forest"]
 
@@ -116,5 +121,39 @@ def test_full_fine_tuning_and_the_constant_answer_are_lines_where_there_is_room(
 
 def test_a_score_of_custom_data_is_named_by_its_own_metrics(tmp_path: Path) -> None:
     for module in ("query", "full"):
-        seeds(tmp_path, 0.7, 0.8, task="my_task", module=module, score_of=["f1_macro"])
+        seeds(tmp_path, 0.7, 0.8, task="my_task", module=module, score_of=["f1_macro"], epochs=1)
     assert ">my_task: macro F1 × 100</text>" in picture(read_results(tmp_path), "parameters").svg.decode()
+
+
+def test_every_file_of_every_figure_has_the_width_and_the_letters_that_were_asked_for(
+    runs: Path,
+) -> None:
+    width, font_size = 2.5, 8.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a figure without room for its axes
+        results = read_results(runs, size=FigureSize(width, font_size))
+    for _, drawn in results.pictures:
+        assert image.imread(io.BytesIO(drawn.png)).shape[1] == round(160 * width)
+        assert float(re.findall(r'<svg[^>]* width="([\d.]+)pt"', drawn.svg.decode())[0]) == pytest.approx(72 * width)
+        assert float(re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", drawn.pdf)[0]) == pytest.approx(72 * width)
+        sizes = {float(size) for size in re.findall(r"font: ([\d.]+)px", drawn.svg.decode())}
+        assert sizes <= {font_size - 1, font_size, font_size + 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--figure-width", "0"], "width is 1.5 to 20 inches, not 0"),
+        (["--figure-width", "nan"], "not nan"),
+        (["--font-size", "80"], "font size is 4 to 24 points, not 80"),
+        (["--figure-width", "3", "--font-size", "12"], "take a font size of at most 10.8, or a width of at least 3.3"),
+    ],
+)
+def test_a_size_that_cannot_be_drawn_is_one_sentence(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(runs), "--out", str(tmp_path), *given])
+    answer = capsys.readouterr().err
+    assert said in answer
+    assert answer.count("\n") == 1

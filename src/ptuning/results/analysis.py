@@ -22,7 +22,7 @@ from ptuning.results.text_table import TextTable
 from ptuning.runs.ranking import Ranking, find_rankings
 
 if TYPE_CHECKING:
-    from ptuning.results.picture import Picture
+    from ptuning.results.picture import FigureSize, Picture
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def read_results(
     only: Sequence[Path] | None = None,
     margin: float = MARGIN,
     count: tuple[int, int] | None = None,
+    size: "FigureSize | None" = None,
 ) -> Results:
     """Return the :class:`Results` of a folder of runs.
 
@@ -89,6 +90,8 @@ def read_results(
     count
         The selection's own count for the percentage that the paper names, which takes a model to make: weights in the
         LayerNorms of one block of BERT-base, and in the whole model.
+    size
+        Width and letters of the figures.
 
     Raises
     ------
@@ -96,6 +99,7 @@ def read_results(
         If there are no records.
     """
     from ptuning.results.figures import draw_all  # half a second to import, and tables have no need of it
+    from ptuning.results.picture import FigureSize
 
     folder = Path(runs_dir)
     collected = collect(folder, history=True, only=only)
@@ -116,6 +120,6 @@ def read_results(
         compared=comparison_tables(comparisons),
         claims=check_claims(comparer, modules, comparisons, count),
         appendix=hyperparameter_tables(collected.runs[collected.runs["kind"] == ""]),
-        pictures=list(draw_all(summary, collected.history, collected.runs, comparisons)),
+        pictures=list(draw_all(summary, collected.history, collected.runs, comparisons, size or FigureSize())),
         rankings=calibration_tables([found for _, found in ranked if isinstance(found, Ranking)], modules),
     )

@@ -1,6 +1,7 @@
 """The figures of a report: heat maps of layers, score against parameters, learning curves."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from ptuning.results.interactive import (
     middle_of,
     parameter_spec,
 )
-from ptuning.results.picture import FAINT, STYLE, Picture, new_axes, new_grid, render
+from ptuning.results.picture import FAINT, FigureSize, Picture, new_axes, new_grid, render, small
 from ptuning.results.points import (
     FULL_LINE,
     NAMED,
@@ -45,7 +46,11 @@ _COLUMNS = 4
 
 
 def draw_all(
-    summary: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame, comparisons: pd.DataFrame
+    summary: pd.DataFrame,
+    history: pd.DataFrame,
+    runs: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    size: FigureSize,
 ) -> Iterator[tuple[str, Picture]]:
     """Yield (backbone, picture) for every figure that the runs have data for, the forest plot of a backbone first.
 
@@ -57,14 +62,16 @@ def draw_all(
         ``collect(...)`` has both.
     comparisons
         ``against_full(...)``.
+    size
+        How wide, and how large the letters.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(size.style):
         described = describe_cells(summary, runs)
         for number, (backbone, part) in enumerate(described.groupby("backbone", sort=True), start=1):
             for synthetic in (False, True):
                 points = forest_points(part[(part["source"] == "synthetic") == synthetic], comparisons)
                 if points is not None:
-                    figure, title, caption = _forest(points, f"{backbone}{_SYNTHETIC if synthetic else ''}")
+                    figure, title, caption = _forest(points, f"{backbone}{_SYNTHETIC if synthetic else ''}", size)
                     file_name = slug(f"{number}-{backbone}-{'synthetic-' if synthetic else ''}forest")
                     spec = {"description": title, **forest_spec(points)}
                     yield backbone, render(figure, title, caption + points.remark, file_name, spec, leads=True)
@@ -79,20 +86,22 @@ def draw_all(
                     ("layers", layer_points(cells), _layers, layer_spec),
                 ):
                     if points is not None:
-                        figure, title, caption = draw(points, where)
+                        figure, title, caption = draw(points, where, size)
                         spec = {"description": title, **specify(points)}
                         file_name = slug(f"{number}-{backbone}-{task}-{source}-{kind}")
                         yield backbone, render(figure, title, caption + points.remark, file_name, spec)
 
 
-def _forest(points: Points, where: str) -> tuple[Figure, str, str]:
+def _forest(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the figure, its title and its caption."""
     rows, lines, ends = points.rows, places(points.rows), window(points.rows)
     panels = list(dict.fromkeys(rows["panel"]))
-    columns = min(len(panels), _COLUMNS)
+    names = 1.6 * size.scale  # inches beside the panels
+    across = int((size.width - names) / (1.3 * size.scale)) if size.width else _COLUMNS
+    columns = max(1, min(len(panels), _COLUMNS, across))
     down = math.ceil(len(panels) / columns)
-    width = max(4.9, 1.6 + 2.1 * columns)
-    figure, grid = new_grid(width, down * (0.75 + 0.2 * len(lines)) + 0.35, down, columns)
+    width = size.width or max(4.9, names + 2.1 * columns)
+    figure, grid = new_grid(width, (down * (0.75 + 0.2 * len(lines)) + 0.35) * size.scale, down, columns)
     modules = len(set(rows[rows["is_module"]]["place"]))
     for number, axes in enumerate(grid):
         if number >= len(panels):
@@ -131,13 +140,13 @@ def _forest_line(axes: Axes, y: int, row: Mapping[str, Any], ends: tuple[float, 
         left = row["difference"] < ends[0]
         place = {"x": 0.01, "ha": "left"} if left else {"x": 0.99, "ha": "right"}
         axes.text(
-            y=y, s=outside + row["mark"], va="center", size="small", transform=axes.get_yaxis_transform(), **place
+            y=y, s=outside + row["mark"], va="center", size=small(), transform=axes.get_yaxis_transform(), **place
         )
         return
     hollow = row["verdict"] in (UNDECIDED, "")
     axes.plot(row["difference"], y, marker, ms=5, color=colour, mfc="white" if hollow else colour)
     if row["mark"]:
-        axes.annotate(row["mark"], (row["difference"], y), (4, 1), textcoords="offset points", size="small")
+        axes.annotate(row["mark"], (row["difference"], y), (4, 1), textcoords="offset points", size=small())
 
 
 def _forest_caption(rows: pd.DataFrame, ends: tuple[float, float]) -> str:
@@ -157,11 +166,11 @@ def _forest_caption(rows: pd.DataFrame, ends: tuple[float, float]) -> str:
     return " ".join(said)
 
 
-def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:
+def _parameters(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the figure of score against trainable parameters; modules in all layers are named in it."""
-    figure, axes = new_axes(4.9, 3.7)
-    axes.set_xscale("log")
     whole, some = points.rows[points.rows["is_whole"]], points.rows[~points.rows["is_whole"]]
+    figure, axes = _named_axes(size, len(whole) + 1)
+    axes.set_xscale("log")
     for module, part in some.groupby("module", sort=False):
         look = style(str(module))
         axes.plot(part["size"], part["mean"], look["marker"], ms=3.5, mfc="none", mec=look["color"])
@@ -179,8 +188,7 @@ def _parameters(points: Points, where: str) -> tuple[Figure, str, str]:
     low, high = points.rows["size"].min(), points.rows["size"].max()
     room = 1.6 if high > 10 * low else 5.0  # at least a decade, so that ticks are there
     axes.set_xlim(low / room, high * room)
-    axes.set_xlabel(PARAMETERS)
-    axes.set_ylabel(points.axis)
+    _label(axes, PARAMETERS, points.axis)
     labels = labels[:NAMED] + _draw_lines(axes, points, high * room)
     _name_at_right(axes, labels)
     hollow = "" if some.empty else " Small hollow marks: chosen layers or weights."
@@ -197,11 +205,11 @@ def _draw_lines(axes: Axes, points: Points, right: float) -> list[tuple[float, f
         look = (style("full")["color"], (0, (5, 3))) if name == FULL_LINE else (FAINT, ":")
         axes.axhline(score, color=look[0], ls=look[1], lw=1, zorder=0)
     if left := outside(points, low, high):
-        axes.text(0.99, 0.01, left, ha="right", size=8, color=FAINT, transform=axes.transAxes)
+        axes.text(0.99, 0.01, left, ha="right", size=small(), color=FAINT, transform=axes.transAxes)
     return [(right, score, name, FAINT) for name, score in shown.items() if name != FULL_LINE]  # full is named already
 
 
-def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
+def _layers(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the heat map of modules by single layers, with the scores in its cells."""
     modules = sorted(set(points.rows["module"]), key=module_key)
     layers = range(int(points.rows["layer"].max()) + 1)
@@ -209,7 +217,10 @@ def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
     found = {(module, layer): (mean, MARK if note else "") for module, layer, mean, note in named}
     means = {cell: mean for cell, (mean, _) in found.items()}
     grid = [[means.get((module, layer), math.nan) for layer in layers] for module in modules]
-    figure, axes = new_axes(1.9 + 0.46 * len(layers) + 0.5, 1.0 + 0.3 * len(modules))
+    width = size.width or (2.4 + 0.46 * len(layers)) * size.scale
+    figure, axes = new_axes(width, (1.0 + 0.3 * len(modules)) * size.scale)
+    cell = 72 * (width - 2.0 * size.scale) / len(layers)  # points
+    letters = min(size.font_size - 1, max(cell / 2.6, 2.0))
     edges = [[number - 0.5 for number in range(count + 1)] for count in (len(layers), len(modules))]
     axes.pcolormesh(*edges, grid, cmap=HEAT, edgecolors="face", linewidth=0.3)
     axes.invert_yaxis()
@@ -221,7 +232,7 @@ def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
                 continue
             light = value > middle
             said = f"{value:.1f}{found[modules[y], x][1]}"
-            axes.text(x, y, said, ha="center", va="center", color="#000000" if light else "#ffffff", size=8)
+            axes.text(x, y, said, ha="center", va="center", color="#000000" if light else "#ffffff", size=letters)
     axes.set_xticks(list(layers), [str(layer) for layer in layers])
     axes.set_yticks(range(len(modules)), modules)
     axes.tick_params(length=0)
@@ -232,34 +243,46 @@ def _layers(points: Points, where: str) -> tuple[Figure, str, str]:
     return figure, f"One layer at a time: {where}", caption
 
 
-def _curves(points: Points, where: str) -> tuple[Figure, str, str]:
+def _curves(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the learning curves."""
-    figure, axes = new_axes(4.9, 3.7)
+    figure, axes = _named_axes(size, len(points.rows))
     labels = []
     for row in points.rows.to_dict("records"):
         look, epochs = style(row["module"]), row["epoch"]
         axes.plot(epochs, row["mean"], look["line"], color=look["color"], marker=look["marker"], ms=3)
         axes.fill_between(epochs, row["least"], row["most"], color=look["color"], alpha=0.12, lw=0)
         labels.append((float(epochs[-1]), float(row["mean"][-1]), row["name"], look["color"]))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(points.axis)
+    _label(axes, "epoch", points.axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_at_right(axes, labels)
     caption = "Dev score after each evaluation: mean over seeds, band from least to most."
     return figure, f"Learning curves: {where}", caption
 
 
+def _named_axes(size: FigureSize, names: int) -> tuple[Figure, Axes]:
+    """Return (figure, axes) with room for so many names beside the axes."""
+    width = size.width or 4.9 * size.scale
+    return new_axes(width, max(0.755 * width, (size.font_size + 0.5) * names / 72 + size.scale))
+
+
+def _label(axes: Axes, below: str, beside: str) -> None:
+    """Write the titles of both axes, in as many lines as the figure's size asks for."""
+    across, down = axes.figure.get_size_inches() * 72 / (0.55 * float(mpl.rcParams["font.size"]))  # letters
+    axes.set_xlabel(textwrap.fill(below, int(0.75 * across)))
+    axes.set_ylabel(textwrap.fill(beside, int(0.85 * down)))
+
+
 def _name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Write names in a column beside the axes, near the height of their points, with thin leaders."""
     axes.autoscale_view()  # now, as matplotlib would when it draws
     points = axes.bbox.height / axes.figure.dpi * 72
-    gap = min(9.5 / points, 1 / max(len(labels), 1))
+    gap = min((small() + 1.5) / points, 1 / max(len(labels), 1))
     labels = sorted(labels, key=lambda label: label[1])
     inside = (axes.transScale + axes.transLimits).transform([(x, y) for x, y, _, _ in labels])
     heights = spread([place[1] for place in inside], gap)
     for (x, y), (_, _, name, colour), height in zip(inside, labels, heights, strict=True):
         axes.plot([x, 1.035], [y, height], color=colour, lw=0.5, alpha=0.6, transform=axes.transAxes, clip_on=False)
-        axes.text(1.04, height, name, va="center", size=8, transform=axes.transAxes)
+        axes.text(1.04, height, name, va="center", size=small(), transform=axes.transAxes)
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
