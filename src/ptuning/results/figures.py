@@ -137,11 +137,9 @@ def _forest_line(axes: Axes, y: int, row: Mapping[str, Any], ends: tuple[float, 
         if not math.isnan(low):
             axes.plot([low, high], [y, y], color=colour, lw=thick, solid_capstyle="butt")
     if outside := beyond(row["difference"], ends):
-        left = row["difference"] < ends[0]
-        place = {"x": 0.01, "ha": "left"} if left else {"x": 0.99, "ha": "right"}
-        axes.text(
-            y=y, s=outside + row["mark"], va="center", size=small(), transform=axes.get_yaxis_transform(), **place
-        )
+        x, side = (0.01, "left") if row["difference"] < ends[0] else (0.99, "right")
+        said, across = outside + row["mark"], axes.get_yaxis_transform()
+        axes.text(x, y, said, ha=side, va="center", size=small(), transform=across)
         return
     hollow = row["verdict"] in (UNDECIDED, "")
     axes.plot(row["difference"], y, marker, ms=5, color=colour, mfc="white" if hollow else colour)
@@ -188,7 +186,7 @@ def _parameters(points: Points, where: str, size: FigureSize) -> tuple[Figure, s
     low, high = points.rows["size"].min(), points.rows["size"].max()
     room = 1.6 if high > 10 * low else 5.0  # at least a decade, so that ticks are there
     axes.set_xlim(low / room, high * room)
-    _label(axes, PARAMETERS, points.axis)
+    _label(figure, axes, PARAMETERS, points.axis)
     labels = labels[:NAMED] + _draw_lines(axes, points, high * room)
     _name_at_right(axes, labels)
     hollow = "" if some.empty else " Small hollow marks: chosen layers or weights."
@@ -252,7 +250,7 @@ def _curves(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, 
         axes.plot(epochs, row["mean"], look["line"], color=look["color"], marker=look["marker"], ms=3)
         axes.fill_between(epochs, row["least"], row["most"], color=look["color"], alpha=0.12, lw=0)
         labels.append((float(epochs[-1]), float(row["mean"][-1]), row["name"], look["color"]))
-    _label(axes, "epoch", points.axis)
+    _label(figure, axes, "epoch", points.axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_at_right(axes, labels)
     caption = "Dev score after each evaluation: mean over seeds, band from least to most."
@@ -265,9 +263,9 @@ def _named_axes(size: FigureSize, names: int) -> tuple[Figure, Axes]:
     return new_axes(width, max(0.755 * width, (size.font_size + 0.5) * names / 72 + size.scale))
 
 
-def _label(axes: Axes, below: str, beside: str) -> None:
+def _label(figure: Figure, axes: Axes, below: str, beside: str) -> None:
     """Write the titles of both axes, in as many lines as the figure's size asks for."""
-    across, down = axes.figure.get_size_inches() * 72 / (0.55 * float(mpl.rcParams["font.size"]))  # letters
+    across, down = figure.get_size_inches() * 72 / (0.55 * float(mpl.rcParams["font.size"]))  # letters
     axes.set_xlabel(textwrap.fill(below, int(0.75 * across)))
     axes.set_ylabel(textwrap.fill(beside, int(0.85 * down)))
 

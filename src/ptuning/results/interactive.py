@@ -163,14 +163,14 @@ def forest_spec(points: Points) -> Spec:
         }
         value["hollow"] = row["verdict"] in (UNDECIDED, "")
     looks = {row["place"]: style(row["module"]) if row["is_module"] else _GREY for row in rows.to_dict("records")}
-    domain = {"domain": list(looks)}
-    color = {"field": "place", "type": "nominal", "legend": None}
-    shape = {**color, "scale": {**domain, "range": [_SHAPES[look["marker"]] for look in looks.values()]}}
+    domain: Spec = {"domain": list(looks)}
+    color: Spec = {"field": "place", "type": "nominal", "legend": None}
+    shape: Spec = {**color, "scale": {**domain, "range": [_SHAPES[look["marker"]] for look in looks.values()]}}
     color["scale"] = {**domain, "range": [look["color"] for look in looks.values()]}
-    x = {"type": "quantitative", "title": "points", "scale": {"domain": list(map(_short, ends)), "nice": False}}
-    y = {"field": "place", "type": "nominal", "title": None, "scale": {"domain": lines}, "axis": _BANDS}
+    x: Spec = {"type": "quantitative", "title": "points", "scale": {"domain": list(map(_short, ends)), "nice": False}}
+    y: Spec = {"field": "place", "type": "nominal", "title": None, "scale": {"domain": lines}, "axis": _BANDS}
     at, verdict = {**x, "field": "difference"}, {"field": "verdict", "type": "nominal", "title": "verdict"}
-    every = {"y": y, "tooltip": [verdict, *_hover(difference=("difference", "+.1f"))]}
+    every: Spec = {"y": y, "tooltip": [verdict, *_hover(difference=("difference", "+.1f"))]}
 
     def rule(low: str, high: str, thick: int) -> Spec:
         mark = {"type": "rule", "aria": False, "clip": True, "strokeWidth": thick}
