@@ -214,7 +214,7 @@ def test_the_report_holds_comparisons_then_the_claims_then_how_it_was_trained(tm
     assert "surely above −1 (non-inferiority, one-sided 5 %" in markdown
     assert "Holm" in markdown
     latex = (tables / "1-minilm-mrpc-local-full.tex").read_text()
-    assert r"layernorm & all & $-$0.2 & {[$-$0.3, $-$0.1]} & 5 seeds" in latex
+    assert r"layernorm & all & $-$0.2 $\pm$ 0.1 & comparable \\" in latex
     assert r"a\_b & all & $-$8.0" in latex
     assert pd.read_csv(tables / "comparisons.csv")["verdict"].tolist() == ["comparable", "worse"]
     assert text.index("1-minilm-mrpc-local-full") < text.index('id="claims"') < text.index('id="claim-3"')

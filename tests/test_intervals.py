@@ -13,13 +13,14 @@ from scipy import stats
 from ptuning.cli.main import main
 from ptuning.results import collect, summarise
 from ptuning.results.bootstrap import Answers, resample
+from ptuning.results.comparison_tables import comparison_tables
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.crossed import CROSSED, crossed_difference, crossed_interval
 from ptuning.results.examples import Examples
 from ptuning.results.more_seeds import MORE_COLUMNS, deviation_interval, how_many_more, say_more, seeds_needed
 from ptuning.results.recovery import BOTH, EXAMPLES, SEEDS, fieller, recover
 from ptuning.results.statistics import COMPARABLE, UNDECIDED, WORSE, Difference, paired_t
-from ptuning.results.tables import comparison_tables, module_tables
+from ptuning.results.tables import module_tables
 from ptuning.runs.predictions import keep_predictions
 from ptuning.tasks.glue import TASKS
 from support.records import record, seeds

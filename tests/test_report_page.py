@@ -64,7 +64,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_point_knows_its_runs_its_recipe_its_score_and_its_interval(report: Path) -> None:
-    parameters, curves, layers = Page(report).data
+    _, parameters, curves, layers = Page(report).data
     (full,) = (row for row in parameters["data"]["values"] if row["module"] == "full")
     assert full["score"] == "81.0 ± 1.0"
     assert full["interval"] == "78.5 to 83.5, over seeds"
@@ -80,12 +80,13 @@ def test_a_point_knows_its_runs_its_recipe_its_score_and_its_interval(report: Pa
 
 
 def test_the_specifications_draw(report: Path) -> None:
-    parameters, curves, layers = (vl_convert.vegalite_to_svg(spec) for spec in Page(report).data)
-    for drawn in (parameters, curves):
-        assert all(f">{module}</text>" in drawn for module in ("query", "value", "layernorm", "full"))
+    forest, parameters, curves, layers = (vl_convert.vegalite_to_svg(spec) for spec in Page(report).data)
+    for drawn in (forest, parameters, curves):
+        named = ("query", "value", "layernorm", *(() if drawn is forest else ("full",)))
+        assert all(f">{module}</text>" in drawn for module in named)
         assert "lr 0.001, epochs 2, batch 32" in drawn
     assert ">53.0</text>" in layers
-    assert "undefined" not in parameters + curves + layers
+    assert "undefined" not in forest + parameters + curves + layers
 
 
 def test_only_the_pages_own_scripts_run(report: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_page_without_room_for_a_figure_says_so(report: Path, monkeypatch: pyt
     monkeypatch.setattr("ptuning.results.report._LARGEST", report.stat().st_size - first)
     page = write_report(results, report.parent.parent / "small")
     assert page.stat().st_size < report.stat().st_size - first
-    assert 0 < len(Page(page).data) < 3
+    assert 0 < len(Page(page).data) < 4
     assert "Only in its files, so that this page stays small." in page.read_text()
 
 
@@ -181,8 +182,8 @@ def test_the_bundle_is_made_once_and_again_if_damaged(tmp_path: Path, monkeypatc
 def test_a_browser_draws_tells_picks_and_sorts(report: Path, tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as page:
         page.open(report)
-        page.wait("document.querySelectorAll('figure.drawn').length === 3")
-        points = "document.querySelectorAll('figure.drawn')[0].querySelectorAll('path[aria-label*=\"module: full\"]')"
+        page.wait("document.querySelectorAll('figure.drawn').length === 4")
+        points = "document.querySelectorAll('figure.drawn')[1].querySelectorAll('path[aria-label*=\"module: full\"]')"
         page.point_at(f"{points}[0]")
         tooltip = "document.querySelector('#vg-tooltip-element.visible')"
         page.wait(f"{tooltip} && {tooltip}.innerText.includes('minilm/rte/full/all/seed=3')")
@@ -205,7 +206,7 @@ def test_a_browser_draws_tells_picks_and_sorts(report: Path, tmp_path: Path) -> 
         page.colours(dark=True)
         page.wait(f"{ink} !== '{light}'")
         page.open(report, width=420, height=6000, dark=True)
-        page.wait("document.querySelectorAll('figure.drawn').length === 3")
+        page.wait("document.querySelectorAll('figure.drawn').length === 4")
         assert page.ask("document.documentElement.scrollWidth") <= 420
         assert page.console == []
 

@@ -15,8 +15,9 @@ from ptuning.inference.glue_submission import choose_entries
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report
 from ptuning.results.appendix import hyperparameter_tables
 from ptuning.results.claims import check_claims
+from ptuning.results.comparison_tables import comparison_tables
 from ptuning.results.comparisons import Comparer, against_full
-from ptuning.results.tables import comparison_tables, module_tables
+from ptuning.results.tables import module_tables
 from ptuning.runs.folder import RunFolder, find_run
 from ptuning.runs.record import RECORD, RunRecord, find_record, write_record
 from ptuning.runs.writer import RunWriter

@@ -11,18 +11,19 @@ from ptuning.display.printable import printable
 from ptuning.results.appendix import hyperparameter_tables
 from ptuning.results.claims import Claim, check_claims
 from ptuning.results.collect import Collected, LeftOut, collect
+from ptuning.results.comparison_tables import comparison_tables
 from ptuning.results.comparisons import Comparer, against_full
 from ptuning.results.examples import Examples
 from ptuning.results.races import read_races
 from ptuning.results.rankings import calibration_tables
 from ptuning.results.statistics import MARGIN
 from ptuning.results.summary import mark_shown, summarise
-from ptuning.results.tables import comparison_tables, module_tables
+from ptuning.results.tables import module_tables
 from ptuning.results.text_table import TextTable
 from ptuning.runs.ranking import Ranking, find_rankings
 
 if TYPE_CHECKING:
-    from ptuning.results.picture import Picture
+    from ptuning.results.picture import FigureSize, Picture
     from ptuning.results.races import ShownRace
 
 
@@ -79,6 +80,7 @@ def read_results(
     only: Sequence[Path] | None = None,
     margin: float = MARGIN,
     count: tuple[int, int] | None = None,
+    size: "FigureSize | None" = None,
 ) -> Results:
     """Return the :class:`Results` of a folder of runs.
 
@@ -93,6 +95,8 @@ def read_results(
     count
         The selection's own count for the percentage that the paper names, which takes a model to make: weights in the
         LayerNorms of one block of BERT-base, and in the whole model.
+    size
+        Width and letters of the figures.
 
     Raises
     ------
@@ -100,6 +104,7 @@ def read_results(
         If there are no records.
     """
     from ptuning.results.figures import draw_all  # half a second to import, and tables have no need of it
+    from ptuning.results.picture import FigureSize
     from ptuning.results.race_figure import show_races
 
     folder = Path(runs_dir)
@@ -124,7 +129,7 @@ def read_results(
         compared=comparison_tables(comparisons),
         claims=check_claims(comparer, modules, comparisons, count),
         appendix=hyperparameter_tables(collected.runs[collected.runs["kind"] == ""]),
-        pictures=list(draw_all(modules, collected.history, collected.runs)),
+        pictures=list(draw_all(summary, collected.history, collected.runs, comparisons, size or FigureSize())),
         rankings=calibration_tables([found for _, found in ranked if isinstance(found, Ranking)], modules),
         races=list(show_races(races, sources)),
     )

@@ -139,6 +139,7 @@ def _row(record: RunRecord, folder: str) -> dict[str, Any]:
         **record.columns,
         "source": _source(record),
         "subset": record.subset + (" of the selection" if record.subset_scope == "selection" else ""),
+        "score_of": ", ".join(record.score_of),
         "schedule": _text(optimisation.get("schedule")),
         **{f"{name}_id": _text(record.recipe.get(name)) for name in ("data", "backbone")},
         **{name: _number(optimisation.get(name)) for name in ("lr", "weight_decay", "warmup")},

@@ -6,13 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from ptuning.results.points import ABOUT, LINES, MARKERS, Points, style
+from ptuning.results.forest import GAPS, beyond, places, window
+from ptuning.results.points import ABOUT, CONSTANT_LINE, FULL_LINE, LINES, MARKERS, Points, outside, style, within
+from ptuning.results.statistics import UNDECIDED
 from ptuning.results.text_table import MARK, MISSING
 from ptuning.selection.names import module_key
 
 Spec = dict[str, Any]
 
-SCORE, PARAMETERS = "score × 100", "parameters that train, head included (log)"
+PARAMETERS = "parameters that train, head included (log)"
 LAYER = "layer (0 is next to the embeddings)"
 """Titles of axes."""
 HEAT = "cividis"
@@ -25,6 +27,8 @@ _HEIGHT = 300
 """Height of axes, in CSS pixels."""
 _ROOM: Spec = {"zero": False, "nice": False, "padding": 10}
 """Scales that end some pixels beyond their data, where a mark is whole."""
+_GREY = {"color": "#8c8c94", "marker": "D"}
+"""The look of what is no module."""
 _BANDS: Spec = {"labelAngle": 0, "domain": False, "ticks": False, "grid": False, "labelOverlap": True}
 _CELL_TEXT = (24, 36)
 """CSS pixels of a heat map's cell from which it shows its score, and from which in the ordinary size."""
@@ -34,10 +38,11 @@ def parameter_spec(points: Points) -> Spec:
     """Return the specification of score against trainable parameters."""
     rows = points.rows
     values = _about(rows)
-    shown = rows[["size", "mean", "std", "is_whole"]].itertuples(index=False, name=None)
-    for value, (size, mean, std, whole) in zip(values, shown, strict=True):
+    shown = rows[["size", "mean", "std", "each", "is_whole"]].itertuples(index=False, name=None)
+    for value, (size, mean, std, each, whole) in zip(values, shown, strict=True):
         half = std if whole and not pd.isna(std) else 0.0
         value |= {"size": int(size), "mean": _short(mean), "whole": bool(whole)}
+        value["each"] = list(map(_short, each)) if whole and len(each) > 1 else []
         value |= {"low": _short(mean - half), "high": _short(mean + half)}
     look = _look("module", dict(zip(rows["module"], rows["module"], strict=True)))
     size = {
@@ -45,19 +50,42 @@ def parameter_spec(points: Points) -> Spec:
         "axis": {"format": "~s", "grid": False, "tickCount": 5},
     }
     point = {
-        "y": _number("mean", SCORE),
+        "y": _number("mean", points.axis),
         "color": look["color"],
         "shape": look["shape"],
         "opacity": _picked(1),
         "tooltip": _hover(size=("parameters that train", ",")),
     }
-    bar = {"y": _number("low", SCORE), "y2": {"field": "high"}, "color": look["color"], "opacity": _picked(1)}
+    bar = {"y": _number("low", points.axis), "y2": {"field": "high"}, "color": look["color"], "opacity": _picked(1)}
     layers = [_layer({"type": "rule", "aria": False}, bar) | {"params": _legend("module")}]
+    if any(value["each"] for value in values):
+        seed = {**point, "y": _number("each", points.axis), "opacity": _picked(0.6)}
+        dot = _layer({"type": "point", "aria": False, "size": 18, "filled": True}, seed)
+        layers.append({**dot, "transform": [{"flatten": ["each"]}]})
+    layers += _lines(points, min(value["low"] for value in values), max(value["high"] for value in values))
     if not rows["is_whole"].all():
         layers.append(_layer({"type": "point", "size": 30}, point, "!datum.whole"))
     if rows["is_whole"].any():
         layers.append(_layer({"type": "point", "size": 100, "filled": True}, point, "datum.whole"))
     return {**_frame(values, x=_number("size", PARAMETERS, **size)), "layer": layers}
+
+
+def _lines(points: Points, low: float, high: float) -> list[Spec]:
+    """Return the layers of full fine-tuning and the constant answer, each with its name."""
+    looks = {FULL_LINE: (style("full")["color"], [6, 3]), CONSTANT_LINE: (_GREY["color"], [2, 2])}
+    layers: list[Spec] = []
+    text = {"type": "text", "align": "left", "fontSize": 11, "color": _GREY["color"], "aria": False}
+    for name, score in within(points, low, high).items():
+        data, y = {"values": [{"y": _short(score), "line": name}]}, _number("y", points.axis)
+        rule = {"type": "rule", "color": looks[name][0], "strokeDash": looks[name][1]}
+        layers += [
+            {"data": data, **_layer(rule, {"x": {"value": 0}, "x2": {"value": "width"}, "y": y})},
+            {"data": data, **_layer({**text, "dy": -6}, {"x": {"value": 3}, "y": y, "text": {"field": "line"}})},
+        ]
+    if left := outside(points, low, high):
+        place = {"x": {"value": "width"}, "y": {"value": "height"}, "text": {"field": "line"}}
+        layers.append({"data": {"values": [{"line": left}]}, **_layer({**text, "align": "right", "dy": -8}, place)})
+    return layers
 
 
 def curve_spec(points: Points) -> Spec:
@@ -69,8 +97,8 @@ def curve_spec(points: Points) -> Spec:
         value |= {"name": row["name"], **{name: [_short(number) for number in row[name]] for name in lists}}
     plain = {"symbolStrokeWidth": 0}  # dashes are of lines
     look = _look("name", dict(zip(rows["name"], rows["module"], strict=True)), legend=plain)
-    mean, color = _number("mean", SCORE), look["color"]
-    band = {"y": _number("least", SCORE), "y2": {"field": "most"}, "color": color, "opacity": _picked(0.15, 0.02)}
+    mean, color = _number("mean", points.axis), look["color"]
+    band = {"y": _number("least", points.axis), "y2": {"field": "most"}, "color": color, "opacity": _picked(0.15, 0.02)}
     hover = _hover(epoch=("epoch", "~g"), mean=("score here", ".1f"), least=("least", ".1f"), most=("most", ".1f"))
     point = {"y": mean, "color": color, "shape": look["shape"], "opacity": _picked(1), "tooltip": hover}
     line = {"y": mean, "color": color, "strokeDash": look["strokeDash"], "opacity": _picked(1)}
@@ -106,7 +134,7 @@ def layer_spec(points: Points) -> Spec:
     }
     dark = {"test": f"datum.mean > {middle_of(rows['mean']):g}", "value": "#000000"}
     ink = {"condition": dark, "value": "#ffffff"}
-    heat, hover = _number("mean", SCORE, scale={"scheme": HEAT, "zero": False}), _hover()
+    heat, hover = _number("mean", points.axis, scale={"scheme": HEAT, "zero": False}), _hover()
     drawn = [
         _layer({"type": "rect"}, {"color": heat, "tooltip": hover}, "isValid(datum.mean)"),
         _layer(text, {"text": {"field": "text"}, "color": ink, "tooltip": hover}, "isValid(datum.mean)"),
@@ -119,6 +147,63 @@ def layer_spec(points: Points) -> Spec:
         y={"field": "module", "type": "ordinal", "title": None, "scale": {"domain": modules}, "axis": _BANDS},
     )
     return {**frame, "height": 26 * len(modules), "layer": drawn}
+
+
+def forest_spec(points: Points) -> Spec:
+    """Return the specification of the forest plot; the page sets the panels' width and number side by side."""
+    rows, lines, ends = points.rows, places(points.rows), window(points.rows)
+    values = _about(rows)
+    for value, row in zip(values, rows.to_dict("records"), strict=True):
+        outside = beyond(row["difference"], ends)
+        value |= {name: None if pd.isna(row[name]) else _short(row[name]) for name in GAPS}
+        value |= {"panel": row["panel"], "place": row["place"], "verdict": row["verdict"] or MISSING}
+        value |= {
+            "text": outside + row["mark"],
+            "side": "" if not outside else "left" if outside[0] == "◀" else "right",
+        }
+        value["hollow"] = row["verdict"] in (UNDECIDED, "")
+    looks = {row["place"]: style(row["module"]) if row["is_module"] else _GREY for row in rows.to_dict("records")}
+    domain: Spec = {"domain": list(looks)}
+    color: Spec = {"field": "place", "type": "nominal", "legend": None}
+    shape: Spec = {**color, "scale": {**domain, "range": [_SHAPES[look["marker"]] for look in looks.values()]}}
+    color["scale"] = {**domain, "range": [look["color"] for look in looks.values()]}
+    x: Spec = {"type": "quantitative", "title": "points", "scale": {"domain": list(map(_short, ends)), "nice": False}}
+    y: Spec = {"field": "place", "type": "nominal", "title": None, "scale": {"domain": lines}, "axis": _BANDS}
+    at, verdict = {**x, "field": "difference"}, {"field": "verdict", "type": "nominal", "title": "verdict"}
+    every: Spec = {"y": y, "tooltip": [verdict, *_hover(difference=("difference", "+.1f"))]}
+
+    def rule(low: str, high: str, thick: int) -> Spec:
+        mark = {"type": "rule", "aria": False, "clip": True, "strokeWidth": thick}
+        encoding = {**every, "x": {**x, "field": low}, "x2": {"field": high}, "color": color}
+        return _layer(mark, encoding, f"isValid(datum.{low})")
+
+    def text(side: str, place: Spec, **where: Any) -> Spec:
+        mark = {"type": "text", "fontSize": 11, "color": _GREY["color"], **where}
+        return _layer(mark, {**every, "x": place, "text": {"field": "text"}}, f"datum.side === '{side}'")
+
+    margin = {"values": [{"from": _short(-rows["margin"].iloc[0]), "to": 0}]}
+    end, mark = {**x, "field": "to"}, {"type": "point", "size": 70, "strokeWidth": 2, "opacity": 1}
+    point = {**every, "x": at, "color": color, "shape": shape}
+    shade = {"type": "rect", "aria": False, "color": _GREY["color"], "opacity": 0.25}
+    behind = {"x": {**x, "field": "from"}, "x2": {"field": "to"}}
+    layers = [
+        {"data": margin, **_layer(shade, behind)},
+        {"data": margin, **_layer({"type": "rule", "aria": False, "color": style("full")["color"]}, {"x": end})},
+        rule("low_task", "high_task", 1),
+        rule("low", "high", 4),
+        _layer({**mark, "filled": True}, point, "!datum.hollow && !datum.side"),
+        _layer(mark, point, "datum.hollow && !datum.side"),
+        text("left", {"value": 3}, align="left"),
+        text("right", {"value": "width"}, align="right"),
+        text("", at, align="left", dx=6, dy=-6),
+    ]
+    panels = list(dict.fromkeys(rows["panel"]))
+    return {
+        "data": {"values": values},
+        "facet": {"field": "panel", "type": "nominal", "title": None, "sort": panels},
+        "columns": len(panels),
+        "spec": {"width": 220, "height": 22 * len(lines), "layer": layers},
+    }
 
 
 def middle_of(means: pd.Series) -> float:

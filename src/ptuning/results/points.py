@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from ptuning.display.format import format_points
 from ptuning.results.collect import CELL
+from ptuning.results.score_names import score_title
 from ptuning.results.summary import recipe_keys, scores_by_recipe
 from ptuning.results.tables import name_layers
 from ptuning.results.text_table import MARK, MISSING
@@ -20,6 +21,7 @@ LINES = ("-", "--", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 NAMED = 24
 """Names that fit beside a figure, and learning curves that it shows."""
+FULL_LINE, CONSTANT_LINE = "full fine-tuning", "constant answer"
 _MOST_POINTS = 1000
 """Points of one figure."""
 _MOST_EVALUATIONS = 200
@@ -43,23 +45,32 @@ class Points:
         A row per point or curve: ``name``, the texts of :data:`ABOUT`, and what the kind of figure adds.
     remark
         A sentence on what was left out, with a space before it, and on marks; empty if there is nothing to say.
+    axis
+        What the score is: ``RTE: accuracy × 100``.
+    lines
+        Name → score × 100 of what all points are held against.
     """
 
     rows: pd.DataFrame
     remark: str = ""
+    axis: str = ""
+    lines: Mapping[str, float] = field(default_factory=dict)
 
 
 def describe_cells(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary with the texts of :data:`ABOUT`, and ``name`` and ``value``: the score × 100.
+    """Return the summary with the texts of :data:`ABOUT`, ``name``, ``axis`` (what the score is) and ``each``.
 
-    ``mean``, ``std``, ``low`` and ``high`` become points of a score × 100.
+    ``mean``, ``std``, ``low`` and ``high`` become points of a score × 100; ``each`` has those of the single seeds.
     """
     scores = scores_by_recipe(runs)
     used = [scores[key] for key in recipe_keys(summary)]
     rows = summary.to_dict("records")
+    metrics = {(row.task, row.source): row.score_of for row in runs[["task", "source", "score_of"]].itertuples()}
     table = summary.assign(
         name=[row["module"] + (MARK if row["note"] else "") for row in rows],
         score=[_score(row) for row in rows],
+        axis=[score_title(row["task"], metrics[row["task"], row["source"]].split(", ")) for row in rows],
+        each=[[100 * seeds[seed][0] for seed in sorted(seeds)] for seeds in used],
         interval=[_interval(row) for row in rows],
         seeds=[", ".join(map(str, sorted(seeds))) for seeds in used],
         runs=[_few([folder for _, folder in seeds.values()]) for seeds in used],
@@ -72,8 +83,12 @@ def describe_cells(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def parameter_points(cells: pd.DataFrame) -> Points | None:
-    """Return score (``mean``, ``std``) against parameters that train (``size``); ``is_whole``: all of a module."""
-    cells = cells[cells["size"].between(1, 1e15)]
+    """Return score (``mean``, ``std``, ``each``) against parameters that train (``size``); ``is_whole``: all layers.
+
+    Its lines are the scores of full fine-tuning and, where its record is among the cells, of the constant answer.
+    """
+    lines = _lines(cells)
+    cells = cells[cells["size"].between(1, 1e15) & (cells["kind"] == "")]
     if len(cells) < 2:
         return None
     whole, some = cells[cells["is_whole"]], cells[~cells["is_whole"]]
@@ -83,7 +98,34 @@ def parameter_points(cells: pd.DataFrame) -> Points | None:
         remark = f" {left:,} of {len(some):,} hollow marks are drawn, evenly by score; the table has all."
         some = some.sort_values("mean", kind="stable").iloc[_evenly(len(some), left)]
     cells = pd.concat([whole, some]).sort_index()
-    return Points(cells, remark + _on_marks(cells))
+    return Points(cells, remark + on_marks(cells), cells["axis"].iloc[0], lines)
+
+
+def _lines(cells: pd.DataFrame) -> dict[str, float]:
+    """Return full fine-tuning and the constant answer, as far as they are there for the data of the cells."""
+    modules = cells[cells["kind"] == ""]
+    full = modules[modules["is_whole"] & (modules["module"] == "full")]
+    same = ["data_id", "part"]
+    of = (full if len(full) else modules)[same].drop_duplicates()
+    constant = cells[(cells["kind"] != "") & (cells["module"] == "constant")].merge(of, on=same)
+    found = {FULL_LINE: full["mean"], CONSTANT_LINE: constant["mean"]}
+    return {name: float(means.iloc[0]) for name, means in found.items() if len(means)}
+
+
+def within(points: Points, low: float, high: float) -> dict[str, float]:
+    """Return the lines that the axis has room for, if its data lies between ``low`` and ``high``.
+
+    A line may double the axis and no more: a constant answer 80 points below would press all modules together.
+    """
+    room = max(high - low, 1.0)
+    return {name: score for name, score in points.lines.items() if low - room <= score <= high + room}
+
+
+def outside(points: Points, low: float, high: float) -> str:
+    """Return what is said of the other lines, all of which lie below in practice: ``▼ constant answer 0.0``."""
+    shown = within(points, low, high)
+    left = [f"{'▼' if y < low else '▲'} {name} {y:.1f}" for name, y in points.lines.items() if name not in shown]
+    return ", ".join(left).replace("-", "−")
 
 
 def layer_points(cells: pd.DataFrame) -> Points | None:
@@ -96,7 +138,7 @@ def layer_points(cells: pd.DataFrame) -> Points | None:
     if len(modules) > _MOST_ROWS:
         remark = f" {_MOST_ROWS} of {len(modules)} modules are drawn; the table has all."
         single = single[single["module"].isin(modules[:_MOST_ROWS])]
-    return Points(single.assign(layer=single["layers"].astype(int)), remark + _on_marks(single))
+    return Points(single.assign(layer=single["layers"].astype(int)), remark + on_marks(single), single["axis"].iloc[0])
 
 
 def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Points | None:
@@ -130,7 +172,7 @@ def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame)
     remark = f" {len(shown)} of {len(chosen)} selections are drawn." if len(shown) < len(chosen) else ""
     if thinned:
         remark += f" Of longer curves {_MOST_EVALUATIONS} evaluations are drawn, evenly."
-    return Points(pd.DataFrame(rows), remark + _on_marks(shown))
+    return Points(pd.DataFrame(rows), remark + on_marks(shown), shown["axis"].iloc[0])
 
 
 def style(module: str) -> dict[str, Any]:
@@ -178,5 +220,6 @@ def _evenly(count: int, most: int) -> list[int]:
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]
 
 
-def _on_marks(cells: pd.DataFrame) -> str:
+def on_marks(cells: pd.DataFrame) -> str:
+    """Return a sentence on the meaning of marks, with a space before it, if a cell has one."""
     return "" if (cells["note"] == "").all() else f" {MARK}: of several recipes or a part of the data; see the table."

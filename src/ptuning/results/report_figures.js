@@ -15,8 +15,17 @@
       font: getComputedStyle(document.body).fontFamily,
       view: { stroke: null },
       axis: { ...text, domainColor: faint, tickColor: faint, gridColor: rule, gridOpacity: 0.6, labelLimit: 150 },
+      header: text,
       legend: { ...text, orient: "bottom", columns, labelLimit: 130, symbolStrokeWidth: 2 },
     };
+  };
+
+  const PANEL = 170, LABELS = 170; // CSS pixels: the least width of a panel, and what names beside them take
+  const fit = (spec, width) => {
+    if (!spec.facet) return spec;
+    const columns = Math.max(1, Math.min(spec.columns, Math.floor((width - LABELS) / PANEL)));
+    spec.spec.width = Math.max(80, Math.min(420, Math.floor((width - LABELS) / columns) - 20));
+    return { ...spec, columns };
   };
 
   const draw = async (figure) => {
@@ -25,7 +34,7 @@
     const earlier = drawn.get(figure);
     drawn.set(figure, { width });
     try {
-      const result = await vegaEmbed(chart, JSON.parse(figure.querySelector("script").textContent), {
+      const result = await vegaEmbed(chart, fit(JSON.parse(figure.querySelector("script").textContent), width), {
         mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, ast: true, config: config(width),
         tooltip: { disableDefaultStyle: true },
       });

@@ -1,7 +1,7 @@
 """Tables of texts, written as Markdown and as LaTeX."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ptuning.display.printable import escape_markdown
@@ -19,7 +19,8 @@ class Cell:
     """One score of a table, ready to print; ``score`` is ``–`` if there was no run.
 
     ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data;
-    ``is_best`` is true for the highest score of a column of several.
+    ``is_best`` is true for the highest score of a column of several; ``half`` is half the width of its interval, which
+    LaTeX shows in the place of deviation, interval and recovery.
     """
 
     score: str = MISSING
@@ -29,6 +30,7 @@ class Cell:
     synthetic: bool = False
     mark: str = ""
     is_best: bool = False
+    half: str = ""
 
     def __str__(self) -> str:
         """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (97 [91, 103])``."""
@@ -58,6 +60,10 @@ class TextTable:
         The notes behind the marks ‡1, ‡2 … in the rows.
     backbone
         The backbone of all its rows, if it is one of scores.
+    short
+        The caption in LaTeX, if it is another; the whole one is then a comment there, as notes are.
+    in_latex
+        Numbers of the columns that LaTeX shows; all, if empty.
     """
 
     slug: str
@@ -68,6 +74,8 @@ class TextTable:
     rows: tuple[tuple[str | Cell, ...], ...]
     notes: tuple[str, ...] = ()
     backbone: str = ""
+    short: str = ""
+    in_latex: tuple[int, ...] = ()
 
     @property
     def shows_layers(self) -> bool:
@@ -118,32 +126,44 @@ def markdown_rows(table: TextTable) -> str:
 
 
 def to_latex(table: TextTable) -> str:
-    """Return the table as LaTeX, for the package ``booktabs``."""
+    """Return the table as LaTeX, for the package ``booktabs``: one number ± half its interval a cell, best in bold.
+
+    What a short caption leaves out, and the notes behind the marks, stand above it as comments.
+    """
+    columns = table.in_latex or tuple(range(len(table.head)))
+    comments = (*([table.caption] if table.short else []), *marked(table.notes))
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
+            *(f"% {' '.join(text.split())}" for text in comments),
             r"\begin{table}",
             r"\centering",
-            rf"\begin{{tabular}}{{{table.align}}}",
+            rf"\begin{{tabular}}{{{''.join(table.align[column] for column in columns)}}}",
             r"\toprule",
-            _line(table.head),
+            _line([table.head[column] for column in columns]),
             r"\midrule",
-            *map(_line, table.rows),
+            *(_line([row[column] for column in columns]) for row in table.rows),
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{_latex(f'{table.title}. {table.caption}')}}}",
+            rf"\caption{{{_latex(f'{table.title}. {table.short or table.caption}')}}}",
             rf"\label{{tab:{table.slug}}}",
-            *(rf"\par\raggedright\footnotesize {_latex(note)}" for note in marked(table.notes)),
             r"\end{table}",
             "",
         ]
     )
 
 
-def _line(texts: tuple[str | Cell, ...]) -> str:
+def _line(texts: Sequence[str | Cell]) -> str:
     # Braces, since a line that begins with a bracket would be read as an option of the one before.
-    cells = (f"{{{text}}}" if text.startswith("[") else text for text in (_latex(str(text)) for text in texts))
-    return rf"{' & '.join(cells)} \\"
+    cells = (_latex_cell(text) if isinstance(text, Cell) else _latex(text) for text in texts)
+    return rf"{' & '.join(f'{{{text}}}' if text.startswith('[') else text for text in cells)} \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    r"""Return ``\textbf{87.1} $\pm$ 0.4``."""
+    score = _latex(cell.score)
+    half = rf" $\pm$ {cell.half}" if cell.half else ""
+    return (rf"\textbf{{{score}}}" if cell.is_best else score) + _latex(f"{DAGGER * cell.synthetic}{cell.mark}") + half
 
 
 _LATEX = {

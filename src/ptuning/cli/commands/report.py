@@ -18,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="points of a score x 100 below full fine-tuning that still count as comparable (1)",
     )
+    parser.add_argument(
+        "--figure-width", type=float, metavar="INCHES", help="width of every figure's files (each its own, 4.9 or more)"
+    )
+    parser.add_argument("--font-size", type=float, default=9.0, metavar="POINTS", help="letters of figures (9)")
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -28,8 +32,10 @@ def run(chosen: argparse.Namespace) -> None:
     if not 0 < margin < 100:
         raise UserError(f"--margin {margin:g} is no margin: points of a score × 100, above 0 and below 100, e.g. 1.")
     from ptuning.results import read_results, write_report
+    from ptuning.results.picture import FigureSize
     from ptuning.weights.reference import count_layernorms_of_one_block
 
+    size = FigureSize(chosen.figure_width, chosen.font_size)
     count = count_layernorms_of_one_block()
-    page = write_report(read_results(chosen.runs, margin=margin / 100, count=count), chosen.out)
+    page = write_report(read_results(chosen.runs, margin=margin / 100, count=count, size=size), chosen.out)
     sys.stdout.write(f"{page}\n")

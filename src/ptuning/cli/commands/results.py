@@ -21,9 +21,10 @@ def run(chosen: argparse.Namespace) -> None:
     """Show the scores or write the table, say where numbers are one of several, and name files that were left out."""
     from ptuning.display.console import CleanConsole
     from ptuning.results import collect, mark_shown, summarise, write_table
+    from ptuning.results.comparison_tables import comparison_tables
     from ptuning.results.comparisons import Comparer, against_full
     from ptuning.results.examples import Examples
-    from ptuning.results.tables import comparison_tables, module_tables
+    from ptuning.results.tables import module_tables
     from ptuning.results.terminal import command, print_tables
 
     collected = collect(chosen.runs)
