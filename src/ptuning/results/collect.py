@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from ptuning.display.printable import printable
 from ptuning.errors import RunError
 from ptuning.runs.limits import drawn_rows, part_of_data
-from ptuning.runs.recipe import short_hash
+from ptuning.runs.recipe import canonical, short_hash
 from ptuning.runs.record import RECORD, RunRecord
 from ptuning.runs.walk import walk_records
 
@@ -133,7 +134,7 @@ def _source(record: RunRecord) -> str:
 
 
 def _row(record: RunRecord, folder: str) -> dict[str, Any]:
-    settings, optimisation = _settings(record), record.optimisation
+    (settings, recipe), optimisation = _settings(_recipe(record)), record.optimisation
     best = record.best.as_json() if record.best else {}
     return {
         **record.columns,
@@ -145,24 +146,31 @@ def _row(record: RunRecord, folder: str) -> dict[str, Any]:
         **{name: _number(optimisation.get(name)) for name in ("lr", "weight_decay", "warmup")},
         **{name: _number(record.recipe.get(name)) for name in ("batch_tokens", "max_length")},
         "last_score": record.last.score if record.last else None,
-        "recipe": short_hash(settings),
+        "recipe": recipe,
         "folder": folder,
         "part": part_of_data(record),
         **{f"best/{name}": value for name, value in best.items()},
         **{f"seconds/{name}": value for name, value in (record.seconds or {}).items()},
         **{f"version/{name}": value for name, value in record.versions.items()},
-        **{f"{SETTING}{name}": value for name, value in settings.items()},
+        **settings,
     }
 
 
-def _settings(record: RunRecord) -> dict[str, str]:
-    """Return what a run's recipe adds to its cell and seed, flat, as texts: ``optimisation.lr`` → ``0.001``."""
+def _recipe(record: RunRecord) -> str:
+    """Return what a run's recipe adds to its cell and seed, as JSON."""
     recipe = {name: value for name, value in record.recipe.items() if name not in _NOT_RECIPE}
     trainer = recipe.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
     recipe["trainer"] = {name: value for name, value in trainer.items() if name not in _NOT_OF_A_SCORE}
     recipe["precision"] = record.precision or trainer.get("precision")
-    return _flat(recipe)
+    return canonical(recipe)
+
+
+@lru_cache(maxsize=10_000)
+def _settings(recipe: str) -> tuple[dict[str, str], str]:
+    """Return (column → text, a hash) of a recipe; many runs have the same. ``recipe/optimisation.lr`` → ``0.001``."""
+    settings = _flat(json.loads(recipe))
+    return {f"{SETTING}{name}": text for name, text in settings.items()}, short_hash(settings)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:

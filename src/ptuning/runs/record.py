@@ -223,7 +223,7 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if plain is tuple:
         return _tuple_reader(_reader(args[0]), None if Ellipsis in args else len(args))
     if plain is Mapping:
-        return _mapping_reader(_reader(args[1]))
+        return _object if args[1] is Any else _mapping_reader(_reader(args[1]))
     readers = {Evaluation: _evaluation, int: _whole, float: _number, str: _text, bool: _truth}
     return (lambda value: value) if kind is Any else readers[kind]
 
