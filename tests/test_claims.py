@@ -147,6 +147,7 @@ def test_real_runs_of_one_seed_are_compared_by_their_own_predictions(tmp_path: P
     assert row["difference"] == pytest.approx(difference, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_runs_of_one_seed_on_own_data_are_compared_too(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("text,label\n" + "".join(f"word {n % 3} here,{n % 3 > 0}\n" for n in range(90)))
     own = [word for word in TINY if not word.startswith("data")]

@@ -85,6 +85,7 @@ def test_every_row_fits_one_of_at_most_eight_lengths(max_length: int) -> None:
     assert list(lengths) == sorted(set(lengths))
 
 
+@pytest.mark.slow
 def test_where_torch_cannot_compile_a_typed_wish_ends_with_the_mend(train: Train) -> None:
     no_compiler = inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False})
     with no_compiler, pytest.raises(RunError, match=r"trainer\.compile=false"):

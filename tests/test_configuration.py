@@ -341,7 +341,7 @@ def test_mistakes_are_user_errors_for_callers_in_python() -> None:
 )
 def test_a_union_takes_the_smallest_rate_and_the_most_epochs_up_to_the_tasks(modules: list[str], task: str) -> None:
     parts = [choices("module")[name]["chosen"][name] for name in modules]
-    made = plan(f"module=[{','.join(modules)}]", f"task={task}")
+    made = plan(f"module=[{','.join(modules)}]", f"task={task}", "optim.head=trained")
     assert made.optimisation.lr == min(part["learning_rate"] for part in parts)
     assert made.optimisation.head_lr == max(part["head_learning_rate"] for part in parts)
     most = max(part["max_epochs"] for part in parts)

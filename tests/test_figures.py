@@ -89,6 +89,7 @@ def test_the_page_shows_the_forest_plot_before_its_tables(results: Results, tmp_
     assert page.count("1-minilm-forest.pdf") == 1
 
 
+@pytest.mark.slow
 def test_synthetic_data_has_a_forest_plot_of_its_own(tmp_path: Path) -> None:
     for source in ("local", "synthetic"):
         for module in ("full", "query"):
@@ -125,6 +126,7 @@ def test_a_score_of_custom_data_is_named_by_its_own_metrics(tmp_path: Path) -> N
     assert ">my_task: macro F1 × 100</text>" in picture(read_results(tmp_path), "parameters").svg.decode()
 
 
+@pytest.mark.slow
 def test_every_file_of_every_figure_has_the_width_and_the_letters_that_were_asked_for(
     runs: Path,
 ) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.optim import Optimisation
-from support.families import TEXTS, batch, tiny
+from support.families import batch, families, tiny
 from support.running import Train
 
 RTE = TASKS["rte"]
@@ -29,7 +28,7 @@ def nodes(root: Any) -> Iterator[Any]:
             waiting += [parent for parent, _ in node.next_functions]
 
 
-@pytest.mark.parametrize("family", TEXTS)
+@families
 def test_the_backward_pass_ends_at_the_lowest_weight_that_moves(family: str) -> None:
     shared = ARCHITECTURES[family].shares_layers
     for module, layers in (("frozen", "all"), ("ffn", "all" if shared else 2), ("attention_output", "all")):

@@ -80,7 +80,7 @@ def against_the_flow() -> set[tuple[str, str]]:
 
 
 def test_the_top_of_the_package_fits_on_a_screen() -> None:
-    entries = {path for path in SRC.iterdir() if path.name != "__pycache__"}
+    entries = {path for path in SRC.iterdir() if path.name not in ("__pycache__", "py.typed")}
     assert len(entries) <= 20
     rooms = {path.stem for path in entries} - {"__init__", "conf"}
     assert rooms == {name for row in FLOW for name in row}

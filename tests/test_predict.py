@@ -278,6 +278,7 @@ def ask(process: subprocess.Popen[bytes]) -> None:
     assert set(json.loads(process.stdout.readline())) == {"label", "scores"}
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_it_quietly(runs: dict[str, Run]) -> None:
     process = start(runs["rte"], stderr=subprocess.PIPE)
     ask(process)
@@ -288,6 +289,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(runs: dict[str, Run]) -> None:
     assert (process.returncode, complaints) == (0, b"")
 
 
+@pytest.mark.slow
 def test_progress_is_on_the_terminal_alone_and_ctrl_c_ends_it_quietly(runs: dict[str, Run]) -> None:
     terminal, end = pty.openpty()
     process = start(runs["rte"], stderr=end)

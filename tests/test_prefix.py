@@ -33,7 +33,7 @@ from ptuning.system.signals import stop
 from ptuning.tasks.glue import TASKS
 from ptuning.training.module import GlueClassifier
 from ptuning.training.plan import make_plan
-from support.families import TEXTS, batch, encoder_variants, rows, tiny
+from support.families import batch, encoder_variants, families, rows, tiny
 from support.learning import counting
 from support.running import TINY, Train, run_in
 
@@ -100,7 +100,7 @@ def test_computing_leaves_dropout_on_where_it_was() -> None:
     assert not model.classifier.training
 
 
-@pytest.mark.parametrize("family", TEXTS)
+@families
 def test_the_prefix_ends_below_the_lowest_block_that_moves(family: str) -> None:
     model = tiny(family)
     there = set(list_modules(model))

@@ -83,8 +83,8 @@ def same(one: Run, other: Run) -> bool:
             ("trainer.max_epochs=5", "trainer.val_check_interval=6", "trainer.check_val_every_n_epoch=null"),
             [1.5, 3, 4.5, 5],
         ),
-        (("trainer.max_epochs=3", "trainer.max_steps=10"), [1, 2, 2.5]),
-        (("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"), [2, 3]),
+        pytest.param(("trainer.max_epochs=3", "trainer.max_steps=10"), [1, 2, 2.5], marks=pytest.mark.slow),
+        pytest.param(("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"), [2, 3], marks=pytest.mark.slow),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )

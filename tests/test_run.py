@@ -190,6 +190,7 @@ def test_a_run_stopped_anywhere_ends_with_the_weights_of_an_undisturbed_one(
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     command = (*TINY, "module=bias", "data.sizes.train=480", "trainer.max_epochs=6", "checkpoint_seconds=0")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

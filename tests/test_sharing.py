@@ -170,6 +170,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 # Export
 
 
+@pytest.mark.slow
 def test_exported_models_load_with_stock_libraries_alone_and_answer_the_same(shelf: Shelf, tmp_path: Path) -> None:
     deltas = {
         "rte": shelf.delta("layernorm"),

@@ -507,7 +507,13 @@ def test_a_subset_of_everything_trains_as_all_does(train: Train) -> None:
         torch.testing.assert_close(dict(ptuning.load(parts.path)[0].named_parameters())[name], parameter)
 
 
-@pytest.mark.parametrize(("step", "extra"), [(5, ()), (2, ("trainer.accumulate_grad_batches=2",))])
+@pytest.mark.parametrize(
+    ("step", "extra"),
+    [
+        pytest.param(5, (), marks=pytest.mark.slow),
+        (2, ("trainer.accumulate_grad_batches=2",)),
+    ],
+)
 def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weights_it_chose_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, extra: tuple[str, ...]
 ) -> None:
@@ -526,6 +532,7 @@ def test_a_subset_run_that_was_stopped_ends_as_an_undisturbed_one_with_the_weigh
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
 
 
+@pytest.mark.slow
 def test_a_worker_that_ran_others_before_gives_what_a_cold_one_gives(tmp_path: Path) -> None:
     def job(runs_dir: str, warm: Session, *overrides: str) -> dict[str, Tensor]:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -586,6 +593,7 @@ def test_a_readers_own_choice_is_narrowed_too(train: Train, tmp_path: Path, monk
         train(own, "subset=top:1000", "trainer.max_epochs=1")
 
 
+@pytest.mark.slow
 def test_tables_have_a_row_per_subset(train: Train, tmp_path: Path) -> None:
     for typed in ("all", "top:10", "top:9", "top:10 subset_scope=selection", "not:top:9", "dims:1+30"):
         extra = f"subset={typed}".split()

@@ -13,7 +13,7 @@ from ptuning.acceleration.masks import keep_mask, row_masks
 from ptuning.backbones.load import load_model
 from ptuning.backbones.source import find_backbone
 from ptuning.tasks.glue import TASKS
-from support.families import SIZES, VARIANTS, batch
+from support.families import SIZES, VARIANTS, batch, encoder_variants
 from support.learning import assert_same_step, learnt
 from support.running import needs_compiler
 
@@ -59,7 +59,7 @@ def test_masks_of_attention_are_the_same_without_a_compiler(
 
 
 @needs_compiler
-@pytest.mark.parametrize("variant", VARIANTS)
+@encoder_variants
 def test_a_step_is_the_same_to_rounding_without_a_compiler(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = find_backbone("random:tiny", config={**SIZES, **VARIANTS[variant]})
 
