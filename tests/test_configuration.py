@@ -334,7 +334,7 @@ def test_mistakes_are_user_errors_for_callers_in_python() -> None:
 # Defaults by module and task
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(
     st.lists(st.sampled_from(sorted({*BERT.elementary, *GROUPS, *CROSS_CUTTING})), min_size=1, max_size=3, unique=True),
     st.sampled_from(sorted(name for name, task in TASKS.items() if task.trains)),

@@ -104,6 +104,7 @@ def test_what_still_does_not_fit_fails(tmp_path: Path) -> None:
         run_in(tmp_path, *TINY, "module=query", SCARCE % 7)
 
 
+@pytest.mark.slow
 def test_a_run_in_micro_batches_goes_on_in_micro_batches(tmp_path: Path) -> None:
     whole = run_in(tmp_path / "whole", *TINY, "module=query", SCARCE % 8)
     stopping = "+callbacks.stop={_target_: test_memory.StopAt, batch: 7}"

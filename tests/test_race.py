@@ -212,6 +212,7 @@ def test_a_race_ends_with_an_answer_goes_on_and_runs_nothing_twice(tmp_path: Pat
     assert {**state(tmp_path)} == found
 
 
+@pytest.mark.slow
 def test_minutes_that_are_too_few_begin_no_job_and_are_an_answer(tmp_path: Path, type_it: TypeIt) -> None:
     out = typed(type_it, tmp_path, *RACE, "race.minutes=0.0001")
     assert "No round has ended" in out

@@ -500,6 +500,7 @@ def test_a_run_moves_its_subset_and_the_head_and_leaves_the_rest_bit_for_bit(
     assert sum(value.numel() for value in checkpoint["state_dict"].values()) == count + record["head_parameters"]
 
 
+@pytest.mark.slow
 def test_a_subset_of_everything_trains_as_all_does(train: Train) -> None:
     whole, parts = train("module=query"), train("module=query", "subset=top:100%")
     assert parts.path != whole.path
