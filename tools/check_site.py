@@ -29,8 +29,10 @@ def mistakes(site: Path) -> list[str]:
     if len(pages) <= 10:
         found.append(f"{site} has {len(pages)} pages")
     for page in pages:
-        loads = Loads()
-        loads.feed(page.read_text("utf-8"))
+        loads, text = Loads(), page.read_text("utf-8")
+        loads.feed(text)
+        if "| --- |" in text:
+            found.append(f"{page} shows a table as text: it wants an empty line before it")
         if len(loads.found) <= 3:
             found.append(f"{page} loads too little for a page of the site")
         found += [f"{page} loads {load} from elsewhere" for load in loads.found if ELSEWHERE.match(load)]
