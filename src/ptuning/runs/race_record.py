@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ptuning.system.digests import is_damaged, write_sealed
-from ptuning.system.files import json_bytes
-from ptuning.system.json_files import DamagedError, read_json
+from ptuning.runs.sealed_json import FORMAT, read_sealed_json, write_sealed_json
+from ptuning.system.json_files import DamagedError
 
 FILE = "race.json"
-FORMAT = 1
 _SWEEPS = ".sweeps"
 """Below the folder of runs: ``hydra.sweep.dir`` in conf/config.yaml."""
 _OBJECTIVES = ("smallest", "score")
@@ -100,21 +98,12 @@ class RaceRecord:
 
 def write_race(path: Path, race: RaceRecord) -> None:
     """Write a race whole, and its digest beside it."""
-    write_sealed(path, json_bytes({"format": FORMAT, **asdict(race)}) + b"\n")
+    write_sealed_json(path, race)
 
 
 def read_race(path: Path) -> RaceRecord | str:
     """Return the race in a file, or the reason why there is none, in a few words."""
-    try:
-        if is_damaged(path):
-            return "its digest does not fit: edited by hand, or damaged"
-        return _read(read_json(path))
-    except DamagedError as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
-        return "no race"
+    return read_sealed_json(path, _read, "race")
 
 
 def find_races(runs_dir: Path) -> Iterator[tuple[str, RaceRecord | str]]:

@@ -1,20 +1,18 @@
 """A ranking of modules before training: its type, its file beside the runs, and its one reader. Knows no torch."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from ptuning.runs.folder import as_a_run_folder
 from ptuning.runs.recipe import short_hash
-from ptuning.system.digests import is_damaged, write_sealed
-from ptuning.system.files import json_bytes
-from ptuning.system.json_files import DamagedError, read_json
+from ptuning.runs.sealed_json import FORMAT, read_sealed_json, write_sealed_json
+from ptuning.system.json_files import DamagedError
 
 FOLDER = "rank"
 """Name of the folder of rankings, beside those of modules: ``runs/<backbone>/<task>/rank``."""
-FORMAT = 1
 
 CRITERIA: Mapping[str, str] = {
     "fisher_mean": "Fisher, per weight",
@@ -114,21 +112,12 @@ def make_folder(path: Path) -> None:
 
 def write_ranking(path: Path, ranking: Ranking) -> None:
     """Write a ranking whole, and its digest beside it."""
-    write_sealed(path, json_bytes({"format": FORMAT, **asdict(ranking)}) + b"\n")
+    write_sealed_json(path, ranking)
 
 
 def read_ranking(path: Path) -> Ranking | str:
     """Return the ranking in a file, or the reason why there is none, in a few words."""
-    try:
-        if is_damaged(path):
-            return "its digest does not fit: edited by hand, or damaged"
-        return _read(read_json(path))
-    except DamagedError as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return "no ranking of modules"
+    return read_sealed_json(path, _read, "ranking of modules")
 
 
 def _read(values: Mapping[str, Any]) -> Ranking:
