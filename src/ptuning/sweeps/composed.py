@@ -90,7 +90,7 @@ class ComposedOnce:
                 return values
         except _NotPlain:
             pass
-        return _plain(self._compose(choice, master, overrides, plain))
+        return plain_values(self._compose(choice, master, overrides, plain))
 
     def _parts(self, master: DictConfig, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
         """Return (the overrides that choose groups, those that set plain values)."""
@@ -103,7 +103,7 @@ class ComposedOnce:
         if groups not in self._choices:
             cfg = self._loader.load_sweep_config(master, list(groups))
             words = frozenset(word for text in _interpolations(cfg) for word in re.findall(r"\w+", text))
-            self._choices[groups] = _Choice(cfg, _plain(cfg), words)
+            self._choices[groups] = _Choice(cfg, plain_values(cfg), words)
         return self._choices[groups]
 
     def _compose(
@@ -180,7 +180,7 @@ def _with(values: Values, key: Sequence[str], value: Any) -> Values:
     return {**values, first: _with(values[first], rest, value) if rest else value}
 
 
-def _plain(cfg: DictConfig) -> Values:
+def plain_values(cfg: DictConfig) -> Values:
     """Return a configuration's values without Hydra's own, resolved."""
     return cast(Values, OmegaConf.to_container(_but_hydra(cfg), resolve=True))
 

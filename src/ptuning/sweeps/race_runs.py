@@ -17,7 +17,7 @@ from ptuning.config.schema import RaceConfig
 from ptuning.errors import ConfigError, Interrupted, SelectionError, SweepError, UserError, first_line
 from ptuning.results.race_rules import Turn
 from ptuning.runs.record import RunRecord
-from ptuning.sweeps.composed import ComposedOnce
+from ptuning.sweeps.composed import ComposedOnce, plain_values
 from ptuning.sweeps.durations import Durations
 from ptuning.system.hub import use_cache_for_run
 
@@ -242,9 +242,7 @@ class RaceRuns:
         """Return the configuration of overrides, as plain containers."""
         if isinstance(self._loader, ComposedOnce):
             return self._loader.values(self.config, overrides)
-        cfg = self._loader.load_sweep_config(self.config, list(overrides))
-        job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        return cast(dict[str, Any], OmegaConf.to_container(job, resolve=True))
+        return plain_values(self._loader.load_sweep_config(self.config, list(overrides)))
 
 
 @dataclass(frozen=True)
