@@ -15,6 +15,7 @@ from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, Gap
 from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, write_race
 from ptuning.sweeps.race import NO_MINUTES, NO_RUNS, RaceState, told_apart
 from ptuning.sweeps.race_runs import HOLDOUT, HeldOut, RaceRuns
+from ptuning.system.program import train_command
 
 _NOW = {IN: "runs again", OUT: "is out", PAUSED: "pauses", FAILED: "failed", REFUSED: "cannot run"}
 
@@ -180,7 +181,7 @@ def _show_commands(console: Console, runs: RaceRuns, state: RaceState, one: int)
     left_out = ("race.", "experiment=race", "workers=")
     kept = [override for override in runs.fixed if not override.startswith(left_out)]
     own, done = [value.replace("\\", "") for value in runs.candidates[one]], state.runs_of(one)
-    words = shlex.join(["python", "train.py", *kept, *own, f"seed={len(done) + 1}"])
+    words = shlex.join([*train_command().split(), *kept, *own, f"seed={len(done) + 1}"])
     best = max(done, key=lambda run: run.score)
     run = shlex.quote(printable(format_path(best.folder)))
     _say(console, f"train it as in the race, with the next seed: {printable(words)}")
