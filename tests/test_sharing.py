@@ -29,6 +29,8 @@ from ptuning.deltas.format import describe_backbone, read_delta, save_delta
 from ptuning.deltas.loading import load_run
 from ptuning.errors import BackboneError, RunError
 from ptuning.selection.select import select
+from ptuning.selection.subset import choose_weights
+from ptuning.selection.subset_grammar import parse_subset
 from ptuning.tasks.glue import TASKS
 from support.running import ROOT, TINY, Run, run_in
 
@@ -110,18 +112,25 @@ class Shelf:
         return folder
 
     def delta(
-        self, module: str | Sequence[str], task: str = "rte", family: str = "bert", layers: str = "all", salt: int = 0
+        self,
+        module: str | Sequence[str],
+        task: str = "rte",
+        family: str = "bert",
+        layers: str = "all",
+        salt: int = 0,
+        subset: str = "all",
+        patterns: Sequence[str] = (),
     ) -> Path:
         """A delta whose every value differs from the backbone's."""
         label = "+".join([module] if isinstance(module, str) else module)
-        folder = self.folder / f"{family}-{task}-{label}-{layers}-{salt}"
+        folder = self.folder / f"{family}-{task}-{label}{len(patterns)}-{layers}-{salt}-{subset}"
         if folder.exists():
             return folder
         path = str(self.backbone(family))
         source = find_backbone(path)
         model = load_model(source, TASKS[task], seed=salt)
         digest = backbone_hash(model)
-        chosen = select(model, module, layers)
+        chosen = select(model, module, layers, patterns=patterns)
         generator = torch.Generator().manual_seed(salt)
         moved = {*chosen.names, *chosen.head_names}
         values = {
@@ -129,6 +138,11 @@ class Shelf:
             for name, p in model.named_parameters()
             if name in moved
         }
+        indices: dict[str, torch.Tensor] = {}
+        if subset != "all":
+            pretrained = {name: model.get_parameter(name) for name in chosen.names}
+            indices = choose_weights(parse_subset(subset), pretrained)
+            values |= {name: values[name].view(-1)[index] for name, index in indices.items()}
         folder.mkdir()
         described = {
             "backbone": describe_backbone(source, path, digest),
@@ -137,12 +151,12 @@ class Shelf:
             "source": "synthetic",
             "module": label,
             "layers": layers,
-            "subset": "all",
+            "subset": subset,
             "max_length": 60,
             "score": 0.5,
             "epoch": 1.0,
         }
-        save_delta(folder, values, described)
+        save_delta(folder, values, described, indices)
         return folder
 
 
@@ -263,6 +277,33 @@ def test_peft_holds_what_it_can_hold_exactly(
     if (module, family) == ("layernorm", "bert"):
         size = (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
         assert size < 4 * (delta / "delta.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("patterns", "subset", "method"),
+    [
+        (["query.weight"], "top:2%", "SHIRA"),
+        (["query.weight", "intermediate.dense.weight", "LayerNorm"], "random:20", "SHIRA"),  # LayerNorms beside it
+        (["query.weight"], "not:top:2%", "LN_TUNING"),  # so many that a copy is smaller
+        (["query"], "top:4", "LN_TUNING"),  # the bias moved too, which SHiRA cannot hold
+        (["word_embeddings"], "random:5", "LN_TUNING"),
+    ],
+)
+def test_peft_holds_a_subset_as_small_as_it_can(
+    shelf: Shelf, tmp_path: Path, patterns: list[str], subset: str, method: str
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    delta = shelf.delta("custom", "mnli", subset=subset, patterns=patterns)
+    export(load_run(delta), "peft", tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["peft_type"] == method
+    plain = AutoModelForSequenceClassification.from_pretrained(shelf.backbone(), num_labels=3)
+    adapted = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))
+    batch = batch_of(plain, load_run(delta).tokenizer)
+    with torch.inference_mode():
+        torch.testing.assert_close(adapted(**batch).logits, logits_of(delta), rtol=0, atol=1e-5)
+        torch.testing.assert_close(adapted.merge_and_unload()(**batch).logits, logits_of(delta), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

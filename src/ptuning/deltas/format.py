@@ -19,7 +19,7 @@ from ptuning.system.json_files import DamagedError, parse_json
 from ptuning.tasks.glue import Task
 from ptuning.tasks.metrics import fitting_metrics
 
-_VALUES, _INDICES = ":values", ":indices"
+VALUES, INDICES = ":values", ":indices"
 """Endings of the two tensors that stand for a parameter of which only a subset was trained."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 """Type in the header of ``delta.safetensors`` → bytes of a number; values are floats, indices are integers."""
@@ -97,8 +97,8 @@ def save_delta(
     from safetensors.torch import save
 
     indices = indices or {}
-    tensors = {f"{name}{_VALUES}" if name in indices else name: value for name, value in values.items()}
-    tensors |= {f"{name}{_INDICES}": index for name, index in indices.items()}
+    tensors = {f"{name}{VALUES}" if name in indices else name: value for name, value in values.items()}
+    tensors |= {f"{name}{INDICES}": index for name, index in indices.items()}
     content = save(tensors, metadata={"format": "pt"})
     write_whole(folder / WEIGHTS, content)
     write_description(folder, {"format": 1, "sha256": sha256(content).hexdigest(), **description})
@@ -167,10 +167,10 @@ def check_fit(delta: Delta, model: nn.Module, task: Task, name: str) -> None:
     shapes = delta.shapes
     if missing := [parameter for parameter in head if parameter not in shapes]:
         raise RunError(f"{name} has no head: there is no '{missing[0]}' in its {WEIGHTS}. {MEND}")
-    floats = {shape.dtype for key, shape in shapes.items() if not key.endswith(_INDICES)}
+    floats = {shape.dtype for key, shape in shapes.items() if not key.endswith(INDICES)}
     if len(floats) > 1 or not all(one[0] != "I" for one in floats):
         raise RunError(f"{name} has values of the types {', '.join(sorted(floats))}, not of one float type. {MEND}")
-    for parameter in sorted({key.removesuffix(_VALUES).removesuffix(_INDICES) for key in shapes}):
+    for parameter in sorted({key.removesuffix(VALUES).removesuffix(INDICES) for key in shapes}):
         if parameter in outputs and parameter in shapes and shapes[parameter].sizes != outputs[parameter]:
             raise RunError(
                 f"{name} has a head of {(shapes[parameter].sizes or (0,))[0]} outputs, but its task {task.name} has "
@@ -201,12 +201,12 @@ _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 def parameter_names(tensors: Iterable[str]) -> set[str]:
     """Return the names of the parameters that a delta has values for, whole ones and subsets."""
-    return {key.removesuffix(_VALUES) for key in tensors if not key.endswith(_INDICES)}
+    return {key.removesuffix(VALUES) for key in tensors if not key.endswith(INDICES)}
 
 
 def count_values(values: Mapping[str, Tensor], names: Iterable[str]) -> int:
     """Return the number of weights that a delta has for the named parameters."""
-    return sum(values[name if name in values else f"{name}{_VALUES}"].numel() for name in names)
+    return sum(values[name if name in values else f"{name}{VALUES}"].numel() for name in names)
 
 
 def whole_values(values: Mapping[str, Tensor], pristine: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -222,7 +222,7 @@ def whole_values(values: Mapping[str, Tensor], pristine: Mapping[str, Tensor]) -
         if name in values:
             whole[name] = values[name]
             continue
-        indices, subset = values[f"{name}{_INDICES}"].to(torch.int64), values[f"{name}{_VALUES}"]
+        indices, subset = values[f"{name}{INDICES}"].to(torch.int64), values[f"{name}{VALUES}"]
         value = pristine[name].detach().clone()
         if len(indices) and not (indices[0] >= 0 and indices[-1] < value.numel() and (indices.diff() > 0).all()):
             raise RunError(f"The indices of '{name}' in the delta are not those of weights in order. {MEND}")
@@ -284,7 +284,7 @@ def _read_header(path: Path) -> dict[str, Shape]:
 
 def _has_shape(name: str, shapes: Mapping[str, Shape], wanted: tuple[int, ...]) -> bool:
     """Return true if a delta has a parameter whole, or as so many values and indices as fit into it."""
-    values, indices = shapes.get(f"{name}{_VALUES}"), shapes.get(f"{name}{_INDICES}")
+    values, indices = shapes.get(f"{name}{VALUES}"), shapes.get(f"{name}{INDICES}")
     if name in shapes:
         return shapes[name].sizes == wanted and values is None and indices is None
     if values is None or indices is None or len(values.sizes) != 1:
