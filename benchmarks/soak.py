@@ -61,7 +61,7 @@ def measure(jobs: int, folder: Path) -> Iterator[tuple[float, float, int]]:
     for number in range(jobs):
         config = configs[number % len(configs)] | {"seed": number}
         began = time.perf_counter()
-        outcome = perform(JobSpec(config, SWEEP, folder / "job.folder", folder, {}, None))
+        outcome = perform(JobSpec(config, SWEEP, folder / "job.folder", folder, {}, (), None))
         seconds = time.perf_counter() - began
         if outcome.status != DONE:
             sys.exit(f"Job {number} ended otherwise: {outcome.status}, {outcome.reason}")

@@ -209,7 +209,7 @@ def specs(folder: Path, *tasks: str) -> list[JobSpec]:
     (folder / "jobs").mkdir(parents=True)
     configs = [{"backbone": {"path": "b"}, "task": {"name": task}, "data": {}} for task in tasks]
     return [
-        JobSpec(config, Sweep("s"), folder / "jobs" / f"{number}.folder", folder, {}, None)
+        JobSpec(config, Sweep("s"), folder / "jobs" / f"{number}.folder", folder, {}, (), None)
         for number, config in enumerate(configs)
     ]
 

@@ -80,6 +80,8 @@ class JobSpec:
         Where the sweep was started; relative paths mean the same there.
     environment
         Variables that name shared caches.
+    fetched
+        Where all lies that the sweep's jobs need of the Hub; empty if they have to ask the Hub.
     timeout
         Seconds that the job may take, or ``None``.
     """
@@ -89,6 +91,7 @@ class JobSpec:
     announcement: Path
     directory: Path
     environment: Mapping[str, str]
+    fetched: tuple[Path, ...]
     timeout: float | None
 
 

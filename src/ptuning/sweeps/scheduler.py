@@ -26,6 +26,7 @@ def run_jobs(
     status: GridStatus,
     scratch: Path,
     job_timeout: float | None = None,
+    fetched: tuple[Path, ...] = (),
 ) -> Mapping[int, Outcome]:
     """Run the jobs that are not settled yet and return job number → outcome.
 
@@ -43,6 +44,8 @@ def run_jobs(
         The sweep's folder.
     job_timeout
         Seconds after which a job counts as hung.
+    fetched
+        Where all lies that jobs need of the Hub (:func:`ptuning.sweeps.fetch.fetch`).
     """
     left = order([job for job in jobs if job.number not in status.settled], status.seconds)
     with engine.connected():
@@ -51,7 +54,7 @@ def run_jobs(
             count = f"{len(left)} job{'s' if len(left) != 1 else ''}"
             console.print(f"{count}{f' ({settled} more are settled)' if settled else ''} {engine.describe()}")
         with SweepProgress(console, jobs, engine.slots()[: len(left)], status, scratch) as progress:
-            outcomes = _Scheduler(engine, sweep, scratch, job_timeout, progress).run(left)
+            outcomes = _Scheduler(engine, sweep, scratch, job_timeout, fetched, progress).run(left)
     return {job.number: _as_it_was_left(job, outcomes.get(job.number), scratch) for job in left}
 
 
@@ -79,12 +82,19 @@ def _as_it_was_left(job: Job, outcome: Outcome | None, scratch: Path) -> Outcome
 
 class _Scheduler:
     def __init__(
-        self, engine: Engine, sweep: Sweep, scratch: Path, job_timeout: float | None, progress: SweepProgress
+        self,
+        engine: Engine,
+        sweep: Sweep,
+        scratch: Path,
+        job_timeout: float | None,
+        fetched: tuple[Path, ...],
+        progress: SweepProgress,
     ) -> None:
         self.engine = engine
         self.sweep = sweep
         self.scratch = scratch
         self.job_timeout = job_timeout
+        self.fetched = fetched
         self.progress = progress
         self.stops_asked = 0
         self.running: dict[Any, Job] = {}
@@ -127,7 +137,9 @@ class _Scheduler:
         batch = [waiting.popleft() for _ in range(min(free, len(waiting)))]
         environment, folder = self.engine.environment(), Path.cwd()
         specs = [
-            JobSpec(job.config, self.sweep, self._announcement(job), folder, environment, self.job_timeout)
+            JobSpec(
+                job.config, self.sweep, self._announcement(job), folder, environment, self.fetched, self.job_timeout
+            )
             for job in batch
         ]
         handles = self.engine.submit(specs)

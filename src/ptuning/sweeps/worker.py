@@ -57,6 +57,8 @@ def warm_up() -> None:
 def perform_elsewhere(spec: JobSpec) -> Outcome:
     """Run one job in a process that knows nothing of the sweep, maybe on another machine, and return its outcome."""
     os.environ.update(spec.environment)
+    if spec.fetched and all(path.exists() for path in spec.fetched):  # not so where a node has a cache of its own
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         os.chdir(spec.directory)
     except OSError:

@@ -17,13 +17,18 @@ def use_cache_if_unreachable(backbone: str, source: str = "", dataset: str | Non
     The Hub's client would otherwise try for half a minute before it looks into its cache. Call it before
     ``huggingface_hub`` is imported, which reads the variable once.
     """
-    wants_hub = (
-        source == "hub"
-        or (dataset and not Path(dataset).is_dir())
-        or not (":" in backbone or Path(backbone).expanduser().is_dir())
-    )
-    if wants_hub and not hub_answers():
+    if (wants_dataset(source, dataset) or wants_backbone(backbone)) and not hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def wants_backbone(path: str) -> bool:
+    """Return true if ``backbone.path`` names something of the Hub."""
+    return not (":" in path or Path(path).expanduser().is_dir())
+
+
+def wants_dataset(source: str, path: str | None) -> bool:
+    """Return true if ``data.source`` or ``data.path`` names something of the Hub."""
+    return source == "hub" or bool(path and not Path(path).is_dir())
 
 
 def use_cache_for_run(config: Mapping[str, Any]) -> None:

@@ -38,10 +38,13 @@ class Engine(ABC):
         Seconds between two looks at the jobs.
     busy_pause
         Seconds before a job whose folder another sweep works in is submitted again.
+    is_elsewhere
+        True if each job runs in a process that knows nothing of this one, maybe on another machine.
     """
 
     pause = 0.2
     busy_pause = 5.0
+    is_elsewhere = True
 
     def get_ready(self, jobs: int | None) -> None:  # noqa: B027
         """Begin what can begin before it is known which jobs are left; ``None`` if more will follow these."""
