@@ -229,3 +229,29 @@ def test_only_visible_gpus_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == ["2", "GPU-abc"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+def test_gpus_and_their_mig_instances_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    listed = (
+        "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-0a)\n"
+        "  MIG 3g.20gb     Device  0: (UUID: MIG-1b)\n"
+        "  MIG 3g.20gb     Device  1: (UUID: MIG-2c)\n"
+        "GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-3d)\n"
+    )
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\n[ \"$1\" = -L ] && printf '{listed}'\n")
+    command.chmod(0o755)
+    assert visible_gpus() == ["MIG-1b", "MIG-2c", "1"]
+
+
+def test_where_no_tool_lists_gpus_torch_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    driver = tmp_path / "kfd"
+    monkeypatch.setattr("ptuning.sweeps.engines.workers._DRIVERS", (str(driver),))
+    assert visible_gpus() == []
+    driver.touch()
+    assert visible_gpus() == ["0", "1"]

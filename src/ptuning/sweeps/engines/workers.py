@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -16,6 +18,9 @@ from ptuning.errors import ConfigError
 from ptuning.sweeps.engines import Engine, LostError
 from ptuning.sweeps.job import JobSpec, Outcome
 from ptuning.sweeps.worker import perform, prepare, warm_up
+
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Device files of the drivers of NVIDIA, AMD and WSL."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class WorkersEngine(Engine):
 
     pause = 0.1
     busy_pause = 1.0
+    is_elsewhere = False
 
     def __init__(self, workers: int | str, jobs_per_gpu: int) -> None:
         self._slots = make_slots(workers, jobs_per_gpu, visible_gpus())
@@ -139,16 +145,33 @@ def _threads() -> int:
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs of this machine as ``CUDA_VISIBLE_DEVICES`` names them, without importing torch."""
+    """Return the GPUs of this machine, or their MIG instances, as ``CUDA_VISIBLE_DEVICES`` names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=10
-        )
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10)
     except (FileNotFoundError, subprocess.TimeoutExpired):
+        return _gpus_of_torch()
+    if listed.returncode != 0:
+        return _gpus_of_torch()
+    gpus: list[str] = []
+    for line in listed.stdout.splitlines():
+        if gpu := re.match(r"GPU (\d+):", line):
+            gpus.append(gpu[1])
+        elif instance := re.search(r"UUID: (MIG-[^)]+)", line):  # a part of the GPU above it, which is not used whole
+            if gpus and gpus[-1].isdigit():
+                gpus.pop()
+            gpus.append(instance[1])
+    return gpus
+
+
+def _gpus_of_torch() -> list[str]:
+    """Return what torch finds where there is a driver; elsewhere it is not worth the seconds of importing it."""
+    if not any(Path(file).exists() for file in _DRIVERS):
         return []
-    return listed.stdout.split() if listed.returncode == 0 else []
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _died(code: int | None) -> str:
