@@ -226,6 +226,19 @@ def test_a_limit_that_leaves_nothing_out_and_an_early_end_are_runs_on_all_of_the
     assert ("not set (1 seed, mean 50.0)" in cell["note"]) != changes_nothing
 
 
+def test_what_is_said_of_several_cells_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    for module in ("layernorm", "query", "key"):
+        seeds(runs, 0.6, module=module, trainer={"limit_val_batches": 1})
+    seeds(runs, 0.7, module="value", trainer={"limit_train_batches": 5})
+    main(["results", str(runs)])
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"60\.0‡1\b", shown)) == 3
+    assert shown.count("limit_val_batches=1") == 1
+    assert "‡1 On a part of the data, scored on a part of dev: limit_val_batches=1." in shown
+    assert "value, all layers: on a part of the data, trained on 5 of 115 batches." in shown
+
+
 def test_what_differs_is_said_at_the_number_wherever_it_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

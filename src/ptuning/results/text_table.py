@@ -88,14 +88,22 @@ class TextTable:
 
 
 def number_notes(notes: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return (note → its mark ``‡1``, the notes in the order of their marks, without folders).
+    """Return (note → its mark ``‡1``, the texts in the order of their marks, without folders).
 
-    The empty note has the empty mark.
+    A note is ``CELL: WHAT IS SAID.`` (:mod:`ptuning.results.summary`). Cells of which the same is said share a mark,
+    and its text names none of them. The empty note has the empty mark.
     """
-    hidden = {note: hide_folders(note) for note in notes}
-    shown = tuple(dict.fromkeys(filter(None, hidden.values())))
-    marks = {note: f"{MARK}{number}" for number, note in enumerate(shown, start=1)}
-    return {note: marks.get(text, "") for note, text in hidden.items()}, shown
+    cells: dict[str, dict[str, str]] = {}
+    for note in dict.fromkeys(filter(None, notes)):
+        cells.setdefault(hide_folders(note.partition(": ")[2] or note), {})[note] = hide_folders(note)
+    marks = {"": ""}
+    for number, same in enumerate(cells.values(), start=1):
+        marks |= dict.fromkeys(same, f"{MARK}{number}")
+    shown = (
+        f"{said[0].upper()}{said[1:]}" if len(set(same.values())) > 1 else next(iter(same.values()))
+        for said, same in cells.items()
+    )
+    return marks, tuple(shown)
 
 
 def slug(text: str) -> str:
