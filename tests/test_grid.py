@@ -75,7 +75,7 @@ def test_the_grids_of_the_paper_are_one_command(tmp_path: Path, type_it: TypeIt)
 
 
 def test_every_grid_composes_and_has_as_many_jobs_as_its_page_says() -> None:
-    page = (ROOT / "docs/running.md").read_text()
+    page = (ROOT / "docs/sweeps.md").read_text()
     said = dict(re.findall(r"^\| `experiment=(\w+)` \| (\d+) \|", page, flags=re.M))
     files = {file.stem for file in (config_folder() / "experiment").glob("*.yaml")}
     assert files == {*said, "layers", "demo", "race"}  # as many jobs as the backbone has layers; as the race needs
