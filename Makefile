@@ -1,7 +1,8 @@
 # make demo: set up what the main job needs and run it; make test: set up the rest and run the tests, the 20 slowest last;
-# make chaos: the long attack; make oldest: the lowest versions; make lock: the pins.
+# make gpu GLUE=FOLDER: what a GPU must not change, and its figures; make chaos: the long attack; make oldest: the lowest
+# versions; make lock: the pins.
 # make lint: style and types; make docs: the site of the pages in docs/, checked. A second run installs nothing.
-.PHONY: demo test slow lint docs oldest lock chaos clean
+.PHONY: demo test slow gpu lint docs oldest lock chaos clean
 PYTHON ?= python3
 READY = .venv/.ready
 DEMO = .venv/.ready-for-demo
@@ -10,10 +11,15 @@ demo: $(DEMO)
 	@.venv/bin/python train.py experiment=demo module=layernorm task=rte
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 slow: $(READY)
 	@.venv/bin/python -m pytest -m slow
+
+# Tests of what a GPU must not change, then its figures, into gpu.md. GLUE is a folder with RTE.
+gpu: $(READY)
+	@.venv/bin/python -m pytest -m gpu tests/test_gpu.py
+	@.venv/bin/python benchmarks/gpu.py $(or $(GLUE),$(error make gpu GLUE=FOLDER, a folder with the RTE of GLUE))
 
 lint: $(READY)
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
@@ -53,7 +59,7 @@ oldest:
 	  --extra demo --extra dev pyproject.toml -o .venv-oldest/all.txt
 	@grep -vE '^(nvidia|cuda|triton)' .venv-oldest/all.txt > .venv-oldest/pins.txt  # what another build of torch would bring
 	@.venv-oldest/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt) -r .venv-oldest/pins.txt -e .
-	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 lock: $(READY)
 	@.venv/bin/python tools/lock.py

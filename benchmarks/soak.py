@@ -3,8 +3,9 @@
     python benchmarks/soak.py --jobs 2000
 
 Each job is a run of the tiny BERT on synthetic data, through the function that a sweep's worker runs. Tasks, modules,
-families and seeds alternate, so that the session lets go of one and takes up another. The table has ten rows; the last
-line says how much a job adds between the second row and the last.
+families and seeds alternate, so that the session lets go of one and takes up another. Time is that of the processor, so
+that neighbours matter less. The table has ten rows; the last line says how much a job adds between the second row and
+the last.
 """
 
 import argparse
@@ -55,14 +56,14 @@ def kinds(folder: Path) -> list[dict[str, object]]:
 
 
 def measure(jobs: int, folder: Path) -> Iterator[tuple[float, float, int]]:
-    """Run jobs one after the other; yield seconds, resident MiB and open descriptors after each."""
+    """Run jobs one after the other; yield seconds of processor time, resident MiB and open descriptors after each."""
     configs = kinds(folder)
     warm_up()
     for number in range(jobs):
         config = configs[number % len(configs)] | {"seed": number}
-        began = time.perf_counter()
+        began = time.process_time()
         outcome = perform(JobSpec(config, SWEEP, folder / "job.folder", folder, {}, (), None))
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         if outcome.status != DONE:
             sys.exit(f"Job {number} ended otherwise: {outcome.status}, {outcome.reason}")
         shutil.rmtree(outcome.folder)

@@ -37,6 +37,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--group-by-length", action="store_true")
     arguments.add_argument("--bf16", action="store_true")
+    arguments.add_argument("--torch-compile", action="store_true")
     chosen = arguments.parse_args()
     set_seed(chosen.seed)
     tokenizer = AutoTokenizer.from_pretrained(chosen.model)
@@ -58,6 +59,7 @@ def main() -> None:
         max_grad_norm=CLIP,
         train_sampling_strategy="group_by_length" if chosen.group_by_length else "random",
         bf16=chosen.bf16,
+        torch_compile=chosen.torch_compile,
         use_cpu=not torch.cuda.is_available(),  # which bf16 asks for by name
         eval_strategy="epoch" if chosen.evaluate == "epoch" else "no",
         save_strategy="no",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 import ptuning.training.run
 from ptuning.config.compose import config_folder
@@ -45,10 +46,15 @@ class Run:
 Train = Callable[..., Run]
 
 
+def composed(runs_dir: Path, *overrides: str) -> DictConfig:
+    """Return the configuration that Hydra composes of overrides."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("config", [*overrides, f"runs_dir={runs_dir}"])
+
+
 def run_in(runs_dir: Path, *overrides: str) -> Run:
     """Run what ``train.py`` would run, in this process, and read back what it left."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("config", [*overrides, f"runs_dir={runs_dir}"])
+    cfg = composed(runs_dir, *overrides)
     before = {path: path.stat().st_mtime_ns for path in runs_dir.rglob("record.json")}
     ptuning.training.run.run(cfg)
     after = list(runs_dir.rglob("record.json"))

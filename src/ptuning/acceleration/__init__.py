@@ -115,6 +115,7 @@ class _Accelerated(Acceleration):
         super().__init__(model, prefix)
         self._device = device
         self._casts: FrozenCasts | None = None
+        self._cudnn_attends = False
         architecture = known_architecture(model)
         known = architecture is not None
         drops = [] if "dropout" in without else dropout_forwards(model)
@@ -187,9 +188,16 @@ class _Accelerated(Acceleration):
             return self._compute(given, packed=packed)
 
     def begin_fit(self, precision: str) -> None:
-        """Cast what is frozen once, if it is multiplied in mixed precision; have the kernels of a CPU compiled."""
+        """Cast what is frozen once, if it is multiplied in mixed precision; have the kernels of a CPU compiled.
+
+        On a GPU cuDNN's attention takes no part: it plans anew for every shape, and in torch 2.11 it drops other shares
+        than asked (pytorch 174245).
+        """
         if self._on_cpu:
             kernels.prepare()  # before threads ask for them
+        else:
+            self._cudnn_attends = torch.backends.cuda.cudnn_sdp_enabled()
+            torch.backends.cuda.enable_cudnn_sdp(False)
         low = low_type(precision)
         self._casts = FrozenCasts(self.model, low) if low else None
 
@@ -197,6 +205,9 @@ class _Accelerated(Acceleration):
         """Put the pretrained values back."""
         self.begin_evaluation()
         self._casts = None
+        if self._cudnn_attends:
+            torch.backends.cuda.enable_cudnn_sdp(True)
+            self._cudnn_attends = False
 
     def begin_evaluation(self) -> None:
         """Put the pretrained values back for a time: evaluation is in fp32 where training is mixed."""
