@@ -37,11 +37,13 @@ A() {  # yardsticks and the exact head of every task at hand; six pairs of rates
   train stsb-full-rates "${minilm[@]}" task=stsb module=full trainer.max_epochs=4 seed=1 \
     "$(rates 0.00005 0.00015)" optim.head_lr=0.00015,0.001,0.01
 }
-B() {  # every module of a block, the groups and full fine-tuning; STS-B, five seeds
+B() {  # every module of a block and the groups; full at A's best rates, on held-out rows and on dev; STS-B, five seeds
   yardsticks stsb "${minilm[@]}" task=stsb
   train stsb "${minilm[@]}" task=stsb module=frozen seed=1,2,3,4,5
   for seed in 1 2 3 4 5; do
-    train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=full,layernorm,bias,attention,ffn,$elementary" "seed=$seed"
+    train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=layernorm,bias,attention,ffn,$elementary" "seed=$seed"
+    train stsb-full-rates "${minilm[@]}" task=stsb module=full trainer.max_epochs=4 "seed=$seed" \
+      "$(rates 0.00005 0.00015)" optim.head_lr=0.01
   done
 }
 C() {  # LayerNorms of one layer, three rates, three seeds
