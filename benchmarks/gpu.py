@@ -163,10 +163,13 @@ def measure(bench: Bench) -> Iterator[str]:
     left: list[str] = []
     yield f"{machine(bench.chosen.threads)}; RTE, {bench.rows:,} rows, batch {bench.chosen.batch_size}\n\n{HEAD}"
     for number, line in enumerate(LINES):
-        if time.monotonic() < ends:
-            yield bench.row(number, line)
-        else:
+        if time.monotonic() >= ends:
             left.append(line.name)
+            continue
+        try:
+            yield bench.row(number, line)
+        except SystemExit as failed:  # with the end of what the command wrote: the other lines may do
+            yield f"| {line.name} | failed: {str(failed).splitlines()[-1]} |"
     yield ""
     if torch.cuda.is_available():
         yield f"- profile: {bench.profile()}"
