@@ -246,3 +246,13 @@ def test_an_answer_that_cannot_be_given_costs_a_sentence(tmp_path: Path) -> None
     console = screen(terminal=False)
     show_answer(console, {0: Outcome(FAILED), 1: Outcome(NOT_BEGUN)}, tmp_path)
     assert text(console) == ""
+
+
+def test_a_head_that_was_fitted_exactly_foretells_no_training_time() -> None:
+    durations = Durations()
+    exact = {"module": "frozen", "trainer": {"max_epochs": 1}, "optimisation": {"head": "exact"}}
+    trained = {"module": "query", "trainer": {"max_epochs": 8}, "optimisation": {"lr": 0.001, "head_lr": 0.01}}
+    durations.add(exact, 20.0)
+    assert durations.estimate(trained) is None
+    durations.add(trained | {"module": "key", "trainer": {"max_epochs": 2}}, 10.0)
+    assert (durations.estimate(trained), durations.estimate(exact)) == (40.0, 20.0)

@@ -61,6 +61,8 @@ def _epochs(recipe: Mapping[str, Any]) -> float:
 def _alike(recipe: Mapping[str, Any]) -> Iterator[str]:
     """Yield keys that like runs share, the closest likeness first."""
     work = {name: recipe.get(name) for name in _WORK}
+    optimisation = recipe.get("optimisation")
+    work["head"] = optimisation.get("head") if isinstance(optimisation, Mapping) else None  # fitted exactly: no epochs
     work["trainer"] = {name: value for name, value in recipe["trainer"].items() if name != "max_epochs"}
     for closer in (("module", "layers"), ("module",), ()):
         yield canonical([work, *(recipe.get(name) for name in closer)])
