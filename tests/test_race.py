@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,11 @@ def test_minutes_that_are_too_few_begin_no_job_and_are_an_answer(tmp_path: Path,
     assert "No round has ended" in out
     assert "exit 0" in out
     assert records(tmp_path) == {}
+    like = [one for one in RACE if not one.startswith(("module=", "hydra/sweeper", "race.", "layers="))]
+    typed(type_it, tmp_path, *like, "module=layernorm,frozen", "layers=all", "seed=9", "data.select_on=holdout")
+    out = typed(type_it, tmp_path, *RACE, "race.minutes=0.0001")
+    assert re.search(r"A round is \d runs, about \d", out)
+    assert len(records(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptuning.display.console import Uncut
-from ptuning.display.format import format_path, format_percent, format_points, format_rough
+from ptuning.display.format import format_path, format_percent, format_points, format_rough, format_seconds
 from ptuning.display.printable import printable
 from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, Gap
 from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, write_race
@@ -53,7 +53,10 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
     """Print the table, the answer or who is left, and the commands that go on."""
     race = state.race
     if race is None:
-        _say(console, f"No round has ended: {_budget(runs, state)}. A round is {len(runs.candidates)} runs.")
+        turns = [(one, 1) for one in range(len(runs.candidates)) if one not in state.failures]
+        seconds = runs.seconds(turns)
+        about = f", about {format_seconds(seconds)} here" if seconds else ""
+        _say(console, f"No round has ended: {_budget(runs, state)}. A round is {len(turns)} runs{about}.")
         return
     console.print()
     console.print(Uncut(_table(runs, state)))
