@@ -2,6 +2,7 @@
 # The runs behind docs/results.md, on real GLUE files. What has finished is not run again, so that it goes on after any stop.
 # From the project's root, in its environment:  bash benchmarks/evidence.sh GLUE_FOLDER RUNS_FOLDER [BLOCK …]
 # Blocks are A to H, in this order when none is named. F wants RUNS_FOLDER/all-mpnet-base-v2 (benchmarks/fetch_mpnet.py).
+# SEEDS="2 3" takes those of block B alone: a record that is kept has no weights, so its run would be done again.
 # Records and predictions are copied to docs/results/records after every sweep; `ptuning report` reads them there too.
 set -euo pipefail
 glue=$1 runs=$2
@@ -40,7 +41,7 @@ A() {  # yardsticks and the exact head of every task at hand; six pairs of rates
 B() {  # every module of a block and the groups; full at A's best rates, on held-out rows and on dev; STS-B, five seeds
   yardsticks stsb "${minilm[@]}" task=stsb
   train stsb "${minilm[@]}" task=stsb module=frozen seed=1,2,3,4,5
-  for seed in 1 2 3 4 5; do
+  for seed in ${SEEDS:-1 2 3 4 5}; do
     train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=layernorm,bias,attention,ffn,$elementary" "seed=$seed"
     train stsb-full-rates "${minilm[@]}" task=stsb module=full trainer.max_epochs=4 "seed=$seed" \
       "$(rates 0.00005 0.00015)" optim.head_lr=0.01
