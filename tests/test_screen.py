@@ -173,6 +173,8 @@ def test_a_log_has_a_plain_line_per_job(tmp_path: Path) -> None:
 class Stopped(Engine):
     """Runs one job at a time; Ctrl-C comes while the second is at work."""
 
+    is_elsewhere = False
+
     def slots(self) -> list[str]:
         return ["cpu"]
 

@@ -96,14 +96,11 @@ class SweepLauncher(Launcher):
             status = survey(jobs)
             outcomes = dict(status.settled)
             if len(outcomes) < len(jobs):
-                from ptuning.sweeps.fetch import fetch
                 from ptuning.sweeps.scheduler import run_jobs
 
                 note_sweep(folder, sweep)
                 timeout = self.parameters.get("job_timeout", self.config.job_timeout)
-                left = [job for job in jobs if job.number not in outcomes]
-                fetched = fetch(left) if self.engine.is_elsewhere else ()
-                outcomes |= run_jobs(self.engine, jobs, sweep, status, folder, timeout, fetched)
+                outcomes |= run_jobs(self.engine, jobs, sweep, status, folder, timeout)
         finally:
             if not self.searching:
                 self.close()

@@ -13,6 +13,7 @@ from typing import Any
 from ptuning.display.console import console
 from ptuning.runs.sweep import Sweep
 from ptuning.sweeps.engines import Engine, LostError
+from ptuning.sweeps.fetch import fetch
 from ptuning.sweeps.grid_status import GridStatus
 from ptuning.sweeps.job import BUSY, FAILED, INTERRUPTED, NOT_BEGUN, Job, JobSpec, Outcome, announcement_of
 from ptuning.sweeps.progress import SweepProgress
@@ -26,7 +27,6 @@ def run_jobs(
     status: GridStatus,
     scratch: Path,
     job_timeout: float | None = None,
-    fetched: tuple[Path, ...] = (),
 ) -> Mapping[int, Outcome]:
     """Run the jobs that are not settled yet and return job number → outcome.
 
@@ -44,10 +44,9 @@ def run_jobs(
         The sweep's folder.
     job_timeout
         Seconds after which a job counts as hung.
-    fetched
-        Where all lies that jobs need of the Hub (:func:`ptuning.sweeps.fetch.fetch`).
     """
     left = order([job for job in jobs if job.number not in status.settled], status.seconds)
+    fetched = fetch(left) if engine.is_elsewhere else ()
     with engine.connected():
         if len(jobs) > 1:
             settled = len(jobs) - len(left)
