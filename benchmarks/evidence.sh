@@ -42,9 +42,9 @@ B() {  # every module of a block and the groups; full at A's best rates, on held
   yardsticks stsb "${minilm[@]}" task=stsb
   train stsb "${minilm[@]}" task=stsb module=frozen seed=1,2,3,4,5
   for seed in ${SEEDS:-1 2 3 4 5}; do
-    train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=layernorm,bias,attention,ffn,$elementary" "seed=$seed"
     train stsb-full-rates "${minilm[@]}" task=stsb module=full trainer.max_epochs=4 "seed=$seed" \
       "$(rates 0.00005 0.00015)" optim.head_lr=0.01
+    train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=layernorm,bias,attention,ffn,$elementary" "seed=$seed"
   done
 }
 C() {  # LayerNorms of one layer, three rates, three seeds
