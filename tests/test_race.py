@@ -186,6 +186,8 @@ def test_a_race_ends_with_an_answer_goes_on_and_runs_nothing_twice(tmp_path: Pat
     assert "10 held-out rows per seed" in out
     assert "layernorm layers=9 cannot run: layers=9 names layer 9" in out
     assert "Not known yet" in out
+    means = {one["name"]: one["scores"][0] for one in state(tmp_path)["candidates"] if one["scores"]}
+    assert means[out.split("not surely so: ")[1].splitlines()[0]] == max(means.values())
     assert "3 of 3 runs" in out
     assert "exit 0" in out
     first = records(tmp_path)

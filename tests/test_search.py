@@ -40,6 +40,9 @@ def test_a_search_prunes_keeps_its_trials_and_names_the_best(tmp_path: Path, typ
     assert f"4 trials: {len(short)} complete, {len(long)} pruned; 0 of them from earlier calls" in out
     assert "best: trainer.max_epochs=1 optim.lr=" in out
     assert f"score {100 * max(record['score'] for record in short):.1f}" in out
+    rows = out.split("score\n", 1)[1].split("best: ")[0].splitlines()
+    scores = sorted((record["score"] for record in short), reverse=True)
+    assert [row.split()[-1] for row in rows] == [f"{100 * score:.1f}" for score in scores]
     out = typed(type_it, tmp_path, *SEARCH, *ALL_LATE_ONES, "hydra.sweeper.n_trials=5")
     assert "4 of them from earlier calls" in out
     assert {record["ended"] for record in found} <= {record["ended"] for record in records(tmp_path)}

@@ -29,6 +29,9 @@ from ptuning.system.files import write_whole
 _STOPPED = "stopped"
 """Marks trials that were cut off and count for nothing: their values are tried again."""
 
+_SHOWN = 10
+"""Trials in the table at the end."""
+
 
 class OptunaSweeper(Sweeper):
     """Asks Optuna for values of the swept keys, has the launcher run them, and tells Optuna the scores.
@@ -96,7 +99,8 @@ class OptunaSweeper(Sweeper):
             self._search(journal, fixed, space)
 
     def _search(self, journal: Path, fixed: Sequence[str], space: dict[str, Any]) -> None:
-        from ptuning.display.console import console
+        from ptuning.display.console import Uncut, console
+        from ptuning.display.format import format_points
 
         study = self._study(journal)
         at_once = self.n_jobs or getattr(self.launcher, "slots", lambda: 1)()
@@ -113,8 +117,9 @@ class OptunaSweeper(Sweeper):
         if not states["complete"]:
             raise SweepError(1)
         best = study.best_trial
+        console.print(Uncut(_table(study)))
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
-        console.print(f"best: {values}  score {100 * best.value:.1f}", markup=False, soft_wrap=True)
+        console.print(f"best: {values}  score {format_points(best.value)}", markup=False, soft_wrap=True)
         found = {"name": "optuna", "best_params": dict(best.params), "best_value": best.value}
         file = Path(self.config.hydra.sweep.dir) / "optimization_results.yaml"
         write_whole(file, OmegaConf.to_yaml(found).encode())
@@ -202,6 +207,25 @@ class OptunaSweeper(Sweeper):
 def _answered(study: Any) -> list[Any]:
     """Return the trials that ended by themselves: complete, pruned or failed."""
     return [trial for trial in study.trials if trial.state.is_finished() and _STOPPED not in trial.user_attrs]
+
+
+def _table(study: Any) -> Any:
+    """Return the complete trials with the best scores: number, values, score."""
+    from optuna.trial import TrialState
+    from rich.table import Table
+    from rich.text import Text
+
+    from ptuning.display.format import format_points
+
+    trials = sorted(study.get_trials(states=[TrialState.COMPLETE]), key=lambda trial: -trial.value)
+    keys = list(trials[0].params)
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", *keys, "score"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for trial in trials[:_SHOWN]:
+        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
+        table.add_row(str(trial.number), *map(Text, values), format_points(trial.value))
+    return table
 
 
 def _result(returned: JobReturn) -> tuple[float | None, BaseException | None]:

@@ -3,6 +3,7 @@
 import math
 import shlex
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +15,7 @@ from ptuning.display.printable import printable
 from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, Gap
 from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, write_race
 from ptuning.sweeps.race import NO_MINUTES, NO_RUNS, RaceState, told_apart
-from ptuning.sweeps.race_runs import HOLDOUT, HeldOut, RaceRuns
+from ptuning.sweeps.race_runs import HOLDOUT, HeldOut, RaceRun, RaceRuns
 from ptuning.system.program import train_command
 
 _NOW = {IN: "runs again", OUT: "is out", PAUSED: "pauses", FAILED: "failed", REFUSED: "cannot run"}
@@ -74,8 +75,13 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
     if race.answer is None and len(race.left()) > 1:
         _say(console, f"open: {', '.join(_need(runs, state, one) for one in race.left())}")
     _say(console, _budget(runs, state))
-    if race.left():
-        _show_commands(console, runs, state, race.left()[0] if race.answer is None else race.answer)
+    if not race.left():
+        return
+    one = race.answer
+    if one is None:
+        one = _best(runs, state)
+        _say(console, f"best so far on held-out rows, not surely so: {runs.name(one)}")
+    _show_commands(console, runs, state, one)
 
 
 def write_state(runs: RaceRuns, state: RaceState) -> RaceRecord:
@@ -126,10 +132,7 @@ def _table(runs: RaceRuns, state: RaceState) -> Table:
     for name in ("", "dev"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     done = {one: found for one in range(len(runs.candidates)) if (found := state.runs_of(one))}
-    means = {one: sum(run.score for run in found) / len(found) for one, found in done.items()}
-    pool = [one for one in race.left() if one in done] or list(done)
-    best = max(pool, key=lambda one: means[one])
-    gaps = race.differences(best)
+    gaps = race.differences(_best(runs, state))
     for one in sorted(done, key=lambda one: (done[one][0].weights, one)):
         status = race.status[one]
         gap, by = gaps[one], race.by[one]
@@ -138,12 +141,24 @@ def _table(runs: RaceRuns, state: RaceState) -> Table:
             f"{done[one][0].weights:,}",
             format_percent(done[one][0].percent),
             str(len(done[one])),
-            format_points(means[one]),
+            format_points(_mean(done[one])),
             "best" if gap is None else _interval(gap),
             Text(status if by is None else f"{status} ({printable(runs.name(by))})"),
             format_points(sum(run.dev for run in done[one]) / len(done[one])),
         )
     return table
+
+
+def _best(runs: RaceRuns, state: RaceState) -> int:
+    """Return the candidate with the best mean on held-out rows: of those left, else of all that ran."""
+    race = state.race
+    assert race is not None
+    done = [one for one in range(len(runs.candidates)) if state.runs_of(one)]
+    return max([one for one in race.left() if one in done] or done, key=lambda one: _mean(state.runs_of(one)))
+
+
+def _mean(runs: Sequence[RaceRun]) -> float:
+    return sum(run.score for run in runs) / len(runs)
 
 
 def _interval(gap: Gap) -> str:
