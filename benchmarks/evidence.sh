@@ -3,7 +3,7 @@
 # From the project's root, in its environment:  bash benchmarks/evidence.sh GLUE_FOLDER RUNS_FOLDER [BLOCK …]
 # Blocks are A to H, in this order when none is named. F wants RUNS_FOLDER/all-mpnet-base-v2 (benchmarks/fetch_mpnet.py).
 # SEEDS="2 3" takes those of block B alone: a record that is kept has no weights, so its run would be done again.
-# Records and predictions are copied to docs/results/records after every sweep; `ptuning report` reads them there too.
+# Records, predictions and rankings are copied to docs/results/records after every sweep; `ptuning report` reads them there too.
 set -euo pipefail
 glue=$1 runs=$2
 shift 2
@@ -24,7 +24,8 @@ yardsticks() {
 }
 keep_records() {
   mkdir -p "$keep/$1"
-  (cd "$runs/$1" && find . -path ./.sweeps -prune -o \( -name record.json -o -path '*/predictions/*' \) -type f -print0 |
+  (cd "$runs/$1" && find . -path ./.sweeps -prune -o -type f \
+    \( -name record.json -o -path '*/predictions/*' -o -path '*/rank/*' \) -print0 |
     tar --null --create --files-from -) | tar --extract --directory "$keep/$1"
 }
 minilm=(backbone=minilm)
@@ -70,6 +71,7 @@ G() {  # a third task
 }
 H() {  # the ranking before training, and precision
   ptuning rank "${minilm[@]}" "${fixed[@]}" task=stsb "runs_dir=$runs/stsb"
+  keep_records stsb
   fixed=("${fixed[@]/trainer.precision=32/trainer.precision=bf16-mixed}")
   train stsb-bf16 "${minilm[@]}" task=stsb trainer.max_epochs=4 module=full,layernorm seed=1,2,3
 }
