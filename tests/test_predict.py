@@ -202,16 +202,23 @@ def test_columns_can_be_named_and_the_only_one_needs_no_name(
     code, out, _ = command(capsys, "predict", runs["rte"].path, "--input", file, "--text", "premise, hypothesis")
     assert (code, out.count("\n")) == (0, 1)
     file.write_text("review\ngood\nbad\n")
-    assert command(capsys, "predict", runs["sst2"].path, "--input", file)[1].count("\n") == 2
+    code, out, err = command(capsys, "predict", runs["sst2"].path, "--input", file, "--output", "-")
+    assert (code, out.count("\n")) == (0, 2)
+    assert "x.csv: read as the text is the one column, 'review', named by the first line" in err
+    assert not Path("-").exists()
     code, _, err = command(capsys, "predict", runs["rte"].path, "--input", file, "--text", "review")
     assert code == 2
     assert "rte takes two text columns" in err
     assert "3 fields" not in err
+    pairs = file.with_suffix(".jsonl")
+    pairs.write_text('{"sentence1": "a", "sentence2": "b"}\n')
     for arguments, told in (
         (("--batch-size", 0), "at least 1"),
         (("--input", tmp_path / "none"), "There is no file"),
         (("--input", tmp_path), "is a folder: name a file."),
         (("--input", file, "--format", "lines", "--text", "a,b"), "plain lines have none"),
+        (("--input", file, "--text", "review,review"), "names the column 'review' twice"),
+        (("--input", pairs, "--output", pairs), "is the file of texts itself"),
     ):
         code, _, err = command(capsys, "predict", runs["rte"].path, *arguments)
         assert (code, err.count("\n")) == (2, 1), err

@@ -4,6 +4,7 @@ Texts are made up; no score here means anything.
 """
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -34,6 +35,7 @@ from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
+from ptuning.inference.evaluation_data import evaluation_source
 from ptuning.inference.stream import read_asked
 from ptuning.tasks.glue import TASKS, Task
 from support.commands import TypeIt
@@ -211,6 +213,11 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
     assert predicted(b"index\tsentence\n0\ta \n", "test.tsv", TASKS["cola"]) == [("a ",)]
     assert predicted(b"sentence,label\n dull ,0\n", "a.csv", TASKS["sst2"]) == [("dull ",)]
     assert predicted(b"question1\tquestion2\n\tWhat?\n", "a.tsv", TASKS["qqp"]) == [("", "What?")]
+    own = b"id\tdate\tauthor\treview\n7\t2020\tme\tgood film\n"  # as many columns as CoLA's files, with names
+    assert predicted(own, "a.tsv", TASKS["cola"], columns=["review"]) == [("good film",)]
+    assert "line 1 has no 'sentence'. It has: id, date, author, review. Name the text columns: --text date" in said(
+        lambda: predicted(own, "a.tsv", TASKS["cola"])
+    )
 
 
 # Mistakes
@@ -226,6 +233,9 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
         ),
         ("a.csv", "the dog runs,a\nx,b\n", "a.csv, line 1 has no 'text'. It has: the dog runs, a."),
         ("a.csv", "label\na\n", "a.csv, line 1 has no 'text'. It has: label."),
+        ("a.csv", "ID\na\n", "a.csv, line 1 has no 'text'. It has: ID. Name the text columns: --text sentence."),
+        ("a.jsonl", '{"id": "a"}\n{"id": "b", "text": "x"}\n', "a.jsonl, line 1 has no 'text'. It has: id."),
+        ("a.csv", gzip.compress(b"text\nx\n"), "a.csv is compressed (gzip), not text: unpack it"),
         ("a.csv", "\ntxt,id\nx,a\n", "a.csv, line 2 has no 'text'. Did you mean 'txt'?"),
         ("a.jsonl", '{"review": "x", "id": 1}\n', "a.jsonl, line 1 has no 'text'. It has: review, id."),
         ("a.jsonl", "{}\n", "a.jsonl, line 1 has no 'text'. It has: nothing."),
@@ -544,6 +554,10 @@ def test_the_runs_own_data_are_scored_without_a_word_and_only_if_they_are_the_sa
         (("seed=3",), None, "'seed=3' says nothing about the data"),
         ((), "test", "To score a labelled file, name it as the dev set: data.dev=FILE."),
         ((), "tset", "There is no split 'tset'."),
+        (("data.test=more.csv",), None, "data.test=more.csv names no rows to score."),
+        (("data.dev=more.csv", "data.train=more.csv"), "test", "name it as the dev set"),
+        (("data.seed=5",), None, "data.seed= would hold out rows that the run was trained on."),
+        (("data.dev_share=0.2",), "train", "data.dev_share= would hold out rows that the run was trained on."),
     ],
 )
 def test_what_cannot_be_scored_has_a_sentence(
@@ -580,6 +594,13 @@ def test_a_run_of_glue_is_scored_on_a_file_by_label_names(train: Callable[..., R
     told = said(lambda: evaluate(predictor, overrides=["data.dev=pairs.csv"]))
     assert "the label '0' does not occur" in told
     assert "Labels there: entailment, not_entailment." in told
+    quoted = 'sentence1\tsentence2\tlabel\n"he said ""no"""\tb \tentailment\n'  # GLUE's TSV has no quoting
+    (here / "pairs.tsv").write_text(quoted)
+    source = evaluation_source(predictor.loaded, predictor.task, True, ["data.dev=pairs.tsv"], None)
+    texts = tuple(zip(*source.read("validation").texts, strict=True))
+    assert list(texts) == predicted(quoted.encode(), "pairs.tsv", TASKS["rte"]) == [('"he said ""no"""', "b ")]
+    cli.main(["export", str(run.path), "--to", "delta", "--out", "delta"])
+    assert "does not say which synthetic rows are its dev set" in said(lambda: evaluate(Predictor(load_run("delta"))))
     assert "data.dev_share is for custom data" in said(lambda: evaluate(predictor, overrides=["data.dev_share=0.1"]))
 
 

@@ -533,6 +533,15 @@ def test_two_real_sources_of_a_task_stand_in_two_columns(tmp_path: Path) -> None
     assert "| 60.0 | 70.0 |" in markdown
 
 
+def test_data_of_one_name_that_differ_are_not_held_against_each_other(tmp_path: Path) -> None:
+    record(tmp_path, module="layernorm", score=0.6, data="sha256:a")
+    record(tmp_path, module="bias", score=0.7, data="sha256:b")
+    write_report(read_results(tmp_path), tmp_path / "report")
+    markdown = (tmp_path / "report" / "tables" / "1-minilm-modules.md").read_text()
+    assert "Under the name rte stand several data" in markdown
+    assert "**" not in markdown
+
+
 def test_a_traceback_becomes_one_line_without_folders() -> None:
     assert one_line("Traceback:\n  File \"/a/b.py\"\nOSError: [Errno 28] full: '/data/x/last.ckpt'\n") == (
         "OSError: [Errno 28] full: '…/last.ckpt'"

@@ -22,11 +22,12 @@ import ptuning
 from ptuning.backbones.load import backbone_hash, input_names, load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
-from ptuning.deltas.card_data import public_base
+from ptuning.deltas.card_data import gather_facts, public_base
 from ptuning.deltas.description import write_description
 from ptuning.deltas.export import export
 from ptuning.deltas.format import describe_backbone, read_delta, save_delta
 from ptuning.deltas.loading import load_run
+from ptuning.deltas.model_card import write_card
 from ptuning.errors import BackboneError, RunError
 from ptuning.selection.select import select
 from ptuning.selection.subset import choose_weights
@@ -437,6 +438,15 @@ def test_the_card_says_what_moved_how_well_with_which_seeds_and_on_what(
         assert (tmp_path / "again" / "README.md").read_text() == (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_f1_of_all_classes_is_no_f1_of_another_split(trained: list[Run]) -> None:
+    loaded = load_run(trained[0].path)
+    task = replace(TASKS["rte"], name="mine", metrics=("f1", "f1_macro"), score_of=("f1",))
+    facts = replace(gather_facts(loaded), metrics={"f1": 0.5, "f1_macro": 0.4})
+    card = write_card("delta", "me/model", task, facts, public_base(loaded), 60)
+    found = {(one.metric_type, one.dataset_split, one.metric_value) for one in card.data.eval_results}
+    assert found == {("f1", "validation", 0.5), ("f1_macro", "validation", 0.4)}
+
+
 def test_the_card_of_a_run_on_glue_has_it_in_its_model_index(trained: list[Run], tmp_path: Path) -> None:
     shutil.copytree(trained[0].path, tmp_path / "run")
     for name in ("record.json", "delta.json"):
@@ -633,6 +643,9 @@ def test_deltas_of_some_weights_stand_in_stacks_and_are_counted_on_cards(shelf: 
     for name in ("rte", "mnli", "rte"):
         with torch.inference_mode():
             assert torch.equal(stack.use(name)(**batch).logits, alone[name])
+    long = " ".join(TEXTS) * 40
+    _, tokenizer = ptuning.load(few.path)
+    assert [len(one(long, truncation=True)["input_ids"]) for one in (tokenizer, stack.tokenizer)] == [60, 60]
     assert few.record["trainable_parameters"] == 2 * 4 * 5  # of two blocks, two LayerNorms' weights and biases
     for run in (few, many):
         export(load_run(run.path), "delta", tmp_path / run.record["task"])

@@ -127,6 +127,12 @@ def test_outside_the_selection_nothing_moved(runs: dict[str, Run]) -> None:
     assert math.isnan(row(table, "query", "0", "weight")["moved_outliers"])
 
 
+def test_rounding_to_the_precision_of_training_is_no_movement(tmp_path: Path) -> None:
+    run = run_in(tmp_path, *TINY, "module=layernorm", "trainer.precision=bf16-true", "trainer.max_steps=1")
+    table = describe_moves(run.path)
+    assert set(table[table["moved_share"] > 0]["module"]) == {"attention_layernorm", "output_layernorm"}
+
+
 def test_the_commands_print_and_write(tmp_path: Path, runs: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
     main(["weights", "backbone=tiny", "--csv", str(tmp_path / "w.csv"), "--figure", str(tmp_path / "w.svg")])
     shown = capsys.readouterr().out

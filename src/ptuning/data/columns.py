@@ -1,6 +1,6 @@
 """A file or a split as columns, with the line of each row for messages; checks of texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ class Columns:
         return f"{self.origin}, {self.unit} {self.numbers[row] if self.numbers else row + 1}"
 
 
-def read_columns(file: Path) -> Columns:
-    """Return a file's rows as columns; its ending decides the format.
+def read_columns(file: Path, dialect: Callable[[str], Dialect] = Dialect) -> Columns:
+    """Return a file's rows as columns; its ending decides the format, and ``dialect`` how that is read.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def read_columns(file: Path) -> Columns:
     columns: dict[str, list[Any]] = {}
     numbers: list[int] = []
     unit = "row"
-    for index, row in enumerate(read_file(file, Dialect(written))):
+    for index, row in enumerate(read_file(file, dialect(written))):
         for name, value in row.values.items():
             column = columns.setdefault(name, [])
             column.extend([None] * (index - len(column)))  # in JSON a row may lack what others have

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.holdout import hold_out
 from ptuning.data.hub_datasets import dataset_columns, folder_stamp, load_splits
 from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
-from ptuning.data.sources import DataSource
+from ptuning.data.sources import DataSource, file_dialect
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.tasks.glue import Task
@@ -165,14 +165,20 @@ class EvaluationSource(_ChosenSource):
     @property
     def has_dev(self) -> bool:
         """True if there is a dev set, so that no rows of train are held out."""
-        return bool(self.chosen.dev) or _read(self.chosen, "dev") is not None
+        return bool(self.chosen.dev) or self._read("dev") is not None
 
     def identity(self) -> str:
         """Return the digest of texts and labels."""
         return f"sha256:{_digest([self.task.labels, *_digested(self.read('train'), self.read('validation'))])}"
 
+    def _read(self, which: str) -> Columns | None:
+        file = getattr(self.chosen, which)
+        if self.task.is_custom or self.chosen.path or not file:
+            return _read(self.chosen, which)
+        return read_columns(Path(file).expanduser(), partial(file_dialect, self.task))  # as `ptuning predict` does
+
     def _labelled(self, which: str) -> Table | None:
-        rows = _read(self.chosen, which)
+        rows = self._read(which)
         known_from = "the data that the run was trained on"
         return None if rows is None else read_labelled(rows, label_names(rows, self.task.label), self.task, known_from)
 

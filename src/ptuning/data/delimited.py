@@ -80,16 +80,23 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
 
 
 def benchmark_rows(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
-    """Yield a row per line of a GLUE file; a first line without any of ``dialect.names`` is a row."""
+    """Yield a row per line of a GLUE file; its first line is a row where that fits ``dialect.names``, by its label."""
     head: Head | None = None
     for number, line in enumerate(lines, start=1):
         cells = line.removesuffix("\n").split("\t")
         if head is None:
-            if not dialect.names or set(dialect.names) & set(map(str.strip, cells)):
+            if not _is_row(cells, dialect):
                 head = _head(number, cells, name)
                 continue
             head = Head(number, dialect.names)
         yield Row(number, dict(zip(head.names, cells, strict=False)), head)
+
+
+def _is_row(cells: Sequence[str], dialect: Dialect) -> bool:
+    if not dialect.names or len(cells) != len(dialect.names):
+        return False
+    label = cells[dialect.names.index("label")].strip()
+    return label.isdecimal() or label in dialect.labels
 
 
 def _head(line: int, cells: Sequence[str], name: str) -> Head:

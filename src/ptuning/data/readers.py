@@ -29,6 +29,15 @@ ENDINGS: Mapping[str, str] = {
 }
 """Ending of a file name → format."""
 
+_PACKED = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"BZh": "compressed (bzip2)",
+    b"\xfd7zXZ": "compressed (xz)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"PK\x03\x04": "an archive (zip), or a spreadsheet",
+}
+"""First bytes of a file → what it is."""
+
 
 def format_of(name: str) -> str | None:
     """Return the format of a file name's ending, or ``None``."""
@@ -150,6 +159,8 @@ def _text_lines(stream: Iterable[bytes], name: str, errors: str = "strict") -> I
         try:
             text = raw.decode("utf-8" if number else "utf-8-sig", errors)
         except UnicodeDecodeError as error:
+            if not number and (packed := next((kind for mark, kind in _PACKED.items() if raw.startswith(mark)), "")):
+                raise DataError(f"{name} is {packed}, not text: unpack it, or save it as CSV in UTF-8.") from None
             line, byte = number + 1, error.object[error.start]
             raise DataError(f"{name}, line {line}: byte {byte:#04x} is not UTF-8; save the file as UTF-8.") from None
         # A carriage return is a line end too, alone or before a newline.

@@ -23,11 +23,14 @@ class Dialect:
         ordinary character, and a row may have missing or surplus fields at its end.
     names
         Column names of files without a line of names: plain lines, and the benchmark's files that begin with a row.
+    labels
+        What such a first row may have in its column ``label`` instead of a number; any other line names columns.
     """
 
     format: str
     verbatim: bool = False
     names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 class Head(NamedTuple):

@@ -213,7 +213,16 @@ def _read_tsv(file: Path, task: Task, split: str) -> Table:
 
 def benchmark_dialect(task: Task) -> Dialect:
     """Return the dialect of the TSV files of a task's download."""
-    return Dialect("tsv", verbatim=True, names=task.header)
+    return Dialect("tsv", verbatim=True, names=task.header, labels=task.labels)
+
+
+def file_dialect(task: Task, written: str) -> Dialect:
+    """Return the dialect of any file for a task: GLUE's keep white space, and their TSV is the benchmark's."""
+    if written == "lines":
+        return Dialect(written, names=task.text)
+    if task.is_custom:
+        return Dialect(written)
+    return benchmark_dialect(task) if written == "tsv" else Dialect(written, verbatim=True)
 
 
 def _whose(names: Iterable[str], task: Task) -> str:

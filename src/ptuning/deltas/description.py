@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ptuning.errors import RunError, shorten
 from ptuning.runs.recipe import canonical
+from ptuning.runs.record import find_record
 from ptuning.system.files import write_json
 from ptuning.system.json_files import DamagedError, read_json
 from ptuning.tasks.glue import TASKS, Task, described_task
@@ -163,6 +164,8 @@ def read_description(folder: Path) -> DeltaDescription:
         found: DeltaDescription = _made(DeltaDescription, {**values, "content": values})
         _check(found)
     except FileNotFoundError:
+        if (record := find_record(folder)) and record.kind == "yardstick":
+            raise RunError(f"{folder} is a yardstick, which trains nothing: it has no model.") from None
         raise RunError(f"{folder} holds no finished run: it has no {DESCRIPTION}.") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from None

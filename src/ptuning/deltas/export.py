@@ -75,7 +75,6 @@ def export(
 
 def _write_model(loaded: Loaded, folder: Path) -> None:
     tokenizer = deepcopy(loaded.tokenizer)
-    tokenizer.model_max_length = loaded.max_length  # so that truncation=True cuts as in training
     backend = tokenizer.backend_tokenizer  # it remembers how it cut and padded last
     backend.no_truncation()
     backend.no_padding()

@@ -32,7 +32,7 @@ class Loaded:
         ``AutoModelForSequenceClassification`` with the delta applied, in evaluation mode and the type of the run's
         weights: fp32, unless it was trained with ``bf16-true`` or ``64-true``.
     tokenizer
-        The backbone's.
+        The backbone's; ``truncation=True`` cuts where the run did.
     task
         The task that its outputs answer.
     folder
@@ -87,7 +87,8 @@ def load(
     -------
     tuple or ptuning.DeltaStack
         An ``AutoModelForSequenceClassification`` in evaluation mode and the type of the run's weights (fp32, unless it
-        was trained with ``bf16-true`` or ``64-true``), and its tokenizer. Its logits on the CPU equal those that the
+        was trained with ``bf16-true`` or ``64-true``), and its tokenizer, which cuts where the run did if it is called
+        with ``truncation=True``. Its logits on the CPU equal those that the
         run was scored by, bit for bit, for the same batches; to rounding, if its prefix was cached.
         With ``deltas``, a :class:`ptuning.DeltaStack`.
 
@@ -117,7 +118,9 @@ def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
     values = delta.read()
     model.to(value_type(delta.shapes))
     apply_delta(model, values)
-    return Loaded(model.eval(), load_tokenizer(ref), task, delta.folder, ref, values, description)
+    tokenizer = load_tokenizer(ref)
+    tokenizer.model_max_length = description.max_length  # so that truncation=True cuts as in training
+    return Loaded(model.eval(), tokenizer, task, delta.folder, ref, values, description)
 
 
 def delta_folder(run: str | Path) -> Path:

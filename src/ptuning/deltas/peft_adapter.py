@@ -40,6 +40,11 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
         import peft
     except ImportError:
         raise RunError(f"--to peft needs a package: pip install 'ptuning[peft]'. {_OTHER_WAYS}") from None
+    if loaded.model.dtype != torch.float32:
+        raise RunError(
+            f"The run was trained in {loaded.model.dtype}, and PEFT puts its values into a backbone in fp32: its "
+            f"answers would be others. {_OTHER_WAYS}"
+        )
     plain: Any = load_model(loaded.backbone, loaded.task, seed=0)
     plain.config.name_or_path = base.name  # PEFT writes the adapter's base from here
     config = _config({*parameter_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)

@@ -38,7 +38,7 @@ class DeltaStack:
     model
         The Hugging Face model, with the values of the delta in use.
     tokenizer
-        The backbone's.
+        The backbone's; ``truncation=True`` cuts where the delta in use did.
     tasks
         Name → the task that the delta answers.
     current
@@ -97,16 +97,18 @@ class DeltaStack:
             for name, values in self._values.items()
         }
         self._poolings = {name: delta.description.pooling for name, delta in opened.items()}
+        self._max_lengths = {name: delta.description.max_length for name, delta in opened.items()}
         self._configs = {name: self._config(task) for name, task in self.tasks.items()}
         self.use(first)
 
     def use(self, name: str) -> Any:
-        """Return the model with the values of the delta ``name``."""
+        """Return the model with the values of the delta ``name``; the tokenizer truncates as it did."""
         self._check(name)
         for parameters, key, value in self._switches[name]:
             parameters[key] = value
         set_pooling(self.model, self._poolings[name])
         self.model.config, self.model.num_labels = self._configs[name], self.tasks[name].num_outputs
+        self.tokenizer.model_max_length = self._max_lengths[name]
         self.current = name
         return self.model
 

@@ -24,6 +24,12 @@ _FILE_KEYS = {"train", "dev", "text", "label"}
 _PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
 """Keys of ``data`` that locate rows."""
 
+_UNTOLD = {
+    "local": "where its data lie: type data=local data.dir=FOLDER, or data=hub",
+    "synthetic": "which synthetic rows are its dev set: type data=synthetic, data.sizes and data.seed as in training",
+}
+"""Source → what a delta alone does not say of it, and the mend."""
+
 _OTHERS = "To score other rows, type them: data.dev=FILE."
 
 
@@ -76,8 +82,8 @@ def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfi
         raise ConfigError(f"Say where {task.name} lies: data=local data.dir=FOLDER, or data=hub.")
     if recorded := _recorded(loaded):
         return _as_config(recorded, loaded)
-    if source == "local":
-        raise ConfigError("A delta does not say where its data lie: type data=local data.dir=FOLDER, or data=hub.")
+    if source in _UNTOLD:
+        raise ConfigError(f"A delta does not say {_UNTOLD[source]}.")
     return compose([f"task={task.name}", f"data={source}"]).data
 
 
@@ -89,6 +95,13 @@ def _files(
     chosen = custom_data(data, trains=False)
     source = EvaluationSource(_as_typed(loaded.task, chosen, keys), chosen)
     scored = "train" if split == "train" or not source.has_dev else "dev"
+    if unread := [key for key in ("train", "test") if key in keys and not keys & {scored, "path"}]:
+        raise ConfigError(f"data.{unread[0]}={getattr(data, unread[0])} names no rows to score. {_OTHERS}")
+    if drawn := [key for key in ("seed", "dev_share") if key in keys and not keys & {"train", "path"}]:
+        raise ConfigError(
+            f"data.{drawn[0]}= would hold out rows that the run was trained on. Leave it out, or name other data. "
+            f"{_OTHERS}"
+        )
     if not elsewhere and not keys & {scored, "config", "revision"}:
         if not recorded:
             raise ConfigError(f"Neither the run nor what was typed says which rows to score. {_OTHERS}")
@@ -130,6 +143,7 @@ def _as_typed(task: Task, chosen: CustomData, keys: set[str]) -> Task:
         task.labels,
         metrics=tuple(dict.fromkeys((*score_of, *task.metrics))),
         score_of=score_of,
+        header=() if chosen.text else task.header,
     )
     return replace(made, label=chosen.label if "label" in keys or task.is_custom else task.label)
 

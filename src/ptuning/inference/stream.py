@@ -1,18 +1,22 @@
 """Streamed predictions: rows of a file or a pipe in, an answer per row out, in order, in constant memory."""
 
+import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import BufferedReader
 from typing import Any
 
 from ptuning.data.columns import check_text
 from ptuning.data.readers import format_of, iter_rows, sniff_format
-from ptuning.data.rows import Dialect, Row
-from ptuning.data.sources import benchmark_dialect
+from ptuning.data.rows import Row
+from ptuning.data.sources import file_dialect
 from ptuning.data.table import Table
 from ptuning.deltas.predictor import Predictor
 from ptuning.errors import ConfigError, DataError, nearest
 from ptuning.inference.answers import JSON_LINES, Layout
 from ptuning.tasks.glue import Task
+
+log = logging.getLogger(__name__)
 
 Texts = tuple[str, ...]
 """One text, or the two of a pair."""
@@ -100,19 +104,15 @@ def read_asked(
     if len(columns) not in (0, len(task.text)):
         wanted = "one text column" if len(task.text) == 1 else "two text columns"
         raise ConfigError(f"--text names {len(columns)} columns, but {task.name} takes {wanted}.")
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"--text names the column '{columns[0]}' twice, and {task.name} compares two texts.")
     written = written or format_of(name) or sniff_format(stream)
     if written == "lines" and columns:
         raise ConfigError("--text names columns, and plain lines have none: say --format csv, tsv, json or parquet.")
-    return _asked(iter_rows(stream, name, dialect_of(task, written)), name, task, columns)
-
-
-def dialect_of(task: Task, written: str) -> Dialect:
-    """Return the dialect of a file for a task: GLUE's keep white space, and their TSV is the benchmark's."""
-    if written == "lines":
-        return Dialect(written, names=task.text)
-    if task.is_custom:
-        return Dialect(written)
-    return benchmark_dialect(task) if written == "tsv" else Dialect(written, verbatim=True)
+    dialect = file_dialect(task, written)
+    if columns and not task.is_custom:
+        dialect = replace(dialect, names=())  # who names columns has a line with their names
+    return _asked(iter_rows(stream, name, dialect), name, task, columns)
 
 
 def _asked(rows: Iterable[Row], name: str, task: Task, columns: Sequence[str]) -> Iterator[Asked]:
@@ -148,7 +148,9 @@ def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence
     for names in [columns] if columns else (task.text, task.file_text):
         if names and all(column in there for column in names):
             return names
-    if not columns and len(task.text) == 1 and len(there) == 1 and there[0] != task.label:
+    if not columns and len(task.text) == 1 and len(there) == 1 and there[0] not in (task.label, _id_column(row)):
+        if row.head:
+            log.warning("%s: read as the text is the one column, '%s', named by the first line", name, there[0])
         return there
     missing = next(column for column in columns or task.text if column not in there)
     where = f"{name}, line {row.head.line}" if row.head else f"{name}, {row.unit} {row.number}"
@@ -157,7 +159,8 @@ def _choose(row: Row, name: str, task: Task, columns: Sequence[str]) -> Sequence
 
 def _missing(column: str, row: Row, where: str, task: Task) -> DataError:
     there = _columns(row)
-    example = "premise,hypothesis" if len(task.text) > 1 else there[0] if there else "sentence"
+    no_id = (name for name in there if name.lower() != "id")
+    example = "premise,hypothesis" if len(task.text) > 1 else next(no_id, "sentence")
     return DataError(
         f"{where} has no '{column}'.{nearest(column, there)} It has: {', '.join(there) or 'nothing'}. "
         f"Name the text columns: --text {example}."

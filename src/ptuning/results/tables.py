@@ -77,8 +77,9 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     selections = sorted(groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     marks, notes = number_notes(row["note"] for selection in selections for row in groups[selection])
+    unlike = _of_several_data(part)
     several = part.groupby(["task", "source"])["mean"].agg(["max", "size"])
-    best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1}
+    best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1 and place not in unlike}
     mixed = len(set(part["interval_over"]) - {""}) > 1
     for module, layers, subset in selections:
         group = groups[module, layers, subset]
@@ -139,7 +140,8 @@ def _caption(part: pd.DataFrame) -> str:
     missing = f". {MISSING}: no finished run."
     synthetic = f" {DAGGER}: synthetic data, no measure of a task." if (part["source"] == "synthetic").any() else ""
     chosen = f" {describe_choice(part)}"
-    return f"{said}{missing}{synthetic}{chosen}{_on_precision(part)}{on_marks(part)}".replace(" x ", " × ")
+    said = f"{said}{missing}{synthetic}{chosen}{_on_precision(part)}{_on_data(part)}{on_marks(part)}"
+    return said.replace(" x ", " × ")
 
 
 def _short_caption(part: pd.DataFrame) -> str:
@@ -175,6 +177,23 @@ def _on_precision(part: pd.DataFrame) -> str:
     found = sorted(set(part["precision"]) - {""})
     several = f" Computed in {' or '.join(found)}: summary.csv says which, and none is held against another."
     return several if len(found) > 1 else ""
+
+
+def _on_data(part: pd.DataFrame) -> str:
+    """Return a sentence on columns whose cells were not all measured on the same data, though it has one name."""
+    names = sorted({task for task, _ in _of_several_data(part)})
+    if not names:
+        return ""
+    return (
+        f" Under the name {' and '.join(names)} stand several data: summary.csv says which, none is held against "
+        "another, and data.name=NAME gives each its own column."
+    )
+
+
+def _of_several_data(part: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return the columns, (task, source), whose cells were measured on several data."""
+    found = part[part["data_id"].fillna("") != ""].groupby(["task", "source"])["data_id"].nunique()
+    return {place for place, count in found.items() if count > 1}
 
 
 def describe_choice(part: pd.DataFrame) -> str:

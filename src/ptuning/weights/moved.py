@@ -44,6 +44,8 @@ def describe_moves(run: str | Path) -> pd.DataFrame:
     loaded = load_run(folder)
     after = {name: parameter.detach().float().numpy().ravel() for name, parameter in loaded.model.named_parameters()}
     before = load_model(loaded.backbone, loaded.task, seed=0)  # its head is left out
+    # Rounded as the run's weights were, which is no movement.
+    before.to(loaded.model.dtype).float()
 
     def describe(group: Group) -> dict[str, float]:
         old = np.concatenate(group.tensors).astype(np.float64)

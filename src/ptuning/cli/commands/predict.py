@@ -10,6 +10,7 @@ from pathlib import Path
 from ptuning.cli.commands.loading import add_batch_size, add_run_arguments, count, load_quietly
 from ptuning.data.readers import open_file
 from ptuning.data.rows import FORMATS
+from ptuning.errors import ConfigError
 from ptuning.inference.answers import layout_of
 
 HELP = "answer new texts with a run: CSV, TSV, JSON, Parquet or plain lines in, JSON lines or CSV out"
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", default="-", metavar="FILE", help="the texts; - is standard input (-)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the file's ending")
     parser.add_argument("--text", default="", metavar="A[,B]", help="names of the text columns, if not the task's")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="answers.csv or answers.jsonl (standard output)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="answers.csv or .jsonl; - is standard output (-)")
     add_batch_size(parser)
     parser.add_argument(
         "--chunk", type=count("--chunk"), metavar="N", help="rows read at a time (1024; 1 at a terminal)"
@@ -30,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write one answer per row: JSON lines, or CSV into a file of that suffix."""
+    chosen.output = None if chosen.output == Path("-") else chosen.output
     layout = layout_of(chosen.output)
+    if chosen.output and chosen.input != "-" and _are_one(Path(chosen.input).expanduser(), chosen.output):
+        raise ConfigError(f"--output {chosen.output} is the file of texts itself: name another file for the answers.")
     with _opened(chosen.input) as stream:
         loaded = load_quietly(chosen.run_name, chosen.backbone)
 
@@ -54,6 +58,10 @@ def run(chosen: argparse.Namespace) -> None:
                         file.write("".join(lines).encode())
             else:
                 _print(answers)
+
+
+def _are_one(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 @contextmanager
