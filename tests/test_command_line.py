@@ -32,6 +32,17 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
     )
 
 
+@pytest.mark.parametrize(
+    "typed", [("-m", "module=query,key"), ("--config-dir", ".", "-m", "module=query,key"), ("-m",)]
+)
+def test_overrides_stand_on_both_sides_of_hydras_options(
+    typed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_it: TypeIt
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = type_it(*TINY, *typed, "task=rte", "dry_run=true")
+    assert (told.code, "to run" in told.out) == (0, True), told.err
+
+
 def test_help_is_the_manual_page_and_loads_nothing_heavy(tmp_path: Path) -> None:
     program = (
         "import atexit, runpy, sys\n"

@@ -1,5 +1,6 @@
 """TensorBoard and MLflow: what a run logged is read back from their own stores."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_any_other_logger_of_lightning_hears_of_the_run(train: Train) -> None:
     run = train("logger=csv")
     assert "module_name: layernorm" in (run.path / "csv" / "hparams.yaml").read_text()
     assert "score" in (run.path / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+
+
+def test_a_csv_of_a_run_that_goes_on_has_the_rows_of_one_that_was_never_stopped(train: Train) -> None:
+    often = ("logger=csv", "trainer.log_every_n_steps=1", "module=query")
+    whole = train(*often, "seed=2").path
+    shutil.move(whole, whole.with_name("whole"))
+    for step in (1, 3):
+        with stopped():
+            train(*often, "seed=2", "checkpoint_seconds=0", ctrl_c_at(step))
+    run = train(*often, "seed=2")
+    tables = [pd.read_csv(path / "csv" / "metrics.csv") for path in (whole.with_name("whole"), run.path)]
+    names = [name for name in tables[0].columns if not re.search("second|peak_memory", name)]
+    numbers = [
+        table[names].select_dtypes("number").sort_values(["step", "epoch"]).reset_index(drop=True) for table in tables
+    ]
+    pd.testing.assert_frame_equal(numbers[1], numbers[0])
+    assert not list(run.path.rglob("metrics-before.csv"))
 
 
 class Failing(CSVLogger):

@@ -1,5 +1,6 @@
 """Out of GPU memory: one more try with each batch in two micro-batches, recorded, with the same mathematics."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def test_batch_counts_of_the_trainer_mean_whole_batches_still(tmp_path: Path) ->
     run = run_in(tmp_path, *TINY, *limits, "module=query", SCARCE % 8)
     assert run.record["micro_batches"] == 2
     assert run.record["last"]["step"] == 1
+    assert run.record["last"]["train_loss"] == pytest.approx(math.log(2), abs=0.1)  # the rows' mean, not a share of it
 
 
 def test_what_still_does_not_fit_fails(tmp_path: Path) -> None:

@@ -547,10 +547,35 @@ def locate_in(here: Path, *overrides: str) -> None:
     locate(cfg)
 
 
+def test_what_is_trained_anew_keeps_no_answers_of_the_model_before(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here / "a.csv", made_up(64, ["neutral", "bad", "good"]))
+    write(here / "test.csv", made_up(12, ["neutral"], seed=2))
+    keys = (PAIR, "data.train=a.csv", "data.test=test.csv", "module=bias", "predict=[test]", "trainer.precision=auto")
+    for precision in ("32", "bf16-mixed"):
+        monkeypatch.setenv("PTUNING_PRECISION", precision)
+        run = own_run(here, *keys, "force=true")
+        (predicted,) = (run.path / "predictions").glob("test-*.parquet")
+        kept = torch.tensor(pq.read_table(predicted)["logits"].to_pylist())
+        assert torch.allclose(kept, logits_of(run, source(train="a.csv", test="test.csv"), "test"), atol=1e-5)
+
+
+def test_a_score_without_a_lower_bound_is_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "a.csv").write_text("text,label\n" + "".join(f"text {n},{500 + n / 8}\n" for n in range(40)))
+    keys = ("data.text=text", "data.train=a.csv", "data.metric=r2", "module=bias", "trainer.max_epochs=1")
+    run = own_run(here, *keys)
+    assert run.record["score"] < -100
+    assert own_run(here, *keys).record["ended"] == run.record["ended"]
+    assert "finished earlier" in capsys.readouterr().out
+    assert len(collect(here / "runs").runs) == 1
+
+
 FILES = {
     "good.csv": "text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(20)),
     "three.csv": "text,label\n" + "".join(f"text {n},{'abc'[n % 3]}\n" for n in range(20)),
     "other.csv": "words,label\nx,a\n",
+    "commata.csv": "text;label\n" + "".join(f"text {n};{n % 7 + 3},5\n" for n in range(20)),
+    "slip.csv": "text,label\n" + "".join(f"text {n},{'n.a.' if n == 4 else n / 8}\n" for n in range(20)),
+    "absent.csv": "text,label\n" + "".join(f"text {n},{'nan' if n == 4 else n / 8}\n" for n in range(20)),
     "unseen.csv": "text,label\nx,a\ny,B\n",
     "no_text.csv": 'text,label\n"two\nlines",a\n,b\n',
     "no_label.csv": "text,label\nx,a\ny,\n",
@@ -617,6 +642,10 @@ FILES = {
             "There is no metric 'f1macro' (data.metric). Did you mean 'f1_macro'?",
         ),
         ("data.train=good.csv data.metric=spearman", "data.metric=spearman does not fit classification with 2 labels."),
+        ("data.train=commata.csv", "commata.csv, line 2: the label '3,5' (label) is a number with a comma."),
+        ("data.train=slip.csv", "slip.csv, line 6: the label 'n.a.' (label) is no number, and 19 of 20 are scores."),
+        ("data.train=absent.csv", "absent.csv, line 6: the label 'label' is missing"),
+        ("data.path=split data.dev_share=0.2", "with split validation there is no need: drop one."),
         ("data.train=three.csv data.metric=f1", "data.metric=f1 does not fit classification with 3 labels."),
         ("data.train=ids.csv data.kind=regression data.metric=mse", "greater must be better, which leaves errors out"),
         ("data.train=good.csv data.text=[text,label]", "'label' is named both as text and as label"),
@@ -641,6 +670,8 @@ FILES = {
 def test_a_mistake_is_one_sentence_with_the_mend(here: Path, overrides: str, told: str) -> None:
     for name, content in FILES.items():
         (here / name).write_text(content)
+    rows = datasets.Dataset.from_dict({"text": ["x", "y"] * 20, "label": ["a", "b"] * 20})
+    datasets.DatasetDict({"train": rows, "validation": rows}).save_to_disk("split")
     typed = {item.split("=", 1)[0]: item for item in ("task=custom", "data.text=text", *overrides.split())}
     assert told in sentence(here, *typed.values())
 

@@ -322,6 +322,8 @@ for read in (*(lambda file=file: read_columns(file) for file in files), rte.iden
         (True, "True"),
         (0, "0"),
         ("NA", "NA"),
+        ("nul", "nul"),
+        ("cafe\u0301", "café"),  # as macOS writes it
     ],
 )
 def test_a_label_is_what_the_file_says_and_whole_numbers_are_one_however_written(value: Any, name: str) -> None:
@@ -338,6 +340,7 @@ def test_a_label_is_what_the_file_says_and_whole_numbers_are_one_however_written
         (None, "the label 'label' is missing"),
         (float("nan"), "the label 'label' is missing"),
         ("  ", "the label 'label' is missing"),
+        (" NaN ", "the label 'label' is missing"),
     ],
 )
 def test_several_labels_in_a_row_or_none_are_refused(value: Any, told: str) -> None:

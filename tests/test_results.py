@@ -538,7 +538,7 @@ def test_data_of_one_name_that_differ_are_not_held_against_each_other(tmp_path: 
     record(tmp_path, module="bias", score=0.7, data="sha256:b")
     write_report(read_results(tmp_path), tmp_path / "report")
     markdown = (tmp_path / "report" / "tables" / "1-minilm-modules.md").read_text()
-    assert "Under the name rte stand several data" in markdown
+    assert "In rte stand several data of one name, none held against another" in markdown
     assert "**" not in markdown
 
 

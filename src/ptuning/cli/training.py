@@ -12,10 +12,26 @@ from ptuning.config.compose import config_folder
 
 def train(words: Sequence[str]) -> None:
     """Compose and run what was typed behind the command's name, as Hydra reads it; exit with the command's code."""
-    sys.argv[1:] = words
+    sys.argv[1:] = _overrides_first(words)
     with explain_errors("Stopped. The same command goes on where this one left off."):
         if not show_manual(words):
             _run()
+
+
+_VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
+"""Hydra's options whose value is the next word."""
+
+
+def _overrides_first(words: Sequence[str]) -> list[str]:
+    """Return what was typed with Hydra's options last: its parser takes no overrides on both sides of an option."""
+    overrides, options = [], []
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("-"):
+            options += [word, *([value] if word in _VALUED and (value := next(rest, None)) is not None else [])]
+        else:
+            overrides.append(word)
+    return [*overrides, *options]
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")

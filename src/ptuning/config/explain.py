@@ -93,6 +93,9 @@ def _explain_override(error: BaseException) -> str:
         return f"There is no key '{key}'.{suggest_key(key)}"
     if match := re.search(r"Error merging override (\S+)", text):
         why = detail or shorten(first_line(error), _MOST)
+        key, _, value = match[1].partition("=")
+        if "is not a ListConfig" in why:
+            return f"{shorten(match[1])} does not fit: {key} takes a list, {key}=[{shorten(value)}]."
         return f"{match[1]} does not fit: {why}. `{train_command()} --help` says what fits."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."

@@ -41,6 +41,18 @@ def check(cfg: DictConfig | Config) -> Config:
             f"data.dir={shorten(config.data.dir)} is read by data=local, and the data are {config.data.source}: type "
             "data=local too, or leave data.dir out."
         )
+    for key in ("path", "revision"):
+        if getattr(config.data, key) and config.data.source in ("local", "synthetic"):
+            raise ConfigError(
+                f"data.{key}={shorten(getattr(config.data, key))} is read of the Hub or of own data, and the data are "
+                f"{config.data.source}: leave it out, or type data=hub."
+            )
+    place = config.backbone.path
+    if config.backbone.revision and (place.startswith(("random:", "packaged:")) or Path(place).expanduser().is_dir()):
+        raise ConfigError(
+            f"backbone.revision={shorten(config.backbone.revision)} is for models of the Hub, and {shorten(place)} has "
+            "no revisions: leave it out."
+        )
     for size in config.data.sizes:
         _one_of("data.sizes", size, ("train", "validation", "test"))
     _check_trainer(config.trainer)

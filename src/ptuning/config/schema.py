@@ -120,7 +120,7 @@ class TrainerConfig:
     max_steps: int = -1
     """Optimiser steps after which training stops; -1 is no limit."""
     min_steps: int | None = None
-    """Optimiser steps before which training does not stop."""
+    """Optimiser steps before which no callback stops training; its epochs still end it."""
     max_time: Any = None
     """Time after which training stops, as ``days:hours:minutes:seconds``."""
     limit_train_batches: Any = None

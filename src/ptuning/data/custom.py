@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ptuning.data.columns import Columns, read_columns, shortened
-from ptuning.data.custom_options import CustomData
+from ptuning.data.custom_options import NO_NEED, CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.holdout import hold_out
 from ptuning.data.hub_datasets import dataset_columns, folder_stamp, load_splits
-from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts
+from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts, refuse_broken_scores
 from ptuning.data.sources import DataSource, file_dialect
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
@@ -114,6 +114,8 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
     names = label_names(train, chosen.label)
     regression = chosen.kind == "regression" or (chosen.kind is None and are_scores(names))
     labels = () if regression else tuple(train.classes.get(chosen.label, ())) or in_order(names)
+    if chosen.kind is None and not regression:
+        refuse_broken_scores(names, train, chosen.label)
     _check_variety(names, chosen, train.origin, regression)
     counts = {label: count for label, count in Counter(names).items() if count} if not regression else {}
     score_of = score_metrics(chosen, labels, counts)
@@ -127,6 +129,8 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
     )
     everything = read_labelled(train, names, task, train.origin)
     dev = _read(chosen, "dev")
+    if dev is not None and chosen.typed_share is not None:
+        raise ConfigError(NO_NEED.format(dev.origin))
     if dev is None:
         table, validation = hold_out(everything, chosen.dev_share, chosen.seed)
     else:

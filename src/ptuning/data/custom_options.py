@@ -10,6 +10,7 @@ from ptuning.errors import ConfigError, nearest
 from ptuning.tasks.glue import CUSTOM, TASKS
 
 KINDS = ("classification", "regression")
+NO_NEED = "data.dev_share holds rows of data.train out; with {} there is no need: drop one."
 CUSTOM_KEYS = ("train", "dev", "test", "text", "label", "kind", "metric", "dev_share", "name", "config")
 """Keys of ``data`` that only custom data has."""
 
@@ -32,8 +33,8 @@ class CustomData:
         ``classification``, ``regression``, or ``None`` to decide by the labels.
     metric
         Metrics whose mean is the score; empty for the default.
-    dev_share
-        Share of the training rows to hold out if there is no dev set.
+    typed_share
+        ``data.dev_share``; ``None`` if not typed.
     seed
         Seed of the rows held out.
     path, config, revision
@@ -48,11 +49,16 @@ class CustomData:
     label: str
     kind: str | None
     metric: tuple[str, ...]
-    dev_share: float
+    typed_share: float | None
     seed: int
     path: str | None
     config: str | None
     revision: str | None
+
+    @property
+    def dev_share(self) -> float:
+        """Share of the training rows to hold out if there is no dev set."""
+        return 0.1 if self.typed_share is None else self.typed_share
 
 
 def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
@@ -97,7 +103,7 @@ def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
             f"data.kind={data.kind} is not known.{nearest(data.kind, KINDS)} Allowed: {', '.join(KINDS)}."
         )
     if data.dev_share is not None and data.dev:
-        raise ConfigError("data.dev_share holds rows of data.train out; with data.dev there is no need: drop one.")
+        raise ConfigError(NO_NEED.format("data.dev"))
     if data.dev_share is not None and not 0 < data.dev_share <= 0.5:
         raise ConfigError(f"data.dev_share={data.dev_share} must lie above 0 and be at most 0.5, e.g. 0.1.")
     return CustomData(
@@ -109,7 +115,7 @@ def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
         label=label,
         kind=data.kind,
         metric=metric,
-        dev_share=0.1 if data.dev_share is None else data.dev_share,
+        typed_share=data.dev_share,
         seed=data.seed,
         path=data.path,
         config=data.config,

@@ -1,5 +1,6 @@
 """A summary of custom data before training: labels, score and warnings."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ptuning.data.table import Table
@@ -96,6 +97,9 @@ def _notes(counts: Mapping[str, int], train: Table, validation: Table) -> list[s
         notes.append(
             f"imbalanced: the most frequent label has {times:.0f} times the rows of the rarest; accuracy alone flatters"
         )
+    alike = Counter(name.casefold() for name in counts)
+    if twins := [name for name in counts if alike[name.casefold()] > 1]:
+        notes.append(f"labels that differ in case alone are labels of their own: {', '.join(sorted(twins))}")
     if not counts and max(map(abs, train.labels or ())) > 100:
         notes.append("scores far from 0 are reached slowly: divide them so that they lie within about 10")
     known = set(zip(*train.texts, strict=True))

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +14,10 @@ from ptuning.errors import DataError, nearest, shorten
 from ptuning.tasks.glue import TASKS, Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_ABSENT = ("nan", "null")
+"""What is written for a missing value among numbers; JSON and Parquet have these without quotes."""
+_FEW = 10
+"""One label of so many, at most, is a slip among scores."""
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 """A whole number as floats are written: ``1.0``; not ``J45.0``, ``v2.0`` or ``1.0.0``."""
 
@@ -32,22 +37,46 @@ def label_names(rows: Columns, column: str) -> list[str]:
             raise DataError(f"{rows.where(row)}: the label is {several}; one label per row, a text or a number.")
         name = classes[value] if classes and value is not None and value >= 0 else None if classes else _name(value)
         if not name:
-            raise DataError(f"{rows.where(row)}: the label '{column}' is missing; fill it in or drop the row.")
+            raise _missing(rows, row, column)
         found.append(name)
+    absent = [row for row, name in enumerate(found) if name.lower() in _ABSENT]
+    if absent and all(_NUMBER.fullmatch(name) for name in found if name.lower() not in _ABSENT):
+        raise _missing(rows, absent[0], column)
     return found
+
+
+def _missing(rows: Columns, row: int, column: str) -> DataError:
+    return DataError(f"{rows.where(row)}: the label '{column}' is missing; fill it in or drop the row.")
 
 
 def _name(value: Any) -> str | None:
     """Return a label as text: 1, 1.0 and "1.0" are one label, "01" is another, and "J45.0" stays as it is."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    text = str(value).strip()
+    text = unicodedata.normalize("NFC", str(value).strip())  # an é is one label, however a system writes it
     return whole[1] if (whole := _WHOLE.fullmatch(text)) else text
 
 
 def are_scores(names: Sequence[str]) -> bool:
     """Return True if all labels are numbers and one has a fraction; whole numbers are classes."""
     return all(map(_NUMBER.fullmatch, names)) and not all(float(name).is_integer() for name in names)
+
+
+def refuse_broken_scores(names: Sequence[str], rows: Columns, column: str) -> None:
+    """Raise :class:`DataError` for labels that would be scores, were some written otherwise."""
+    odd = [row for row, name in enumerate(names) if not _NUMBER.fullmatch(name)]
+    if not odd:
+        return
+    at, label = rows.where(odd[0]), f"the label '{shorten(names[odd[0]])}' ({column})"
+    mend = "as classes they need data.kind=classification."
+    if all(_NUMBER.fullmatch(name.replace(",", "")) for name in names):
+        raise DataError(f"{at}: {label} is a number with a comma. Scores are written with a point, 3.5; {mend}")
+    numbers = [name for name in names if _NUMBER.fullmatch(name)]
+    if len(odd) <= len(names) / _FEW and are_scores(numbers):
+        raise DataError(
+            f"{at}: {label} is no number, and {len(numbers):,} of {len(names):,} are scores. Mend it or drop the row; "
+            f"{mend}"
+        )
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -80,7 +109,7 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     known_from
         The origin of the task's labels, for the message about an unknown one.
     """
-    ids = {name: number for number, name in enumerate(task.labels)}
+    ids = {unicodedata.normalize("NFC", name): number for number, name in enumerate(task.labels)}
     unknown = f"does not occur in {known_from}", f"Labels there: {shortened(task.labels)}."
     return _with_labels(rows, task, names, ids, unknown, "; for classes: data.kind=classification")
 

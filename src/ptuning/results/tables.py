@@ -77,7 +77,7 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     selections = sorted(groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     marks, notes = number_notes(row["note"] for selection in selections for row in groups[selection])
-    unlike = _of_several_data(part)
+    unlike = set().union(*(_several(part, one) for one in _MIXED))
     several = part.groupby(["task", "source"])["mean"].agg(["max", "size"])
     best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1 and place not in unlike}
     mixed = len(set(part["interval_over"]) - {""}) > 1
@@ -140,7 +140,7 @@ def _caption(part: pd.DataFrame) -> str:
     missing = f". {MISSING}: no finished run."
     synthetic = f" {DAGGER}: synthetic data, no measure of a task." if (part["source"] == "synthetic").any() else ""
     chosen = f" {describe_choice(part)}"
-    said = f"{said}{missing}{synthetic}{chosen}{_on_precision(part)}{_on_data(part)}{on_marks(part)}"
+    said = f"{said}{missing}{synthetic}{chosen}{_on_precision(part)}{_on_names(part)}{on_marks(part)}"
     return said.replace(" x ", " × ")
 
 
@@ -179,20 +179,26 @@ def _on_precision(part: pd.DataFrame) -> str:
     return several if len(found) > 1 else ""
 
 
-def _on_data(part: pd.DataFrame) -> str:
-    """Return a sentence on columns whose cells were not all measured on the same data, though it has one name."""
-    names = sorted({task for task, _ in _of_several_data(part)})
-    if not names:
-        return ""
-    return (
-        f" Under the name {' and '.join(names)} stand several data: summary.csv says which, none is held against "
-        "another, and data.name=NAME gives each its own column."
-    )
+def _on_names(part: pd.DataFrame) -> str:
+    """Return sentences on columns whose cells are not all of the same data or weights, though these have one name."""
+    said = ""
+    for name, (what, mend) in _MIXED.items():
+        if columns := _several(part, name):
+            tasks = " and ".join(sorted({task for task, _ in columns}))
+            said += f" In {tasks} stand several {what} of one name, none held against another ({mend})."
+    return said
 
 
-def _of_several_data(part: pd.DataFrame) -> set[tuple[str, str]]:
-    """Return the columns, (task, source), whose cells were measured on several data."""
-    found = part[part["data_id"].fillna("") != ""].groupby(["task", "source"])["data_id"].nunique()
+_MIXED: Mapping[str, tuple[str, str]] = {
+    "data_id": ("data", "summary.csv says which; data.name=NAME gives each a column"),
+    "backbone_id": ("backbones", "summary.csv says which; a folder by another name has a table of its own"),
+}
+"""Column of the summary in which the cells of a table should agree → what it is, and the mend where they do not."""
+
+
+def _several(part: pd.DataFrame, name: str) -> set[tuple[str, str]]:
+    """Return the columns, (task, source), whose cells differ in ``name``."""
+    found = part[part[name].fillna("") != ""].groupby(["task", "source"])[name].nunique()
     return {place for place, count in found.items() if count > 1}
 
 

@@ -17,7 +17,7 @@ class Evaluation:
     train_loss
         Mean loss since the evaluation before it.
     score
-        The task's number over its dev sets, in [-1, 1].
+        The task's number over its dev sets, at most 1; -1 or more, unless R² is in it.
     metrics
         Metric → value, by names like ``accuracy_matched``.
     holdout_score

@@ -6,6 +6,7 @@ and the console read that type.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -210,8 +211,9 @@ class RunRecord:
             return f"its {long[0]} has {len(needed[long[0]]):,} characters"
         if self.is_finished and self.score is None:
             return "finished without a score"
-        if self.score is not None and not -1 <= self.score <= 1:
-            return f"a score of {self.score:g}, and scores lie within -1 and 1"
+        least = -math.inf if "r2" in self.score_of else -1.0  # which has no lower bound
+        if self.score is not None and not (math.isfinite(self.score) and least <= self.score <= 1):
+            return f"a score of {self.score:g}, and scores lie within {least:g} and 1"
         return ""
 
 

@@ -1,5 +1,7 @@
 """Lightning's loggers besides W&B's (TensorBoard, MLflow, CSV, custom ones): begun, guarded and finished."""
 
+import csv
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 
 from ptuning.display.printable import printable
 from ptuning.errors import in_one_line
@@ -49,6 +51,31 @@ def arguments(
         # What an earlier attempt left in the folder lies before this run: TensorBoard's sign for it.
         return {"save_dir": str(folder), "purge_step": 0}
     return {"save_dir": str(folder)}
+
+
+def go_on(logger: CSVLogger) -> None:
+    """Keep the rows of a run that goes on, which Lightning would delete: those before the first step logged anew."""
+    file = Path(logger.log_dir) / "metrics.csv"
+    kept = file.with_name("metrics-before.csv")
+    if file.is_file():
+        file.replace(kept)
+    if not kept.is_file():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is deleted
+        writer = logger.experiment
+    log = writer.log_metrics
+
+    def log_first(metrics: dict[str, float], step: int | None = None) -> None:
+        with kept.open(newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if step is None or int(row["step"]) < step]
+        writer.metrics[:0] = [{name: value for name, value in row.items() if value} for row in rows]
+        writer.log_metrics = log
+        log(metrics, step)
+        writer.save()
+        kept.unlink()
+
+    writer.log_metrics = log_first
 
 
 def store_lock(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, MLFlowLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger
 
 from ptuning.display.printable import printable
 from ptuning.errors import ConfigError, first_line
@@ -123,9 +123,11 @@ def _make_one(
     elif own is not None:
         settings["tags"] = own
     with loggers.store_lock(settings):
-        made = make(name, settings, extra)
+        made: Logger = make(name, settings, extra)
     if not isinstance(made, Logger):
         raise ConfigError(f"logger.{name}._target_={settings['_target_']} is no logger of Lightning's.")
+    if resumed and isinstance(made, CSVLogger):
+        loggers.go_on(made)
     return made
 
 

@@ -80,6 +80,22 @@ def describe_sizes(plan: Plan, data: GlueDataModule) -> str:
     return ", ".join(parts)
 
 
+def ends_before_steps(plan: Plan, data: GlueDataModule) -> str:
+    """Return a sentence if steps were typed and epochs were not, and these end the training first."""
+    typed, limit = plan.config.trainer, plan.trainer.get("limit_train_batches")
+    if typed.max_epochs is not None or plan.fits_exactly:
+        return ""
+    batches = batches_used(limit, plan.trainer.get("overfit_batches"), _count_batches(data)["train"])
+    epochs = plan.trainer["max_epochs"]
+    steps = epochs * -(-batches // typed.accumulate_grad_batches)
+    if steps >= typed.max_steps:
+        return ""
+    return (
+        f"{epochs} epochs are {steps:,} steps, so that trainer.max_steps={typed.max_steps} is not reached: "
+        "trainer.max_epochs= trains longer."
+    )
+
+
 def share_cut(plan: Plan, data: GlueDataModule) -> float:
     """Return the share of training rows that reach ``max_length``."""
     return float((data.split("train").lengths >= plan.config.task.max_length).float().mean())

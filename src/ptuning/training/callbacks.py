@@ -120,7 +120,8 @@ class HistoryCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add up loss and examples, without waiting for the device."""
-        self._loss = self._loss + outputs["loss"].detach()
+        # Lightning hands over the share that a batch has in an optimiser step.
+        self._loss = self._loss + outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._batches += 1
         self._examples += len(batch["index"])
 

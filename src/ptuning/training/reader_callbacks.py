@@ -69,6 +69,12 @@ def _refuse_callback(name: str, callback: Any) -> None:
             f"callbacks.{name}._target_=lightning.pytorch.callbacks.EarlyStopping, or your own subclass. "
             f"~callbacks.{name} takes it away."
         )
+    mode, monitor = getattr(callback, "mode", None), str(getattr(callback, "monitor", ""))
+    if mode == "min" and monitor.startswith("val/"):
+        raise ConfigError(
+            f"callbacks.{name} waits for {monitor} to fall, and every val/ metric grows as answers get better: type "
+            f"+callbacks.{name}.mode=max too."
+        )
     for kind, why in _OWN_WAY.items():
         if isinstance(callback, kind):
             raise ConfigError(f"callbacks.{name}={type(callback).__name__} has to be left out: {why}")

@@ -33,6 +33,7 @@ from ptuning.training.build import (
     counts,
     describe_sizes,
     device_name,
+    ends_before_steps,
     fit_head,
     make_classifier,
     make_data,
@@ -192,8 +193,12 @@ def _train(
 ) -> RunRecord:
     """Train a run until all that it should leave is there; its checkpoint goes once its record says finished.
 
-    The best weights of a run that goes on may be those of an earlier process, and ``lost`` since.
+    The best weights of a run that goes on may be those of an earlier process, and ``lost`` since. Predictions that an
+    earlier model of this folder made go first.
     """
+    for path in (folder.path / "predictions").glob("*.parquet"):
+        if path.stem not in plan.task.validation:
+            remove_sealed(path)
     record = None if lost else _train_within_memory(plan, folder, session, sweep, timings, report)
     if lost := lost or find_loss(folder.path, plan.task):
         console.print(
@@ -262,6 +267,8 @@ def train(
             trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, loggers, callbacks)
             writer.add(device=device_name(trainer), processor=processor_name())
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
+            if note := ends_before_steps(plan, data):
+                console.print(note)
             if attempt.checkpoint:
                 console.print(f"Going on from {format_path(attempt.checkpoint)}")
             if plan.fits_exactly:
