@@ -23,7 +23,7 @@ def execute(names: list[str], place: Path, **replaced: str) -> dict[str, Any]:
             cell.source = cell.source.replace(old, new)
     folder = place / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
-    for part in ("train.py", "conf"):
+    for part in ("train.py", "conf", "docs"):
         if not (place / part).exists():
             (place / part).symlink_to(ROOT / part)
     whole = nbformat.v4.new_notebook(metadata=notebooks[names[0]].metadata)
