@@ -89,6 +89,14 @@ def test_each_module_counts_at_its_best_of_the_rates_that_all_tried(tmp_path: Pa
     assert "key, mean |w| 0.031: 62.1 at 0.005" in numbers
 
 
+def test_a_rate_that_equals_the_head_s_is_one_of_the_rates(tmp_path: Path) -> None:
+    for number, head in enumerate((5e-3, 1e-2)):  # once it is one of the rates that were tried
+        grid(tmp_path / str(number), AS_SIZES, head_lr=head)
+        verdict, numbers, _ = found(tmp_path / str(number))
+        assert verdict == "holds"
+        assert "key, mean |w| 0.031: 62.1 at 0.005" in numbers
+
+
 def test_one_rate_missing_magnitudes_or_seeds_decide_nothing(tmp_path: Path) -> None:
     grid(tmp_path / "rate", AS_SIZES, rates=(1e-3,))
     assert found(tmp_path / "rate")[::2] == (NOT_ENOUGH, "1 rate was tried with all modules, and 2 are needed")

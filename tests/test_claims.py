@@ -30,7 +30,7 @@ def near(points: float) -> list[float]:
     return [full + points / 100 + jitter for full, jitter in zip(FULL, JITTER, strict=True)]
 
 
-def unsure(points: float) -> list[float]:
+def unsure_of(points: float) -> list[float]:
     """Scores around so many points from full fine-tuning's that decide nothing."""
     return [full + points / 100 + 20 * jitter for full, jitter in zip(FULL, JITTER, strict=True)]
 
@@ -91,6 +91,7 @@ def test_one_seed_is_compared_over_the_dev_examples_that_were_kept(tmp_path: Pat
         ({"trainer": {"limit_train_batches": 5}}, "part of the data trained on 5 of 115 batches here, all there"),
         ({"data": "sha256:other"}, "not alike: data other here, one there"),
         ({"select_on": "holdout"}, "not alike: best epoch on holdout here, dev there"),
+        ({"score_of": ["f1"]}, "not alike: metric f1 here, accuracy there"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -252,7 +253,7 @@ def test_claim_one_falls_with_one_module_that_is_surely_worse(tmp_path: Path, mo
 def test_what_is_not_surely_so_is_not_enough(tmp_path: Path) -> None:
     seeds(tmp_path, *FULL, module="full")
     for module in BLOCK:
-        seeds(tmp_path, *unsure(-0.8), module=module)
+        seeds(tmp_path, *unsure_of(-0.8), module=module)
     claim = claims(tmp_path)[0]
     assert verdict(claim) == "not enough runs"
     assert claim.table.rows[0][5].startswith("undecided: query, key")
@@ -268,11 +269,16 @@ def test_the_head_alone_frozen_and_embeddings_are_no_modules_of_the_block(tmp_pa
 
 
 def layernorms(
-    runs: Path, frozen: float = -15, norm: float = -0.2, bias: float = -0.2, bias_weights: int = 24_000
+    runs: Path,
+    frozen: float = -15,
+    norm: float = -0.2,
+    bias: float = -0.2,
+    bias_weights: int = 24_000,
+    unsure: bool = False,
 ) -> None:
     seeds(runs, *FULL, module="full", trainable_parameters=900_000)
     seeds(runs, *near(frozen), module="frozen", trainable_parameters=0)
-    seeds(runs, *near(norm), module="layernorm", trainable_parameters=9_216)
+    seeds(runs, *(unsure_of(norm) if unsure else near(norm)), module="layernorm", trainable_parameters=9_216)
     seeds(runs, *near(bias), module="bias", trainable_parameters=bias_weights)
 
 
@@ -284,6 +290,8 @@ def layernorms(
         ({"norm": -6}, "does not hold", "surely worse"),
         ({"bias_weights": 5_000}, "does not hold", "bias does it with fewer"),
         ({"bias_weights": 5_000, "bias": -6}, "holds", "layernorm is the smallest"),
+        ({"unsure": True}, "not enough runs", "LayerNorms are undecided"),  # bias is good, and larger
+        ({"unsure": True, "bias_weights": 5_000}, "does not hold", "bias does it with fewer"),
     ],
 )
 def test_claim_two_asks_who_is_comparable_with_the_fewest_weights(

@@ -11,9 +11,9 @@ import pytest
 
 from ptuning.results import read_results, write_report
 from ptuning.results.race_rules import OUT, REFUSED, Race
-from ptuning.results.races import replay, rules_of
+from ptuning.results.races import race_table, replay, rules_of
 from ptuning.results.text_table import TextTable
-from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, find_races, read_race, write_race
+from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, find_races, last_calls, read_race, write_race
 from support.records import NOW, seeds
 
 NAMES, MEANS = ("frozen", "layernorm", "bias", "full"), (-8.0, -0.1, 0.0, -0.1)
@@ -88,6 +88,32 @@ def test_a_report_says_who_won_and_who_is_out_and_draws_the_rounds(runs: Path, t
     assert {file.name for file in page.parent.rglob("race-1.*")} == {
         f"race-1.{kind}" for kind in ["png", "svg", "pdf", "md", "tex"]
     }
+
+
+def test_races_that_differ_in_what_their_runs_share_are_races_of_their_own(tmp_path: Path) -> None:
+    race = held(2)
+    races = [
+        race,
+        replace(race, shared=("trainer.max_epochs=2",)),
+        replace(race, shared=("trainer.max_epochs=2",), rounds=1, runs=1),
+        replace(race, on_dev=True),
+    ]
+    for number, one in enumerate(races):
+        (tmp_path / ".sweeps" / str(number)).mkdir(parents=True)
+        write_race(tmp_path / ".sweeps" / str(number) / FILE, one)
+    found = [one for _, one in find_races(tmp_path)]
+    assert found == races
+    assert last_calls(races) == [races[0], races[1], races[3]]
+    table = race_table(races[3], replay(races[3]), 1, {})
+    assert "decides" in table.head
+    assert "held out" not in (*table.head, table.caption)
+
+
+def test_scores_of_a_race_may_have_no_lower_bound(tmp_path: Path) -> None:
+    race = held(2)
+    low = replace(race.candidates[0], scores=(-1.4, -1.2), dev=(-1.5, -1.1))
+    write_race(tmp_path / FILE, replace(race, candidates=(low, *race.candidates[1:])))
+    assert not isinstance(read_race(tmp_path / FILE), str)
 
 
 def test_a_strange_race_is_named_and_left_out(runs: Path) -> None:

@@ -17,7 +17,7 @@ from ptuning.cli.main import main
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report, write_table
 from ptuning.results.figures import spread
 from ptuning.results.report import one_line
-from ptuning.results.text_table import hide_folders
+from ptuning.results.text_table import Cell, hide_folders
 from support.records import NOW, record, seeds
 from support.running import TINY, Train, run_in
 
@@ -538,8 +538,24 @@ def test_data_of_one_name_that_differ_are_not_held_against_each_other(tmp_path: 
     record(tmp_path, module="bias", score=0.7, data="sha256:b")
     write_report(read_results(tmp_path), tmp_path / "report")
     markdown = (tmp_path / "report" / "tables" / "1-minilm-modules.md").read_text()
-    assert "In rte stand several data of one name, none held against another" in markdown
+    assert "In rte stand several data under one name, none held against another" in markdown
     assert "**" not in markdown
+
+
+def test_the_best_of_a_column_is_none_that_saw_a_part_or_another_metric(tmp_path: Path) -> None:
+    record(tmp_path / "part", module="layernorm", score=0.9, trainer={"limit_val_batches": 1})
+    record(tmp_path / "part", module="bias", score=0.7)
+    record(tmp_path / "part", module="ffn", score=0.6)
+    record(tmp_path / "metric", module="layernorm", score=0.9)
+    record(tmp_path / "metric", module="bias", score=0.7, score_of=["f1"])
+    record(tmp_path / "epochs", module="layernorm", score=0.9)
+    record(tmp_path / "epochs", module="bias", score=0.7, select_on="holdout")
+    marked = {}
+    for case in ("part", "metric", "epochs"):
+        (table,) = read_results(tmp_path / case).tables
+        marked[case] = [row[0] for row in table.rows if any(isinstance(cell, Cell) and cell.is_best for cell in row)]
+        assert ("several metrics under one name" in table.caption) == (case == "metric")
+    assert marked == {"part": ["bias"], "metric": [], "epochs": []}
 
 
 def test_a_traceback_becomes_one_line_without_folders() -> None:

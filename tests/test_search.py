@@ -14,6 +14,11 @@ from support.sweeps import start, sweep, typed
 
 pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import IntDistribution
+
+from hydra_plugins.ptuning_optuna import _distribution
+
 SEARCH = ("hydra/sweeper=optuna", "module=query", "layers=0", "trainer.max_epochs=1,3", "optim.lr=interval(1e-3,1e-2)")
 ALL_LATE_ONES = (
     "hydra/sweeper/sampler=random",
@@ -66,6 +71,31 @@ def test_what_cannot_be_searched_is_told_in_one_sentence(
     assert told.code == 2
     assert sentence in told.err
     assert "Traceback" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("a=tag(log,range(1,100))", IntDistribution(1, 99, log=True)),
+        ("a=range(1,100,2)", IntDistribution(1, 99, step=2)),
+        ("a=tag(log,int(interval(1,99)))", IntDistribution(1, 99, log=True)),
+    ],
+)
+def test_a_range_is_searched_as_it_says(typed: str, expected: IntDistribution) -> None:
+    (override,) = OverridesParser.create().parse_overrides([typed])
+    assert _distribution(override) == expected
+
+
+@pytest.mark.slow
+def test_a_search_learns_from_what_is_held_out_goes_on_with_other_workers_and_tries_again(tmp_path: Path) -> None:
+    search = ("hydra/sweeper=optuna", "module=query", "data.select_on=holdout", "layers=0,7", "optim.lr=1e-3,1e-2")
+    search = (*search, "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1")
+    out = sweep(tmp_path, *search, "hydra.sweeper.n_trials=4", code=1)
+    (best,) = [line for line in out.splitlines() if line.startswith("best: ")]
+    held = [record["best"]["holdout_score"] for record in records(tmp_path)]
+    assert best.endswith(f"score {100 * max(held):.1f}")
+    out = sweep(tmp_path, *search, "hydra.sweeper.n_trials=4", "workers=1", "job_timeout=300")
+    assert "4 of them from earlier calls" in out  # layer 7 is refused at every call, and is not asked again
 
 
 @pytest.mark.slow

@@ -79,6 +79,8 @@ def test_equal_differences_leave_no_doubt_and_one_pair_is_refused() -> None:
     assert (found.low, found.estimate, found.high) == (0, 0, 0)
     assert found.verdict == COMPARABLE
     assert paired_t([0.60, 0.50], [0.70, 0.60]).verdict == WORSE
+    exactly = paired_t([0.80, 0.82], [0.81, 0.83])  # a point below, and no more
+    assert (exactly.verdict, exactly.p_worse) == (UNDECIDED, 1.0)
     with pytest.raises(ValueError, match="two pairs"):
         paired_t([0.7], [0.6])
 

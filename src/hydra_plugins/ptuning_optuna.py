@@ -8,7 +8,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,24 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ptuning.errors import BusyError, ConfigError, Interrupted, Pruned, SweepError, first_line
+from ptuning.errors import (
+    BusyError,
+    ConfigError,
+    DivergedError,
+    Interrupted,
+    Pruned,
+    SelectionError,
+    SweepError,
+    first_line,
+)
+from ptuning.runs.sweep import asked_of
 from ptuning.sweeps.engines import require
 from ptuning.system.files import write_whole
 
 _STOPPED = "stopped"
-"""Marks trials that were cut off and count for nothing: their values are tried again."""
+"""Marks trials that were cut off or failed, and count for nothing: their values are tried again."""
+_FOR_GOOD = "fails for good"
+"""Marks failed trials whose values fail at every call: they cannot run, or diverge."""
 
 _SHOWN = 10
 """Trials in the table at the end."""
@@ -68,6 +80,7 @@ class OptunaSweeper(Sweeper):
         self.sampler: Any = OmegaConf.to_container(sampler)
         self.pruner: Any = OmegaConf.to_container(pruner)
         self.params: Any = params or {}
+        self.failed = 0
 
     config: DictConfig
     launcher: Launcher
@@ -121,13 +134,20 @@ class OptunaSweeper(Sweeper):
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
         console.print(f"best: {values}  score {format_points(best.value)}", markup=False, soft_wrap=True)
         found = {"name": "optuna", "best_params": dict(best.params), "best_value": best.value}
-        file = Path(self.config.hydra.sweep.dir) / "optimization_results.yaml"
+        file = Path(self.config.hydra.sweep.dir).expanduser() / "optimization_results.yaml"
         write_whole(file, OmegaConf.to_yaml(found).encode())
-        if states["fail"]:
+        if self.failed:
             raise SweepError(1)
 
     def _journal(self, fixed: Sequence[str], space: dict[str, Any]) -> Path:
-        """Return the file of this search's study: another for other overrides, ranges, samplers or pruners."""
+        """Return the file of this search's study: another for other overrides, ranges, samplers or pruners.
+
+        Those that say how jobs run make no other search; but earlier versions took them for one.
+        """
+        journals = [self._journal_of(kept, space) for kept in (fixed, asked_of(fixed))]
+        return next((journal for journal in journals if journal.exists()), journals[-1])
+
+    def _journal_of(self, fixed: Collection[str], space: dict[str, Any]) -> Path:
         of = [sorted(fixed), {key: repr(one) for key, one in sorted(space.items())}, self.sampler, self.pruner]
         key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:8]
         return self.folder.expanduser().absolute() / f"{key}.journal"
@@ -167,10 +187,13 @@ class OptunaSweeper(Sweeper):
             cause = first_line(error.__cause__ or error)
             raise ConfigError(f"hydra.sweeper.sampler or hydra.sweeper.pruner cannot be made: {cause}") from error
         study.set_user_attr("pruner", self.pruner)
-        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-            optuna.trial.Trial(study, trial._trial_id).set_user_attr(_STOPPED, True)
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            study.enqueue_trial(trial.params)
+        state = optuna.trial.TrialState
+        for trial in study.get_trials(states=[state.RUNNING, state.FAIL]):
+            if not {_STOPPED, _FOR_GOOD} & set(trial.user_attrs):
+                optuna.trial.Trial(study, trial._trial_id).set_user_attr(_STOPPED, True)
+                if trial.state == state.RUNNING:
+                    study.tell(trial.number, state=state.FAIL)
+                study.enqueue_trial(trial.params)
         return study
 
     def _run(self, study: Any, trials: Sequence[Any], fixed: Sequence[str], journal: Path) -> None:
@@ -199,7 +222,10 @@ class OptunaSweeper(Sweeper):
             elif isinstance(error, Interrupted | KeyboardInterrupt):
                 stopped = True
             else:
+                if isinstance(error, ConfigError | SelectionError | DivergedError):
+                    trial.set_user_attr(_FOR_GOOD, True)
                 study.tell(trial, state=TrialState.FAIL)
+                self.failed += 1
         if stopped:
             raise SweepError(130)
 
@@ -253,8 +279,8 @@ def _distribution(override: Override) -> Any:
             whole = isinstance(start, int) and isinstance(end, int)
             return IntDistribution(start, end, log=log) if whole else FloatDistribution(start, end, log=log)
         if isinstance(value, RangeSweep) and all(isinstance(n, int) for n in (value.start, value.stop, value.step)):
-            numbers = list(value.range())
-            return IntDistribution(min(numbers), max(numbers), step=abs(int(value.step)))
+            numbers, step = list(value.range()), abs(int(value.step))
+            return IntDistribution(min(numbers), max(numbers), step=step, log=log)
         choices: Any = override.sweep_iterator(transformer=Transformer.encode)
         return CategoricalDistribution(list(choices))
     except ValueError as error:

@@ -45,6 +45,11 @@ class RaceSweeper(Sweeper):
                 f"{overrides['seed'].input_line} does not go with hydra/sweeper=race: seeds 1, 2, 3 … are its own, as "
                 "many as it needs. Leave it out."
             )
+        if self.config.force:
+            raise ConfigError(
+                "force=true does not go with hydra/sweeper=race, whose memory are the records of its runs. Leave it "
+                "out, or race in another folder: runs_dir=FOLDER."
+            )
         swept = [list(one.sweep_string_iterator()) for one in overrides.values() if one.is_sweep_override()]
         keys = [key for key, one in overrides.items() if one.is_sweep_override()]
         fixed = [str(one.input_line) for one in overrides.values() if not one.is_sweep_override()]

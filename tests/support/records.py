@@ -34,9 +34,11 @@ def record(runs: Path, **given: Any) -> Path:
         "precision": "32-true",
         "trainer": {},
     } | given
+    head = about.pop("head_lr", None)
     drawn = {"train_rows": about.pop("train_rows")} if "train_rows" in about else {}
     lr, data, score, epochs, trainer = (about.pop(name) for name in ("lr", "data", "score", "epochs", "trainer"))
     optimisation = {"lr": lr, "weight_decay": 0.01, "warmup": 0.06, "schedule": "linear"}
+    optimisation |= {"head_lr": head} if head else {}
     about |= {
         "key": "0123abcd",
         "begun": "2026-01-01T09:00:00+00:00",
@@ -72,6 +74,7 @@ def record(runs: Path, **given: Any) -> Path:
     name = (
         f"seed={about['seed']}-{lr:g}-{epochs}-{data.removeprefix('sha256:')}-{about['source']}-{about['ended'][:10]}"
     )
+    name += f"-{head or 0:g}-{'+'.join(about.get('score_of', ()))}"
     name += f"-{about['subset']}-{about.get('select_on', 'dev')}-{about['precision']}"
     name += "".join(f"-{key}={value}" for key, value in {**drawn, **trainer}.items())
     folder = runs / place / name

@@ -58,11 +58,16 @@ def between_modules(comparer: Comparer, summary: pd.DataFrame) -> list[Finding]:
         return []
     scores = scores_by_recipe(runs)
     settings = sorted(name for name in runs.columns if name.startswith(SETTING) and name not in (_LR, _HEAD_LR))
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], list[dict[str, Any]]]] = {}
+    alike: dict[tuple[str, ...], list[tuple[dict[str, Any], tuple[str, ...]]]] = {}
     for row, key in zip(runs.to_dict("records"), recipe_keys(runs), strict=True):
-        head = row.get(_HEAD_LR, "")  # where it was not typed it is the other's
         same = (*(row[name] for name in ("backbone", "task", "source", "layers", "subset")), *map(row.get, settings))
-        groups.setdefault((*same, "" if head == row.get(_LR) else head), {}).setdefault(key, []).append(row)
+        alike.setdefault(same, []).append((row, key))
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], list[dict[str, Any]]]] = {}
+    for same, known in alike.items():
+        follows = all(row.get(_HEAD_LR, "") == row.get(_LR) for row, _ in known)  # not typed, it is the other's
+        for row, key in known:
+            head = "" if follows else row.get(_HEAD_LR, "")
+            groups.setdefault((*same, head), {}).setdefault(key, []).append(row)
     findings = []
     for cells in groups.values():
         tried = [_tried(key, rows, scores[key]) for key, rows in cells.items()]

@@ -99,10 +99,11 @@ def fewest(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
         return asked, sizes, *verdict
     if all(row["verdict"] == WORSE for row in norms):
         return asked, sizes, FAILS, "LayerNorms are surely worse than full fine-tuning"
-    if good and good[0]["module"] not in NORMS:
+    left = [row for row in norms if row["verdict"] != WORSE]
+    if good and _size(good[0]) < min(map(_size, left)):
         return asked, sizes, FAILS, f"{good[0]['module']} does it with fewer weights"
-    if not good:
-        return asked, sizes, NOT_ENOUGH, f"LayerNorms are {norms[-1]['verdict']}"
+    if not good or good[0]["module"] not in NORMS:
+        return asked, sizes, NOT_ENOUGH, f"LayerNorms are {left[-1]['verdict']}"
     open_ = [row for row in rows if row["verdict"] in (UNDECIDED, NOT_ENOUGH) and row["module"] not in NORMS]
     if smaller := [row["module"] for row in open_ if _size(row) < _size(good[0])]:
         return asked, sizes, NOT_ENOUGH, f"smaller and not decided: {', '.join(smaller)}"

@@ -85,7 +85,7 @@ def _compared(cells: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def _yardsticks(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Return the yardsticks that were measured on the data of the full fine-tuning beside them."""
-    same = ["task", "source", "data_id", "part"]
+    same = ["task", "source", "data_id", "part", "score_of"]
     whole = cells[["module", "layers", "subset"]].itertuples(index=False, name=None)
     full = cells.loc[[cell == FULL for cell in whole], [*same, "mean"]].rename(columns={"mean": "reference"})
     rows = cells[cells["module"].isin(list(_YARDSTICKS)) & (cells["kind"] != "")].merge(full, on=same)

@@ -65,11 +65,10 @@ def describe_cells(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     scores = scores_by_recipe(runs)
     used = [scores[key] for key in recipe_keys(summary)]
     rows = summary.to_dict("records")
-    metrics = {(row.task, row.source): row.score_of for row in runs[["task", "source", "score_of"]].itertuples()}
     table = summary.assign(
         name=[row["module"] + (MARK if row["note"] else "") for row in rows],
         score=[_score(row) for row in rows],
-        axis=[score_title(row["task"], metrics[row["task"], row["source"]].split(", ")) for row in rows],
+        axis=[score_title(row["task"], row["score_of"].split(", ")) for row in rows],
         each=[[100 * seeds[seed][0] for seed in sorted(seeds)] for seeds in used],
         interval=[_interval(row) for row in rows],
         seeds=[", ".join(map(str, sorted(seeds))) for seeds in used],
@@ -105,7 +104,7 @@ def _lines(cells: pd.DataFrame) -> dict[str, float]:
     """Return full fine-tuning and the constant answer, as far as they are there for the data of the cells."""
     modules = cells[cells["kind"] == ""]
     full = modules[modules["is_whole"] & (modules["module"] == "full")]
-    same = ["data_id", "part"]
+    same = ["data_id", "part", "score_of"]
     of = (full if len(full) else modules)[same].drop_duplicates()
     constant = cells[(cells["kind"] != "") & (cells["module"] == "constant")].merge(of, on=same)
     found = {FULL_LINE: full["mean"], CONSTANT_LINE: constant["mean"]}

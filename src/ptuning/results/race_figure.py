@@ -17,7 +17,7 @@ _OUT = "#a3a3ab"
 _SPREAD = 0.5
 """Of a round, over which its candidates stand beside each other."""
 _CAPTION = (
-    "Difference of the score on held-out rows after each round, over the seeds that both have, with bounds that hold "
+    "Difference of the score that decides after each round, over the seeds that both have, with bounds that hold "
     "in all rounds at once; those of early rounds may reach beyond the axes. Shaded: within the margin. Grey: out."
 )
 

@@ -117,11 +117,13 @@ def race_table(race: RaceRecord, found: Replay | None, number: int, sources: Map
     order = sorted(range(len(race.candidates)), key=lambda one: (_weights(race.candidates[one]), one))
     base = found.base if found else None
     rows = tuple(_row(race, race.candidates[one], last.get(one), is_base=one == base) for one in order)
-    head = ("candidate", "weights", "seeds", "held out", "less the best", "standing", "dev")
+    decides = "decides" if race.on_dev else "held out"
+    head = ("candidate", "weights", "seeds", decides, "less the best", "standing", "dev")
     ended = f"Answer: {race.answer}." if race.answer else f"Not known yet ({race.end or 'it still runs'})."
+    what = "dev itself" if race.on_dev else "what is held out"
     caption = (
-        f"{ended} {race.runs} runs in {race.rounds} rounds, alpha {race.alpha:g}. Held out, dev: mean score × 100; the "
-        "race decides on what is held out. Less the best: difference over the seeds that both have, and its bound."
+        f"{ended} {race.runs} runs in {race.rounds} rounds, alpha {race.alpha:g}. {decides.capitalize()}, dev: mean "
+        f"score × 100; {what} decides. Less the best: difference over the seeds that both have, and its bound."
     )
     return TextTable(slug, title, caption, head, "lrrrrlr", rows)
 

@@ -81,6 +81,10 @@ def _t_quantile(p: float, freedom: int) -> float:
     return float(special.stdtrit(freedom, p))
 
 
+_ROUNDING = 1e-12
+"""Differences of shares below it are those of arithmetic."""
+
+
 def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> Difference:
     """Return the difference of two lists of scores, paired by position (by seed), with t tests.
 
@@ -97,14 +101,14 @@ def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> D
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
     low, high = t_interval(differences, 1 - 2 * ALPHA)
 
-    def p_above(bound: float) -> float:
-        """Return the p of the hypothesis that the true difference is at most ``bound``."""
-        if error <= 1e-12:  # nothing but rounding
-            return 0.0 if mean > bound else 1.0
-        return float(special.stdtr(len(differences) - 1, (bound - mean) / error))
+    def p_at_most(bound: float, sign: int) -> float:
+        """Return the p of the hypothesis that the true difference, times ``sign``, is at most ``bound``."""
+        if error <= _ROUNDING:
+            return 0.0 if sign * mean > bound + _ROUNDING else 1.0
+        return float(special.stdtr(len(differences) - 1, (bound - sign * mean) / error))
 
-    p_not_worse = p_above(-margin)
-    return Difference(mean, low, high, T_SEEDS, len(differences), p_not_worse, 1 - p_not_worse, p_above(0.0))
+    p_values = p_at_most(-margin, 1), p_at_most(margin, -1), p_at_most(0.0, 1)
+    return Difference(mean, low, high, T_SEEDS, len(differences), *p_values)
 
 
 def from_bootstrap(estimate: float, resampled: ArrayLike, examples: int, margin: float = MARGIN) -> Difference:

@@ -25,6 +25,7 @@ IDENTITY: Mapping[str, str] = {
     "select_on": "best epoch on",
     "precision": "precision",
     "part": "part of the data",
+    "score_of": "metric",
 }
 """Column that compared runs must agree in → its name in notes."""
 _NAMES: Mapping[str, str] = {
@@ -63,7 +64,7 @@ COLUMNS = (
     "max_epochs",
     "batch_size",
     "select_on",
-    *("data_id", "backbone_id", "precision", "part"),
+    *("data_id", "backbone_id", "precision", "part", "score_of"),
     "recipe",
     "recipes",
     "full_recipe",

@@ -77,8 +77,8 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     selections = sorted(groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     marks, notes = number_notes(row["note"] for selection in selections for row in groups[selection])
-    unlike = set().union(*(_several(part, one) for one in _MIXED))
-    several = part.groupby(["task", "source"])["mean"].agg(["max", "size"])
+    unlike = set().union(*(_several(part, one) for one in (*_MIXED, "select_on")))
+    several = part[part["part"] == ""].groupby(["task", "source"])["mean"].agg(["max", "size"])
     best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1 and place not in unlike}
     mixed = len(set(part["interval_over"]) - {""}) > 1
     for module, layers, subset in selections:
@@ -114,7 +114,7 @@ def _cell(row: Mapping[str, Any], marks: Mapping[str, str], best: Mapping[tuple[
         "" if math.isnan(row["recovery"]) else "{} [{}, {}]".format(*ends),
         row["source"] == "synthetic",
         marks[row["note"]],
-        mean == best.get((row["task"], row["source"])),
+        not row["part"] and mean == best.get((row["task"], row["source"])),
         half_width(low, high),
     )
 
@@ -180,17 +180,18 @@ def _on_precision(part: pd.DataFrame) -> str:
 
 
 def _on_names(part: pd.DataFrame) -> str:
-    """Return sentences on columns whose cells are not all of the same data or weights, though these have one name."""
+    """Return sentences on columns whose cells are not all of the same data, metric or weights, though of one name."""
     said = ""
     for name, (what, mend) in _MIXED.items():
         if columns := _several(part, name):
             tasks = " and ".join(sorted({task for task, _ in columns}))
-            said += f" In {tasks} stand several {what} of one name, none held against another ({mend})."
+            said += f" In {tasks} stand several {what} under one name, none held against another ({mend})."
     return said
 
 
 _MIXED: Mapping[str, tuple[str, str]] = {
     "data_id": ("data", "summary.csv says which; data.name=NAME gives each a column"),
+    "score_of": ("metrics", "summary.csv says which; data.name=NAME gives each a column"),
     "backbone_id": ("backbones", "summary.csv says which; a folder by another name has a table of its own"),
 }
 """Column of the summary in which the cells of a table should agree → what it is, and the mend where they do not."""

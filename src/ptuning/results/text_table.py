@@ -183,6 +183,9 @@ _LATEX = {
     "×": r"$\times$",
     "−": "$-$",
     "≤": r"$\leq$",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
     DAGGER: r"$^\dagger$",
     MISSING: "--",
 }

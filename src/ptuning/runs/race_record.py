@@ -72,6 +72,10 @@ class RaceRecord:
         The candidate that is the answer, or ``None``.
     candidates
         All of them, those refused too.
+    shared
+        The overrides that all runs share, but for those that say how they run and how far the race goes.
+    on_dev
+        Whether dev decides, in the place of rows held out of train.
     """
 
     margin: float
@@ -83,6 +87,8 @@ class RaceRecord:
     end: str
     answer: str | None
     candidates: tuple[RaceCandidate, ...]
+    shared: tuple[str, ...] = ()
+    on_dev: bool = False
 
     @property
     def folders(self) -> list[str]:
@@ -93,7 +99,8 @@ class RaceRecord:
     def asked(self) -> tuple[Any, ...]:
         """What makes it this race; of its calls it is the same, whatever the budget."""
         where = sorted({tuple(folder.split("/")[:2]) for folder in self.folders})
-        return self.margin, self.alpha, self.objective, [one.overrides for one in self.candidates], where
+        rules = self.margin, self.alpha, self.objective, self.on_dev
+        return *rules, [one.overrides for one in self.candidates], set(self.shared), where
 
 
 def write_race(path: Path, race: RaceRecord) -> None:
@@ -140,6 +147,8 @@ def _read(values: Mapping[str, Any]) -> RaceRecord:
         end=_text(values["end"]),
         answer=answer,
         candidates=candidates,
+        shared=tuple(map(_text, values.get("shared", ()))),
+        on_dev=values.get("on_dev") is True,
     )
     named = {one.by for one in candidates} | {answer}
     is_fit = 0 < race.margin < 1 and 0 < race.alpha < 1 and 0 <= race.least < 1
@@ -164,7 +173,7 @@ def _candidate(values: Mapping[str, Any]) -> RaceCandidate:
         runs=tuple(map(_text, values["runs"])),
         **wide,
     )
-    if len(one.scores) > _MOST or len(one.dev) != len(one.scores) or any(abs(score) > 1 for score in one.scores):
+    if len(one.scores) > _MOST or len(one.dev) != len(one.scores) or any(score > 1 for score in one.scores):
         raise ValueError
     return one
 

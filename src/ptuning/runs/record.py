@@ -200,6 +200,11 @@ class RunRecord:
         return self.status == "finished"
 
     @property
+    def chooses(self) -> float | None:
+        """The score that chose the best evaluation: on held-out rows, if there are any."""
+        return self.score if self.best is None else self.best.chooses
+
+    @property
     def lacks(self) -> str:
         """The first words that say why this is no record of a run; empty if it is one."""
         needed = {name: getattr(self, name) for name in ("backbone", "task", "source", "module", "layers", "status")}

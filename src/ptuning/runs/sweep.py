@@ -41,7 +41,7 @@ def find_sweep(folder: Path, grid: Sequence[str]) -> Sweep:
         The overrides as typed. Their order, and those that say how jobs run and who listens, make no other sweep.
     """
     for earlier in _noted(folder.parent):
-        if _asked(earlier.grid) == _asked(grid):
+        if asked_of(earlier.grid) == asked_of(grid):
             return earlier
     return Sweep(folder.name, tuple(grid), f"sweep-{os.urandom(6).hex()}")
 
@@ -67,7 +67,8 @@ _BUDGET = ("race.runs", "race.minutes", "race.order")
 """Keys of a race that say how far it goes, not which it is."""
 
 
-def _asked(grid: Sequence[str]) -> set[str]:
+def asked_of(grid: Sequence[str]) -> set[str]:
+    """Return the overrides that say which jobs there are: not how they run, who listens or how far a race goes."""
     keys = {one: one.lstrip("+~").split("=")[0] for one in grid}
     return {one for one, key in keys.items() if key.split(".")[0].split("/")[0] not in _HOW and key not in _BUDGET}
 

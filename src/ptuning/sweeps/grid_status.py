@@ -86,7 +86,8 @@ def survey(jobs: Sequence[Job]) -> GridStatus:
         if (count := work.estimate(found.plan)) is not None:
             operations[job.number] = count
         if found.finished is not None:
-            settled[job.number] = Outcome(SKIPPED, found.finished.score, folder=str(found.folder.path.resolve()))
+            done, folder = found.finished, str(found.folder.path.resolve())
+            settled[job.number] = Outcome(SKIPPED, done.score, folder=folder, chooses=done.chooses)
         elif found.folder.checkpoint.exists():
             begun.add(job.number)
         if (shelf := found.folder.path.parents[2]) not in read:

@@ -21,8 +21,9 @@ class Outcome:
         ``done``, ``skipped`` (it had finished before), ``pruned`` (a search ended it early), ``failed``,
         ``interrupted`` (it goes on at the next call), ``not begun`` (the sweep was stopped before its turn), or
         ``busy`` (another process is at work in its folder).
-    score
-        The score of a job that is done or skipped.
+    score, chooses
+        Of a job that is done or skipped: its score, and what chose its best evaluation, on held-out rows if there are
+        any, which is what a search learns from.
     seconds
         Wall time of this attempt.
     reason
@@ -39,6 +40,7 @@ class Outcome:
     reason: str = ""
     error: BaseException | None = None
     folder: str = ""
+    chooses: float | None = None
 
 
 @dataclass(frozen=True)

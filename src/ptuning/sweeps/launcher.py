@@ -56,7 +56,7 @@ class SweepLauncher(Launcher):
     @cached_property
     def folder(self) -> Path:
         """The sweep's own folder, made at its first use: ``hydra.sweep.dir``, numbered if another sweep has that."""
-        named = Path(self.config.hydra.sweep.dir)
+        named = Path(self.config.hydra.sweep.dir).expanduser()
         for number in itertools.count(1):
             folder = named if number == 1 else named.with_name(f"{named.name}-{number}")
             with contextlib.suppress(FileExistsError):
@@ -117,7 +117,7 @@ class SweepLauncher(Launcher):
             outcome = outcomes[job.number]
             finished = outcome.status in (DONE, SKIPPED)
             returned.status = JobStatus.COMPLETED if finished else JobStatus.FAILED
-            returned.return_value = outcome.score if finished else _error(outcome)
+            returned.return_value = outcome.chooses if finished else _error(outcome)
         if not self.searching and found - {DONE, SKIPPED}:
             raise SweepError(1 if FAILED in found else 130)
         return returns

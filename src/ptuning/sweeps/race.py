@@ -43,6 +43,8 @@ class RaceState:
         Those of them whose configuration does not fit.
     shown
         Candidate → its status as last told.
+    on_dev
+        Whether dev decides, in the place of rows held out of train.
     began
         Seconds of ``time.monotonic``.
     end
@@ -57,6 +59,7 @@ class RaceState:
     failures: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     shown: dict[int, str] = field(default_factory=dict)
+    on_dev: bool = False
     began: float = field(default_factory=time.monotonic)
     end: str = ""
 
@@ -106,6 +109,7 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     state = RaceState(RaceRules(margin, options.alpha, options.objective, least), failures=dict(runs.refused))
     state.refused = set(runs.refused)
     state.shown = dict.fromkeys(runs.refused, REFUSED)
+    state.on_dev = held_out is not None and held_out.is_dev
     announce(console, runs, state, held_out)
     order = order_of(runs)
     while turns := sorted(_turns(runs, state), key=lambda turn: order.index(turn[0])):

@@ -111,7 +111,7 @@ class RaceRuns:
     @cached_property
     def folder(self) -> Path:
         """The sweep's own folder."""
-        return Path(getattr(self._launcher, "folder", self.config.hydra.sweep.dir))
+        return Path(getattr(self._launcher, "folder", self.config.hydra.sweep.dir)).expanduser()
 
     @property
     def runs_dir(self) -> Path:
@@ -256,9 +256,8 @@ class HeldOut:
 
 def _run_of(record: RunRecord, folder: Path) -> RaceRun:
     assert record.score is not None
-    score = record.score if record.best is None else record.best.chooses
     return RaceRun(
-        score,
+        record.score if record.chooses is None else record.chooses,
         record.score,
         record.trainable_parameters or 0,
         record.trainable_percent or 0.0,

@@ -14,6 +14,7 @@ from ptuning.display.format import format_path, format_percent, format_points, f
 from ptuning.display.printable import printable
 from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, Gap
 from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, write_race
+from ptuning.runs.sweep import asked_of
 from ptuning.sweeps.race import NO_MINUTES, NO_RUNS, RaceState, told_apart
 from ptuning.sweeps.race_runs import HOLDOUT, HeldOut, RaceRun, RaceRuns
 from ptuning.system.program import train_command
@@ -80,7 +81,8 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
     one = race.answer
     if one is None:
         one = _best(runs, state)
-        _say(console, f"best so far on held-out rows, not surely so: {runs.name(one)}")
+        where = "dev" if state.on_dev else "held-out rows"
+        _say(console, f"best so far on {where}, not surely so: {runs.name(one)}")
     _show_commands(console, runs, state, one)
 
 
@@ -98,6 +100,8 @@ def write_state(runs: RaceRuns, state: RaceState) -> RaceRecord:
         end=state.end,
         answer=None if race is None or race.answer is None else runs.name(race.answer),
         candidates=tuple(_candidate(runs, state, one) for one in range(len(runs.candidates))),
+        shared=tuple(sorted(asked_of(runs.fixed))),
+        on_dev=state.on_dev,
     )
     write_race(runs.folder / FILE, record)
     return record
@@ -127,7 +131,7 @@ def _table(runs: RaceRuns, state: RaceState) -> Table:
     race = state.race
     assert race is not None
     table = Table(box=None, pad_edge=False)
-    for name in ("candidate", "weights", "%", "seeds", "held out", "less the best"):
+    for name in ("candidate", "weights", "%", "seeds", "decides" if state.on_dev else "held out", "less the best"):
         table.add_column(name, justify="left" if name == "candidate" else "right", no_wrap=True)
     for name in ("", "dev"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)

@@ -1,5 +1,6 @@
 """The summary of a sweep in W&B: one run of type ``sweep`` with tables, figures and report."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -73,9 +74,8 @@ def _summarise(
         return
     console.print(f"The report of this sweep: {format_path(page)}", markup=False)
     if upload:
-        console.print(
-            f"W&B is offline. To upload the runs later: find {runs_dir} -name 'offline-run-*' -exec wandb sync {{}} +"
-        )
+        find = f"find {shlex.quote(str(runs_dir))} -name 'offline-run-*' -exec wandb sync {{}} +"
+        console.print(f"W&B is offline. To upload the runs later: {find}", markup=False)
 
 
 def _log_sweep(

@@ -133,7 +133,7 @@ def perform(spec: JobSpec) -> Outcome:
     status = SKIPPED if done.earlier else DONE
     seconds = time.monotonic() - began
     said = "" if done.earlier else done.record.logger_failed or ""
-    return Outcome(status, done.score, seconds, said, folder=str(done.folder.resolve()))
+    return Outcome(status, done.score, seconds, said, folder=str(done.folder.resolve()), chooses=done.record.chooses)
 
 
 def _announce(file: Path, folder: Path) -> None:

@@ -91,14 +91,15 @@ class Done:
 
 
 def run(cfg: DictConfig) -> float:
-    """Train what ``cfg`` describes, or find that it is done; say so, and return the score.
+    """Train what ``cfg`` describes, or find that it is done; say so, and return the score that chose its best epoch.
 
     Raises
     ------
     ptuning.UserError
         For everything that the reader can mend.
     """
-    return execute(cfg, Session(keeps_backbone=False), current_sweep()).score
+    done = execute(cfg, Session(keeps_backbone=False), current_sweep())
+    return done.score if done.record.chooses is None else done.record.chooses
 
 
 def locate(cfg: DictConfig | Config, shared: SharedAnswers | None = None) -> Located:
