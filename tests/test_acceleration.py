@@ -1,5 +1,6 @@
 """The door of acceleration: the loss and the gradients of the plain model, from less arithmetic, in every family."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -118,6 +119,38 @@ def test_blocks_above_a_cached_prefix_are_accelerated_in_training_and_evaluation
         logits = acceleration.evaluation_logits(given)
     assert list(met.values()) == [0] * depth + [TOKENS] * (2 - depth) + [ROWS] * (depth < 3)
     torch.testing.assert_close(logits, plain(**rows(plain)).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("nothing_dropped")
+@pytest.mark.parametrize("odd", ["padding on the left", "holes", "no token types", "causal", "feed-forward in parts"])
+def test_an_unusual_batch_or_model_learns_what_the_plain_one_does(odd: str) -> None:
+    plain, model = tiny("bert").eval(), tiny("bert").eval()
+    given = dict(batch(model))
+    if odd == "padding on the left":
+        given["attention_mask"] = given["attention_mask"].flip(1)
+    elif odd == "holes":
+        given["attention_mask"] = given["attention_mask"].clone()
+        given["attention_mask"][:, 1] = 0
+    elif odd == "no token types":
+        del given["token_type_ids"]
+    for network in (plain, model):
+        network.config.is_decoder = odd == "causal"
+        network.config.chunk_size_feed_forward = int(odd == "feed-forward in parts")
+        for module in network.modules():
+            if hasattr(module, "chunk_size_feed_forward"):
+                module.chunk_size_feed_forward = network.config.chunk_size_feed_forward
+    assert_same_step(learnt(accelerate(model), given), learnt(none(plain), given))
+
+
+@pytest.mark.usefixtures("nothing_dropped")
+def test_a_copy_learns_with_its_own_weights_and_so_does_a_model_with_fewer_blocks() -> None:
+    model = nn.ModuleDict({"net": tiny("bert").train()})
+    model.net.bert.encoder.layer = model.net.bert.encoder.layer[:2]
+    model.fast = accelerate(model.net)
+    copy = deepcopy(model)
+    nn.init.normal_(copy.net.bert.encoder.layer[0].output.dense.weight)
+    found = learnt(copy.fast, batch(copy.net))
+    assert_same_step(found, learnt(none(copy.net.eval()), batch(copy.net)))
 
 
 @pytest.mark.usefixtures("nothing_dropped")

@@ -23,6 +23,7 @@ from transformers import (
     BertForQuestionAnswering,
     BertForTokenClassification,
     BertModel,
+    BertPreTrainedModel,
     EncoderDecoderModel,
     OPTConfig,
     OPTModel,
@@ -118,6 +119,15 @@ def test_select_freezes_inside_the_encoder_alone(make: Callable[[], nn.Module], 
     assert ptuning.select(model, "query", layers=0).trainable_parameters == 16 * 17
 
 
+class Pair(BertPreTrainedModel):  # type: ignore[misc]
+    """A model of a known family with a second encoder beside its own."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.bert, self.passages = BertModel(config), BertModel(config)
+        self.post_init()
+
+
 def test_of_several_encoders_one_is_named_and_the_error_says_what_there_is() -> None:
     tagger = Tagger()
     with pytest.raises(SelectionError) as caught:
@@ -127,6 +137,8 @@ def test_of_several_encoders_one_is_named_and_the_error_says_what_there_is() -> 
     with pytest.raises(SelectionError, match=r"no module 'nett'. Did you mean 'net'.* teacher \(BertModel"):
         ptuning.select(tagger, "layernorm", attribute="nett")
     assert trainable(tagger) == {name for name, _ in tagger.named_parameters() if not name.startswith("teacher")}
+    with pytest.raises(SelectionError, match=r"Pair holds 2 pretrained encoders: bert \(BertModel"):
+        ptuning.select(Pair(CONFIG), "layernorm")
     config = deepcopy(CONFIG)  # which the shell writes into
     two = EncoderDecoderModel(encoder=BertModel(config), decoder=BertForMaskedLM(config))
     ptuning.select(two, "layernorm", layers=0, attribute="encoder")
@@ -291,6 +303,17 @@ def test_a_killed_run_ends_with_the_same_bits(make: type[pl.LightningModule], tm
     assert rates[0] == rates[1]
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_a_run_in_low_precision_goes_on_to_the_same_bits(precision: str, tmp_path: Path) -> None:
+    whole, resumed = Scorer(), Scorer()
+    kept = tmp_path / "whole"
+    for module, given in ((whole, {}), (resumed, {"ckpt_path": kept / "epoch=0.ckpt"})):
+        callbacks = selector(module), checkpoint(kept if module is whole else tmp_path / "resumed")
+        fit(module, tmp_path, *callbacks, epochs=2, precision=precision, **given)
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
 def test_a_checkpoint_holds_what_trains_or_has_changed_and_leaves_the_teacher_alone(tmp_path: Path) -> None:
     tagger, scorer = Tagger(), Scorer()
     before = {name: p.clone() for name, p in tagger.named_parameters()}
@@ -330,6 +353,8 @@ def test_a_checkpoint_of_another_model_or_selection_is_refused(tmp_path: Path) -
     wider.more = nn.Linear(2, 2)
     with pytest.raises(RunError, match=r"lacks 'more\.weight'"):
         fit(wider, tmp_path, selector(wider), checkpoint(tmp_path), ckpt_path=stored)
+    with pytest.raises(ConfigError, match="does not go with WeightAveraging"):
+        fit(Scorer(), tmp_path, pl.callbacks.WeightAveraging(), checkpoint(tmp_path))
     with pytest.raises(ConfigError, match="save_weights_only"):
         TrainableCheckpoint(save_weights_only=True)
 

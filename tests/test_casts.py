@@ -1,17 +1,22 @@
 """Frozen matrices cast once: the same bits as autocast's, and the pretrained values again afterwards."""
 
+from copy import deepcopy
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader, IterableDataset
 
-from ptuning.acceleration import accelerate
+from ptuning.acceleration import accelerate, none
 from ptuning.acceleration.frozen_casts import FrozenCasts
 from ptuning.backbones.source import find_backbone
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from ptuning.training.session import Session
 from support.families import ENCODERS, batch, tiny
 from support.learning import learnt
@@ -110,3 +115,59 @@ def test_what_a_failed_run_left_cast_is_pretrained_again_for_the_next() -> None:
     again, _ = warm.model(source, task, 1)
     assert again is model
     assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
+
+
+class Weighs(GlueClassifier):
+    """A loss that weighs rows by their class."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels, weight=torch.tensor([1.0, 10.0]))
+
+
+class Fails(pl.Callback):
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        raise MemoryError("there")
+
+
+class Endless(IterableDataset):  # type: ignore[type-arg]
+    """Batches that do not know their number."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
+def fit(classifier: GlueClassifier, rows: Any, *callbacks: pl.Callback, **given: Any) -> None:
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    limits = {"max_steps": 1, "limit_val_batches": 0, "accelerator": "cpu"}
+    trainer = pl.Trainer(callbacks=list(callbacks), **limits, **quiet, **given)
+    trainer.fit(classifier, DataLoader(rows, batch_size=None))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_that_fails_leaves_the_pretrained_values_and_the_next_one_begins_with_them() -> None:
+    model = tiny("bert").train()
+    select(model, "layernorm")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    classifier = GlueClassifier(model, TASKS["rte"], Optimisation(1e-3, 1e-3))
+    with pytest.raises(MemoryError, match="there"):
+        fit(classifier, [batch(model)], Fails(), precision="bf16-mixed")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    fit(deepcopy(classifier), [batch(model)], precision="bf16-mixed")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("nothing_dropped")
+@pytest.mark.parametrize("rows", [list, Endless])
+def test_a_loss_of_ones_own_may_weigh_rows(rows: Any) -> None:
+    found = []
+    for how in (accelerate, none):
+        model = tiny("bert").train()
+        classifier = Weighs(model, TASKS["rte"], Optimisation(1e-3, 1e-3), acceleration=how(model))
+        fit(classifier, rows([batch(model)]))
+        found.append({name: p.detach() for name, p in model.named_parameters()})
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-6, msg=name)

@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +17,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    GPT2Config,
+    GPT2Model,
     OPTConfig,
     OPTModel,
 )
@@ -181,6 +184,8 @@ def test_a_bare_model_gives_what_a_model_with_a_head_gives(module: str) -> None:
         ({"module": "custom", "patterns": ["classifier"]}, "no parameter of the backbone"),
         ({"module": "custom", "patterns": ["pooler"], "layers": 3}, "selects no parameter"),
         ({"module": "query", "patterns": ["key"]}, "add module=custom"),
+        ({"module": "custom", "patterns": "nothing"}, "'nothing' in module.patterns matches no parameter"),
+        ({"module": "query", "layers": np.arange(2)}, "is not a layer expression"),
     ],
 )
 def test_a_choice_that_cannot_be_is_one_sentence_with_the_mend(arguments: dict[str, object], mend: str) -> None:
@@ -200,6 +205,41 @@ def test_an_unknown_architecture_says_how_to_go_on_and_patterns_do(model: nn.Mod
     assert set(biases.names) == {name for name, _ in model.named_parameters() if name.endswith("bias")}
     with pytest.raises(SelectionError, match="say layers=all"):
         select(model, "custom", 0, patterns=[r"bias$"])
+
+
+def test_a_pattern_may_stand_by_itself() -> None:
+    assert choose_parameters(BERT_BASE, "custom", patterns="LayerNorm") == choose_parameters(
+        BERT_BASE, "custom", patterns=["LayerNorm"]
+    )
+
+
+def test_layers_are_those_that_are_there() -> None:
+    model = small_bert()
+    model.bert.encoder.layer = model.bert.encoder.layer[:1]
+    with pytest.raises(SelectionError, match="this backbone has 1"):
+        ptuning.select(model, "layernorm", layers="last:2")
+    assert len(ptuning.select(model, "layernorm", layers="last:1").names) == 4
+
+
+def test_a_group_passes_over_no_part_of_a_block() -> None:
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8}
+    crossing = GPT2Model(GPT2Config(**sizes, add_cross_attention=True, bos_token_id=1, eos_token_id=1))
+    with pytest.raises(SelectionError, match=r"h\.0\.crossattention\..* belongs to no module, so that module=bias"):
+        choose_parameters(crossing, "bias")
+    assert choose_parameters(crossing, "query_key_value").trainable_parameters == 24 * 9
+    assert choose_parameters(crossing, "full").names == tuple(name for name, _ in crossing.named_parameters())
+
+
+def test_quantised_weights_are_refused_before_anything_is_frozen() -> None:
+    model = small_bert()
+    query = model.bert.encoder.layer[0].attention.self.query
+    query.weight = nn.Parameter(query.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(SelectionError, match=r"query\.weight' is of torch\.int8, which has no gradients"):
+        ptuning.select(model, "query")
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == [
+        "bert.encoder.layer.0.attention.self.query.weight"
+    ]
+    ptuning.select(model, "layernorm")
 
 
 def test_describe_refuses_names_that_the_model_does_not_have() -> None:

@@ -98,7 +98,13 @@ def rows(count: int = 24) -> list[tuple[Tensor, Tensor]]:
 
 
 def fit(
-    module: pl.LightningModule, folder: Path, *callbacks: pl.Callback, epochs: int = 3, seed: int = 1, **more: Any
+    module: pl.LightningModule,
+    folder: Path,
+    *callbacks: pl.Callback,
+    epochs: int = 3,
+    seed: int = 1,
+    precision: Any = 32,
+    **more: Any,
 ) -> pl.Trainer:
     """Train on a CPU with shuffled batches; a second loader is for evaluation."""
     pl.seed_everything(seed, verbose=False)
@@ -106,6 +112,7 @@ def fit(
         max_epochs=epochs,
         callbacks=list(callbacks),
         accelerator="cpu",
+        precision=precision,
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=any(isinstance(one, pl.callbacks.ModelCheckpoint) for one in callbacks),

@@ -38,7 +38,7 @@ Batch = Mapping[str, Tensor]
 """``input_ids``, ``attention_mask``, perhaps ``token_type_ids`` [batch, seq]; ``labels`` [batch]; behind a frozen
 prefix ``prefix``, [batch, seq, hidden]."""
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits [batch, outputs] and labels [batch] → the mean over rows."""
+"""Logits [batch, outputs] and labels [batch] → the mean of a loss of each row by itself, all of one weight."""
 
 PARTS = ("dropout", "attention", "packing", "cls_only")
 """What :func:`accelerate` can do without."""
@@ -75,7 +75,7 @@ class Acceleration:
             return self._compute(batch)
 
     def _compute(self, batch: Batch, **handed_down: Any) -> Tensor:
-        inputs = {name: batch[name] for name in self.inputs}
+        inputs = {name: batch[name] for name in self.inputs if name in batch}
         if self.prefix:
             output = self.prefix.run(inputs, batch["prefix"], **handed_down)
         else:
@@ -86,7 +86,7 @@ class Acceleration:
     def training_loss(self, loss: Loss, batch: Batch) -> Tensor:
         """Return the loss of a training batch, a scalar whose backward pass gives the gradients."""
         if self.compiled:
-            return loss(self.compiled({name: batch[name] for name in self.inputs}), batch["labels"])
+            return loss(self.compiled({name: batch[name] for name in self.inputs if name in batch}), batch["labels"])
         return loss(self.logits(batch), batch["labels"])
 
     def evaluation_logits(self, batch: Batch) -> Tensor:
@@ -151,13 +151,16 @@ class _Accelerated(Acceleration):
 
         A CPU takes it in micro-batches (:mod:`ptuning.acceleration.micro_batches`). A GPU, which is bound by the number
         of its launches at these sizes, takes it whole, and so does what is compiled. With gradient checkpointing the
-        model's own forward computes it, as blocks run again in the backward pass, after this.
+        model's own forward computes it, as blocks run again in the backward pass, after this; and so does it where
+        padding does not end the rows.
         """
         if any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
             return super().training_loss(loss, batch)
         if self.compiled or not self._on_cpu:
             with self._in_place(self._whole):
                 return super().training_loss(loss, batch)
+        if (batch["attention_mask"].diff(dim=1) > 0).any():
+            return super().training_loss(loss, batch)
         total = len(batch["labels"])
 
         def share(one: MicroBatch) -> Tensor:
@@ -180,7 +183,7 @@ class _Accelerated(Acceleration):
 
     def _micro_batch_logits(self, batch: Batch, one: MicroBatch) -> Tensor:
         names = (*self.inputs, *(("prefix",) if self.prefix else ()))
-        given = {name: batch[name][one.rows, : one.longest] for name in names}
+        given = {name: batch[name][one.rows, : one.longest] for name in names if name in batch}
         if not self._packs:
             return self._compute(given)
         packed = PackedBatch.of(given["attention_mask"])
@@ -193,6 +196,7 @@ class _Accelerated(Acceleration):
         On a GPU cuDNN's attention takes no part: it plans anew for every shape, and in torch 2.11 it drops other shares
         than asked (pytorch 174245).
         """
+        self.end_fit()  # the last one may have ended by an exception
         if self._on_cpu:
             kernels.prepare()  # before threads ask for them
         else:
@@ -241,7 +245,9 @@ def accelerate(
         Of :data:`PARTS`, what is not to be used, so that its worth can be measured.
     """
     architecture = known_architecture(model)
-    if architecture and not architecture.is_accelerated:
+    config: Any = model.config
+    is_unusual = getattr(config, "is_decoder", False) or getattr(config, "chunk_size_feed_forward", 0)
+    if is_unusual or (architecture and not architecture.is_accelerated):
         return none(model, prefix)
     return _Accelerated(model, None if device is None else torch.device(device), prefix, without)
 

@@ -171,6 +171,8 @@ def _apart(gradients: Gradients) -> Gradients:
     """Return gradients with memory of their own, to be added to: autograd may hand out one tensor for several."""
     seen: set[int] = set()
     for index, gradient in enumerate(gradients):
+        if gradient is not None and gradient.is_sparse and gradient.dtype.itemsize < 4:
+            gradients[index] = gradient = gradient.to_dense()  # torch adds no sparse ones of 16 bits
         if gradient is None or gradient.is_sparse:
             continue
         if gradient.data_ptr() in seen or 0 in gradient.stride():

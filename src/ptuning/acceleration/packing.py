@@ -8,6 +8,7 @@ keywords for packed batches, through the blocks to the attention function. The w
 
 from dataclasses import dataclass
 from functools import cached_property
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -81,8 +82,8 @@ def _pad(tokens: Tensor, packed: PackedBatch) -> Tensor:
 
 def unpadding(block: nn.Module) -> Any:
     """Return a forward that computes a block on packed tokens where it is given padded rows: for the lowest block."""
+    return MethodType(_unpadded, block)  # which a copy of the model takes along to its own block
 
-    def forward(hidden_states: Tensor, *others: Any, packed: PackedBatch, **named: Any) -> Any:
-        return type(block).forward(block, unpad_input(hidden_states, packed), *others, packed=packed, **named)
 
-    return forward
+def _unpadded(block: nn.Module, hidden_states: Tensor, *others: Any, packed: PackedBatch, **named: Any) -> Any:
+    return type(block).forward(block, unpad_input(hidden_states, packed), *others, packed=packed, **named)

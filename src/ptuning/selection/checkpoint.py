@@ -54,7 +54,18 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
         self._ends_epoch = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let checkpoints without frozen weights be loaded."""
+        """Let checkpoints without frozen weights be loaded.
+
+        Raises
+        ------
+        ConfigError
+            Beside Lightning's averages of a whole model, whose checkpoints hold it twice.
+        """
+        if any(isinstance(one, pl.callbacks.WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(
+                "TrainableCheckpoint does not go with WeightAveraging, which keeps a copy of the whole model: take "
+                "Lightning's ModelCheckpoint beside it."
+            )
         super().setup(trainer, pl_module, stage)
         pl_module.strict_loading = False
 
@@ -64,7 +75,7 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
         Raises
         ------
         RunError
-            If a parameter trains that was frozen in the run of the checkpoint.
+            If a parameter trains that was frozen in the run of the checkpoint, or a frozen one is not that of then.
         """
         super().on_train_start(trainer, pl_module)
         for name, parameter in pl_module.named_parameters():
@@ -72,6 +83,9 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
                 _refuse(f"'{name}' trains now and was frozen then", "Choose the selection of before, or begin anew")
         frozen = {name: p for name, p in pl_module.named_parameters() if not p.requires_grad}
         self._begun = {name: _checksum(p) for name, p in frozen.items()}
+        for name, checksum in self._loaded.get("frozen", {}).items():  # not before: the precision has been applied now
+            if self._begun.get(name) != checksum:
+                _refuse(f"the frozen '{name}' has other values now", "Load the pretrained weights of before")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In a run's first epoch after a checkpoint, go on as the run of before would have."""
@@ -128,16 +142,14 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
         Raises
         ------
         RunError
-            If parameters are missing, in the checkpoint or here, or frozen ones are not those of then.
+            If parameters are missing, in the checkpoint or here.
         """
         self._loaded = checkpoint.get(_KEY, {})
         frozen = self._loaded.get("frozen", {})
         parameters = dict(pl_module.named_parameters())
-        for name, parameter in parameters.items():
+        for name in parameters:
             if name not in frozen and name not in checkpoint["state_dict"]:
                 _refuse(f"it lacks '{name}'", "Build the LightningModule as before")
-            if name in frozen and _checksum(parameter) != frozen[name]:
-                _refuse(f"the frozen '{name}' has other values now", "Load the pretrained weights of before")
         if missing := sorted({*frozen, *checkpoint["state_dict"]} - set(pl_module.state_dict())):
             _refuse(f"the LightningModule lacks '{missing[0]}'", "Build it as before")
         if self._loaded:

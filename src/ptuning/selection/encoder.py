@@ -76,9 +76,10 @@ def _walk(module: nn.Module, path: str = "") -> Iterator[Encoder]:
     from transformers import PreTrainedModel
 
     if isinstance(module, PreTrainedModel):
-        is_shell = known_architecture(module) is None or module.base_model is module
-        inside = (inner for inner in module.modules() if inner is not module and isinstance(inner, PreTrainedModel))
-        if not (is_shell and any(known_architecture(inner) for inner in inside)):
+        base = module.base_model
+        own = {module, *(base.modules() if known_architecture(module) and base is not module else ())}
+        inside = (inner for inner in module.modules() if inner not in own and isinstance(inner, PreTrainedModel))
+        if not any((known := known_architecture(inner)) and known.blocks(inner.base_model) for inner in inside):
             yield Encoder(path, module)
             return
     for name, child in module.named_children():

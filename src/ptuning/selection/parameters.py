@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import nn
 
@@ -89,7 +89,12 @@ def require_modules(model: nn.Module) -> dict[str, Located]:
 
 
 def count_layers(model: nn.Module) -> int:
-    """Return the number of blocks of a model, from its configuration."""
+    """Return the number of blocks of a model; where they are shared or not known, of layers as it is configured."""
+    architecture = known_architecture(model)
+    if architecture and not architecture.shares_layers:
+        blocks = architecture.blocks(cast(nn.Module, getattr(model, "base_model", model)))
+        if blocks:
+            return len(blocks)
     number = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     if not isinstance(number, int):
         raise SelectionError(f"{type(model).__name__} does not say how many layers it has: only layers=all works.")

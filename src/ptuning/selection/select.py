@@ -1,6 +1,7 @@
 """Trainable parameters of a model, from names of modules and layers: chosen, counted, and everything else frozen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def select(
     model: nn.Module,
     module: str | Sequence[str] = "layernorm",
     layers: Layers = "all",
-    patterns: Sequence[str] = (),
+    patterns: str | Sequence[str] = (),
     attribute: str | None = None,
 ) -> Selection:
     """Return the chosen parameters, after freezing everything in ``model`` but them and the head.
@@ -91,7 +92,7 @@ def choose_parameters(
     model: nn.Module,
     module: str | Sequence[str] = "layernorm",
     layers: Layers = "all",
-    patterns: Sequence[str] = (),
+    patterns: str | Sequence[str] = (),
     attribute: str | None = None,
 ) -> Selection:
     """Return the parameters that modules and layers name, with counts; the model stays as it is.
@@ -106,7 +107,8 @@ def choose_parameters(
     layers
         Which blocks: ``"all"``, ``11``, ``[0, 11]``, ``"0-5"``, ``"first:3"``, ``"last:3"``.
     patterns
-        Regular expressions (:func:`re.search`) over the Hugging Face model's parameter names; only with ``custom``.
+        One or several regular expressions (:func:`re.search`) over the Hugging Face model's parameter names; only with
+        ``custom``.
     attribute
         Where the encoder lies in ``model``, if there are several: ``"student.encoder"``.
 
@@ -130,6 +132,7 @@ def choose_parameters(
     if found and found.path:
         return _named_around(model, found, choose_parameters(found.network, module, layers, patterns))
     wanted = (module,) if isinstance(module, str) else tuple(module)
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     if not wanted:
         raise SelectionError("module=[] selects nothing. For the head alone say module=frozen.")
     located = locate_parameters(model)
@@ -191,11 +194,7 @@ def narrow(selection: Selection, indices: Mapping[str, Tensor]) -> Selection:
 
 def set_trainable(model: nn.Module, selection: Selection) -> None:
     """Set ``requires_grad`` for the selection and the head alone; gradients of frozen parameters are dropped."""
-    trainable = {*selection.names, *selection.head_names}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
-        if name not in trainable:
-            parameter.grad = None
+    _set_trainable(dict(model.named_parameters()), {*selection.names, *selection.head_names})
 
 
 def freeze_backbone(model: nn.Module, selection: Selection) -> None:
@@ -208,8 +207,17 @@ def freeze_backbone(model: nn.Module, selection: Selection) -> None:
     selection
         Of this model.
     """
-    trainable = set(selection.names)
-    for name, (_, parameter) in split_head(model)[1].items():
+    _set_trainable({name: parameter for name, (_, parameter) in split_head(model)[1].items()}, {*selection.names})
+
+
+def _set_trainable(parameters: Mapping[str, nn.Parameter], trainable: Set[str]) -> None:
+    for name in trainable & parameters.keys():
+        if not (parameters[name].is_floating_point() or parameters[name].is_complex()):
+            raise SelectionError(
+                f"'{name}' is of {parameters[name].dtype}, which has no gradients: it is quantised. Choose other "
+                "modules, or load the backbone in a floating-point type."
+            )
+    for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
         if name not in trainable:
             parameter.grad = None
@@ -255,10 +263,12 @@ def _by_modules(model: nn.Module, located: Mapping[str, Located], modules: Seque
     for module in modules:
         if module not in allowed:
             raise SelectionError(_why_absent(module, architecture, allowed))
-        if module in (*architecture.outside, *architecture.beside) and layers != "all":
+        if module in (*architecture.outside, *architecture.beside) and not _is_all(layers):
             raise SelectionError(
                 f"module={module} has no layers, so layers={format_typed(layers)} cannot apply to it: say layers=all."
             )
+        if module in (*GROUPS, *CROSS_CUTTING) and module not in ("full", "frozen"):
+            _refuse_unclaimed(module, architecture, located)
         elementary |= set(GROUPS.get(module, (module,)))
     across = [module for module in CROSS_CUTTING if module in modules]
     return {
@@ -266,6 +276,20 @@ def _by_modules(model: nn.Module, located: Mapping[str, Located], modules: Seque
         for name, one in located.items()
         if one.module in elementary or any(cuts_across(group, architecture, name, one) for group in across)
     }
+
+
+def _refuse_unclaimed(module: str, architecture: Architecture, located: Mapping[str, Located]) -> None:
+    """Raise :class:`SelectionError` for a group of a block in which there is more than the architecture's modules."""
+    for name, one in located.items():
+        if one.module is None and re.match(architecture.block, one.short):
+            raise SelectionError(
+                f"'{name}' lies in a block and belongs to no module, so that module={module} would pass it over. Name "
+                "elementary modules instead, or parameters: module=custom and patterns."
+            )
+
+
+def _is_all(layers: Layers) -> bool:
+    return isinstance(layers, str) and layers == "all"
 
 
 def _why_absent(module: str, architecture: Architecture, allowed: Sequence[str]) -> str:
@@ -283,7 +307,7 @@ def _why_absent(module: str, architecture: Architecture, allowed: Sequence[str])
 
 
 def _in_layers(model: nn.Module, located: Mapping[str, Located], names: set[str], layers: Layers) -> set[str]:
-    if layers == "all":
+    if _is_all(layers):
         return names
     architecture = known_architecture(model)
     if architecture is None:

@@ -61,8 +61,8 @@ class Task:
     file_text: tuple[str, ...] = ()
     file_label: str = "label"
     header: tuple[str, ...] = ()
-    validation: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"validation": "dev"}))
-    test: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"test": "test"}))
+    validation: Mapping[str, str] = field(default_factory=lambda: {"validation": "dev"})
+    test: Mapping[str, str] = field(default_factory=lambda: {"test": "test"})
     trains: bool = True
     skips_damaged_rows: bool = False
 
@@ -151,10 +151,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 _ACCURACY,
                 file_text=_SENTENCES,
                 file_label="gold_label",
-                validation=MappingProxyType(
-                    {"validation_matched": "dev_matched", "validation_mismatched": "dev_mismatched"}
-                ),
-                test=MappingProxyType({"test_matched": "test_matched", "test_mismatched": "test_mismatched"}),
+                validation={"validation_matched": "dev_matched", "validation_mismatched": "dev_mismatched"},
+                test={"test_matched": "test_matched", "test_mismatched": "test_mismatched"},
             ),
             _glue("qnli", "QNLI", ("question", "sentence"), _ENTAILMENT, _ACCURACY),
             _glue("rte", "RTE", _SENTENCES, _ENTAILMENT, _ACCURACY),
@@ -166,8 +164,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 _NLI,
                 ("matthews",),
                 file_text=_SENTENCES,
-                validation=MappingProxyType({}),
-                test=MappingProxyType({"test": "diagnostic"}),
+                validation={},
+                test={"test": "diagnostic"},
                 trains=False,
             ),
         )

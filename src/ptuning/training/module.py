@@ -1,9 +1,11 @@
 """The LightningModule: a backbone with a classification head, its loss, its metrics, its optimiser."""
 
+import math
 import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -27,6 +29,12 @@ class Predictions:
     index: Tensor
     logits: Tensor
     labels: Tensor | None
+
+
+class _PutsBack(pl.Callback):
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        assert isinstance(pl_module, GlueClassifier)
+        pl_module.acceleration.end_fit()
 
 
 class GlueClassifier(pl.LightningModule):
@@ -93,6 +101,10 @@ class GlueClassifier(pl.LightningModule):
             return functional.mse_loss(logits[:, 0], labels)
         return functional.cross_entropy(logits, labels)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Return a callback by which the pretrained values are put back after an exception too."""
+        return [_PutsBack()]
+
     def on_fit_start(self) -> None:
         """Make the model ready for training in the Trainer's precision."""
         self.acceleration.begin_fit(str(self.trainer.precision))
@@ -111,8 +123,10 @@ class GlueClassifier(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this step's dropout."""
-        batches = int(self.trainer.num_training_batches)
-        step = self.current_epoch * batches + batch_idx
+        batches = self.trainer.num_training_batches
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx  # of a data set that does not know its length
+        if math.isfinite(batches):
+            step = self.current_epoch * int(batches) + batch_idx
         drawn = random.Random(f"{self.seed}/{step}").getrandbits(32)
         torch.default_generator.manual_seed(drawn)
         if self.device.type == "cuda":  # torch.manual_seed would walk over every backend in every step
@@ -122,7 +136,9 @@ class GlueClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        loss = self.acceleration.training_loss(self.loss, batch)
+        whole = type(self).loss is not GlueClassifier.loss  # of one's own, which may weigh rows
+        take = partial(Acceleration.training_loss, self.acceleration) if whole else self.acceleration.training_loss
+        loss = take(self.loss, batch)
         self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.tensor(rate))  # on the CPU: Lightning would copy a number to a GPU and wait
