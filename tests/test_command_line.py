@@ -43,6 +43,12 @@ def test_overrides_stand_on_both_sides_of_hydras_options(
     assert (told.code, "to run" in told.out) == (0, True), told.err
 
 
+@pytest.mark.parametrize("typed", [("--cfg", "job", "seed=3"), ("seed=3", "-c", "job"), ("seed=3", "--info", "config")])
+def test_the_value_of_an_option_stays_with_it(typed: tuple[str, ...], type_it: TypeIt) -> None:
+    told = type_it(*TINY, *typed)
+    assert (told.code, "seed: 3" in told.out) == (0, True), told.err
+
+
 def test_help_is_the_manual_page_and_loads_nothing_heavy(tmp_path: Path) -> None:
     program = (
         "import atexit, runpy, sys\n"

@@ -19,18 +19,15 @@ def train(words: Sequence[str]) -> None:
 
 
 _VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
-"""Hydra's options whose value is the next word."""
+"""Hydra's options whose value is the next word; ``--info`` may have one."""
 
 
 def _overrides_first(words: Sequence[str]) -> list[str]:
     """Return what was typed with Hydra's options last: its parser takes no overrides on both sides of an option."""
     overrides, options = [], []
-    rest = iter(words)
-    for word in rest:
-        if word.startswith("-"):
-            options += [word, *([value] if word in _VALUED and (value := next(rest, None)) is not None else [])]
-        else:
-            overrides.append(word)
+    for before, word in zip(("", *words), words, strict=False):
+        is_value = before in _VALUED or (before in ("--info", "-i") and "=" not in word)
+        (options if is_value or word.startswith("-") else overrides).append(word)
     return [*overrides, *options]
 
 
