@@ -43,7 +43,9 @@ def test_overrides_stand_on_both_sides_of_hydras_options(
     assert (told.code, "to run" in told.out) == (0, True), told.err
 
 
-@pytest.mark.parametrize("typed", [("--cfg", "job", "seed=3"), ("seed=3", "-c", "job"), ("seed=3", "--info", "config")])
+@pytest.mark.parametrize(
+    "typed", [("--cfg", "job", "seed=3"), ("seed=3", "-c", "job"), ("seed=3", "--info", "config", "-c", "job")]
+)
 def test_the_value_of_an_option_stays_with_it(typed: tuple[str, ...], type_it: TypeIt) -> None:
     told = type_it(*TINY, *typed)
     assert (told.code, "seed: 3" in told.out) == (0, True), told.err

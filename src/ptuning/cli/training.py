@@ -24,7 +24,8 @@ _VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"
 
 def _overrides_first(words: Sequence[str]) -> list[str]:
     """Return what was typed with Hydra's options last: its parser takes no overrides on both sides of an option."""
-    overrides, options = [], []
+    overrides: list[str] = []
+    options: list[str] = []
     for before, word in zip(("", *words), words, strict=False):
         is_value = before in _VALUED or (before in ("--info", "-i") and "=" not in word)
         (options if is_value or word.startswith("-") else overrides).append(word)
