@@ -44,7 +44,7 @@ def test_overrides_stand_on_both_sides_of_hydras_options(
 
 
 @pytest.mark.parametrize(
-    "typed", [("--cfg", "job", "seed=3"), ("seed=3", "-c", "job"), ("seed=3", "--info", "config", "-c", "job")]
+    "typed", [("--cfg", "job", "seed=3"), ("seed=3", "-c", "job"), ("--resolve", "seed=3", "-c", "job")]
 )
 def test_the_value_of_an_option_stays_with_it(typed: tuple[str, ...], type_it: TypeIt) -> None:
     told = type_it(*TINY, *typed)
