@@ -14,7 +14,7 @@ from support.commands import TypeIt
 from support.running import TINY, Train
 
 SMALL = ("module=frozen", "data.sizes.train=32", "trainer.max_epochs=1")
-EARLY = "_target_: lightning.pytorch.callbacks.EarlyStopping, monitor"
+EARLY = "_target_: lightning.pytorch.callbacks.EarlyStopping, mode: max, monitor"
 
 
 class TakesNothing(pl.Callback):

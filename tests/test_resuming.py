@@ -50,7 +50,9 @@ class CountsEpochs(pl.Callback):
         trainer.should_stop = trainer.should_stop or self.epochs == 4
 
 
-STOPPING = "+callbacks.es={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/score, patience: 2}"
+STOPPING = (
+    "+callbacks.es={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/score, mode: max, patience: 2}"
+)
 COUNTING = "+callbacks.count._target_=test_resuming.CountsEpochs"
 
 
