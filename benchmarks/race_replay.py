@@ -1,6 +1,6 @@
-"""Replay a race on records that are kept: which candidates are out after each round of seeds, on their held-out scores.
+"""Replay a race on records that are kept: which candidates are out after each round, by scores on held-out rows.
 
-python benchmarks/race_replay.py docs/results/records --margin 1        # STS-B, block B and full fine-tuning's two rates
+python benchmarks/race_replay.py docs/results/records      # STS-B: block B, and full fine-tuning at two pairs of rates
 """
 
 import argparse
@@ -33,9 +33,8 @@ def main() -> None:
         weights[name] = found.trainable_parameters or 0
     rounds = sorted(len(of) for of in scores.values())[-1]
     names = [name for name, of in scores.items() if {1, 2, 3} <= of.keys()]
-    race = Race(
-        [weights[name] for name in names], RaceRules(chosen.margin / 100, 0.05, "smallest", 0.5 / HELD_OUT), set()
-    )
+    rules = RaceRules(chosen.margin / 100, 0.05, "smallest", 0.5 / HELD_OUT)
+    race = Race([weights[name] for name in names], rules, set())
     runs = 0
     for number in range(1, rounds + 1):
         turns = race.turns()
@@ -45,10 +44,8 @@ def main() -> None:
         runs += len(turns)
         standing = ", ".join(f"{name} {race.status[one]}" for one, name in enumerate(names))
         print(f"round {number}, {runs} runs: {standing}")
-    means = [
-        sum(scores[name][seed + 1] for seed in range(race.seeds[one])) / race.seeds[one]
-        for one, name in enumerate(names)
-    ]
+    ran = [[scores[name][seed] for seed in range(1, race.seeds[one] + 1)] for one, name in enumerate(names)]
+    means = [sum(own) / len(own) for own in ran]
     best = max(race.left(), key=means.__getitem__)
     for one, (name, gap) in enumerate(zip(names, race.differences(best), strict=True)):
         more = race.more_seeds(one) if one in race.left() else "-"
