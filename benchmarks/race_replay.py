@@ -23,10 +23,10 @@ def main() -> None:
     scores: dict[str, dict[int, float]] = {}
     weights: dict[str, int] = {}
     for _, found in sorted(walk_records(chosen.records), key=lambda one: one[0]):
-        if not isinstance(found, RunRecord) or found.task != "stsb" or found.kind or found.best is None:
+        if not isinstance(found, RunRecord) or (found.task, found.kind, found.subset) != ("stsb", "", "all"):
             continue
         head = found.optimisation.get("head_lr")
-        if found.best.holdout_score is None or (found.module == "full" and head != 0.01):
+        if found.best is None or found.best.holdout_score is None or (found.module == "full" and head != 0.01):
             continue
         name = found.module if found.module != "full" else f"full at {found.optimisation['lr']:g}"
         scores.setdefault(name, {})[found.seed or 0] = found.best.holdout_score
