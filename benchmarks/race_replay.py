@@ -23,7 +23,7 @@ def main() -> None:
     scores: dict[str, dict[int, float]] = {}
     weights: dict[str, int] = {}
     for _, found in sorted(walk_records(chosen.records), key=lambda one: one[0]):
-        if not isinstance(found, RunRecord) or (found.task, found.kind, found.subset) != ("stsb", "", "all"):
+        if not isinstance(found, RunRecord) or found.kind or (found.task, found.subset) != ("stsb", "all"):
             continue
         head = found.optimisation.get("head_lr")
         if found.best is None or found.best.holdout_score is None or (found.module == "full" and head != 0.01):
