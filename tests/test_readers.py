@@ -235,7 +235,7 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
         ("a.csv", "label\na\n", "a.csv, line 1 has no 'text'. It has: label."),
         ("a.csv", "ID\na\n", "a.csv, line 1 has no 'text'. It has: ID. Name the text columns: --text sentence."),
         ("a.jsonl", '{"id": "a"}\n{"id": "b", "text": "x"}\n', "a.jsonl, line 1 has no 'text'. It has: id."),
-        ("a.csv", gzip.compress(b"text\nx\n"), "a.csv is compressed (gzip), not text: unpack it"),
+        ("a.csv", gzip.compress(b"text\nx\n", mtime=0), "a.csv is compressed (gzip), not text: unpack it"),
         ("a.csv", "\ntxt,id\nx,a\n", "a.csv, line 2 has no 'text'. Did you mean 'txt'?"),
         ("a.jsonl", '{"review": "x", "id": 1}\n', "a.jsonl, line 1 has no 'text'. It has: review, id."),
         ("a.jsonl", "{}\n", "a.jsonl, line 1 has no 'text'. It has: nothing."),
