@@ -489,6 +489,7 @@ def test_a_file_is_scored_by_label_names_with_the_runs_ids(
     right = sum(answer == label for answer, (_, label) in zip(answers, rows, strict=True)) / 12
     assert scored("data.dev=two.csv").score == pytest.approx(right)
     assert scored("data.train=two.csv", "data.dev=two.csv").score == pytest.approx(right)
+    assert scored("data.dev=two.csv", "data.seed=5").score == pytest.approx(right)  # nothing is held out there
     (folder / "two.json").write_text(json.dumps([{"review": text, "stars": label} for text, label in rows]))
     found = scored("data.dev=two.json", "data.text=review", "data.label=stars")
     assert (found.score, found.rows, found.data) == (pytest.approx(right), {"validation": 12}, "files")

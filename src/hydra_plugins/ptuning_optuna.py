@@ -80,7 +80,6 @@ class OptunaSweeper(Sweeper):
         self.sampler: Any = OmegaConf.to_container(sampler)
         self.pruner: Any = OmegaConf.to_container(pruner)
         self.params: Any = params or {}
-        self.failed = 0
 
     config: DictConfig
     launcher: Launcher
@@ -117,11 +116,11 @@ class OptunaSweeper(Sweeper):
 
         study = self._study(journal)
         at_once = self.n_jobs or getattr(self.launcher, "slots", lambda: 1)()
-        earlier = len(_answered(study))
+        earlier, failed = len(_answered(study)), 0
         try:
             while (left := self.n_trials - len(_answered(study))) > 0:
                 trials = [study.ask(space) for _ in range(min(left, at_once))]
-                self._run(study, trials, fixed, journal)
+                failed += self._run(study, trials, fixed, journal)
         finally:
             getattr(self.launcher, "close", lambda: None)()
         states = Counter(trial.state.name.lower() for trial in _answered(study))
@@ -136,7 +135,7 @@ class OptunaSweeper(Sweeper):
         found = {"name": "optuna", "best_params": dict(best.params), "best_value": best.value}
         file = Path(self.config.hydra.sweep.dir).expanduser() / "optimization_results.yaml"
         write_whole(file, OmegaConf.to_yaml(found).encode())
-        if self.failed:
+        if failed:
             raise SweepError(1)
 
     def _journal(self, fixed: Sequence[str], space: dict[str, Any]) -> Path:
@@ -196,8 +195,8 @@ class OptunaSweeper(Sweeper):
                 study.enqueue_trial(trial.params)
         return study
 
-    def _run(self, study: Any, trials: Sequence[Any], fixed: Sequence[str], journal: Path) -> None:
-        """Run a batch of trials and tell the study their scores."""
+    def _run(self, study: Any, trials: Sequence[Any], fixed: Sequence[str], journal: Path) -> int:
+        """Run a batch of trials, tell the study their scores, and return how many failed."""
         from optuna.trial import TrialState
 
         from ptuning.training.pruning import name_trial
@@ -212,7 +211,7 @@ class OptunaSweeper(Sweeper):
         ]
         self.validate_batch_is_legal(batch)
         returns = self.launcher.launch(batch, initial_job_idx=trials[0].number)
-        stopped = False
+        stopped, failed = False, 0
         for trial, returned in zip(trials, returns, strict=True):
             score, error = _result(returned)
             if score is not None:
@@ -225,9 +224,10 @@ class OptunaSweeper(Sweeper):
                 if isinstance(error, ConfigError | SelectionError | DivergedError):
                     trial.set_user_attr(_FOR_GOOD, True)
                 study.tell(trial, state=TrialState.FAIL)
-                self.failed += 1
+                failed += 1
         if stopped:
             raise SweepError(130)
+        return failed
 
 
 def _answered(study: Any) -> list[Any]:

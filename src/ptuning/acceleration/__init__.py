@@ -74,8 +74,11 @@ class Acceleration:
         with replaced_forward(self.prefix.forwards):
             return self._compute(batch)
 
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: batch[name] for name in self.inputs if name in batch}
+
     def _compute(self, batch: Batch, **handed_down: Any) -> Tensor:
-        inputs = {name: batch[name] for name in self.inputs if name in batch}
+        inputs = self._inputs(batch)
         if self.prefix:
             output = self.prefix.run(inputs, batch["prefix"], **handed_down)
         else:
@@ -83,10 +86,13 @@ class Acceleration:
         logits: Tensor = output.logits
         return logits.float()
 
-    def training_loss(self, loss: Loss, batch: Batch) -> Tensor:
-        """Return the loss of a training batch, a scalar whose backward pass gives the gradients."""
+    def training_loss(self, loss: Loss, batch: Batch, by_rows: bool = True) -> Tensor:
+        """Return the loss of a training batch, a scalar whose backward pass gives the gradients.
+
+        ``by_rows`` is false for a loss that is no mean of one of each row by itself, so that parts do not add up.
+        """
         if self.compiled:
-            return loss(self.compiled({name: batch[name] for name in self.inputs if name in batch}), batch["labels"])
+            return loss(self.compiled(self._inputs(batch)), batch["labels"])
         return loss(self.logits(batch), batch["labels"])
 
     def evaluation_logits(self, batch: Batch) -> Tensor:
@@ -146,20 +152,20 @@ class _Accelerated(Acceleration):
             stack.enter_context(replaced_forward([*replacements, *(self.prefix.forwards if self.prefix else ())]))
             yield
 
-    def training_loss(self, loss: Loss, batch: Batch) -> Tensor:
+    def training_loss(self, loss: Loss, batch: Batch, by_rows: bool = True) -> Tensor:
         """Return the loss of a training batch.
 
         A CPU takes it in micro-batches (:mod:`ptuning.acceleration.micro_batches`). A GPU, which is bound by the number
         of its launches at these sizes, takes it whole, and so does what is compiled. With gradient checkpointing the
         model's own forward computes it, as blocks run again in the backward pass, after this; and so does it where
-        padding does not end the rows.
+        padding does not end the rows, and for a loss that is not ``by_rows``.
         """
         if any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
             return super().training_loss(loss, batch)
         if self.compiled or not self._on_cpu:
             with self._in_place(self._whole):
                 return super().training_loss(loss, batch)
-        if (batch["attention_mask"].diff(dim=1) > 0).any():
+        if not by_rows or (batch["attention_mask"].diff(dim=1) > 0).any():
             return super().training_loss(loss, batch)
         total = len(batch["labels"])
 

@@ -46,7 +46,7 @@ class TrainingProgress(pl.Callback):
         if self._bar is None or now - self._shown < 0.2:
             return
         self._shown = now
-        status = f"loss {float(_loss(trainer, outputs)):.3f}{self.score}"
+        status = f"loss {float(batch_loss(trainer, outputs)):.3f}{self.score}"
         self._bar.update(self._task, completed=_batches(trainer), status=status)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -106,7 +106,7 @@ class ProgressReport(pl.Callback):
     ) -> None:
         """Count examples; report if it is time."""
         self._examples += len(batch["index"])
-        self._loss = _loss(trainer, outputs)
+        self._loss = batch_loss(trainer, outputs)
         if time.monotonic() - self._told >= self.every:
             self._report(trainer)
 
@@ -145,7 +145,7 @@ def _all_batches(trainer: pl.Trainer) -> int:
     return min(batches, steps) if steps >= 0 else batches
 
 
-def _loss(trainer: pl.Trainer, outputs: Any) -> Any:
+def batch_loss(trainer: pl.Trainer, outputs: Any) -> Any:
     """Return the loss of a batch; Lightning hands over the share that it has in an optimiser step."""
     return outputs["loss"].detach() * trainer.accumulate_grad_batches
 

@@ -95,9 +95,10 @@ def _files(
     chosen = custom_data(data, trains=False)
     source = EvaluationSource(_as_typed(loaded.task, chosen, keys), chosen)
     scored = "train" if split == "train" or not source.has_dev else "dev"
-    if unread := [key for key in ("train", "test") if key in keys and not keys & {scored, "path"}]:
+    names_rows = bool(keys & {scored, "path"})
+    if unread := [key for key in ("train", "test") if key in keys and not names_rows]:
         raise ConfigError(f"data.{unread[0]}={getattr(data, unread[0])} names no rows to score. {_OTHERS}")
-    if drawn := [key for key in ("seed", "dev_share") if key in keys and not keys & {"train", "path"}]:
+    if drawn := [key for key in ("seed", "dev_share") if key in keys and not names_rows]:
         raise ConfigError(
             f"data.{drawn[0]}= would hold out rows that the run was trained on. Leave it out, or name other data. "
             f"{_OTHERS}"

@@ -185,14 +185,17 @@ def _on_names(part: pd.DataFrame) -> str:
     for name, (what, mend) in _MIXED.items():
         if columns := _several(part, name):
             tasks = " and ".join(sorted({task for task, _ in columns}))
-            said += f" In {tasks} stand several {what} under one name, none held against another ({mend})."
+            said += (
+                f" In {tasks} stand several {what} under one name, none held against another (summary.csv says which; "
+            )
+            said += f"{mend})."
     return said
 
 
 _MIXED: Mapping[str, tuple[str, str]] = {
-    "data_id": ("data", "summary.csv says which; data.name=NAME gives each a column"),
-    "score_of": ("metrics", "summary.csv says which; data.name=NAME gives each a column"),
-    "backbone_id": ("backbones", "summary.csv says which; a folder by another name has a table of its own"),
+    "data_id": ("data", "data.name=NAME gives each a column"),
+    "score_of": ("metrics", "data.name=NAME gives each a column"),
+    "backbone_id": ("backbones", "a folder by another name has a table of its own"),
 }
 """Column of the summary in which the cells of a table should agree → what it is, and the mend where they do not."""
 

@@ -256,8 +256,9 @@ class HeldOut:
 
 def _run_of(record: RunRecord, folder: Path) -> RaceRun:
     assert record.score is not None
+    assert record.chooses is not None
     return RaceRun(
-        record.score if record.chooses is None else record.chooses,
+        record.chooses,
         record.score,
         record.trainable_parameters or 0,
         record.trainable_percent or 0.0,

@@ -13,6 +13,7 @@ from ptuning.acceleration.activation_cache import ActivationCache
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.data.tokenize import Batch
 from ptuning.deltas.format import save_delta
+from ptuning.display.progress_bar import batch_loss
 from ptuning.runs.evaluation import Evaluation
 from ptuning.runs.predictions import keep_predictions
 from ptuning.runs.writer import RunWriter
@@ -120,8 +121,7 @@ class HistoryCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add up loss and examples, without waiting for the device."""
-        # Lightning hands over the share that a batch has in an optimiser step.
-        self._loss = self._loss + outputs["loss"].detach() * trainer.accumulate_grad_batches
+        self._loss = self._loss + batch_loss(trainer, outputs)
         self._batches += 1
         self._examples += len(batch["index"])
 

@@ -5,7 +5,6 @@ import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -136,9 +135,8 @@ class GlueClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        whole = type(self).loss is not GlueClassifier.loss  # of one's own, which may weigh rows
-        take = partial(Acceleration.training_loss, self.acceleration) if whole else self.acceleration.training_loss
-        loss = take(self.loss, batch)
+        by_rows = type(self).loss is GlueClassifier.loss  # one's own may weigh them
+        loss = self.acceleration.training_loss(self.loss, batch, by_rows)
         self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.tensor(rate))  # on the CPU: Lightning would copy a number to a GPU and wait

@@ -98,8 +98,9 @@ def run(cfg: DictConfig) -> float:
     ptuning.UserError
         For everything that the reader can mend.
     """
-    done = execute(cfg, Session(keeps_backbone=False), current_sweep())
-    return done.score if done.record.chooses is None else done.record.chooses
+    chooses = execute(cfg, Session(keeps_backbone=False), current_sweep()).record.chooses
+    assert chooses is not None  # a finished run was evaluated
+    return chooses
 
 
 def locate(cfg: DictConfig | Config, shared: SharedAnswers | None = None) -> Located:
