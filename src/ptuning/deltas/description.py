@@ -1,20 +1,19 @@
 """The description of a delta, ``delta.json``: its type, its digest and its one reader. Knows no torch."""
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean, stdev
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ptuning.errors import RunError, shorten
 from ptuning.runs.recipe import canonical
 from ptuning.runs.record import find_record
 from ptuning.system.files import write_json
 from ptuning.system.json_files import DamagedError, read_json
+from ptuning.system.typed_json import read_dataclass
 from ptuning.tasks.glue import TASKS, Task, described_task
 
 WEIGHTS, DESCRIPTION = "delta.safetensors", "delta.json"
@@ -26,7 +25,6 @@ _WORDS = ("source", "module", "layers", "subset")
 _LONGEST_PATH = 4096
 _MOST_TOKENS = 1 << 20
 """The most tokens per row."""
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def read_description(folder: Path) -> DeltaDescription:
     path = folder / DESCRIPTION
     try:
         values = read_json(path)
-        found: DeltaDescription = _made(DeltaDescription, {**values, "content": values})
+        found = read_dataclass(DeltaDescription, {**values, "content": values})
         _check(found)
     except FileNotFoundError:
         if (record := find_record(folder)) and record.kind == "yardstick":
@@ -179,46 +177,6 @@ MEND = "Fetch the delta again, or run its training again with force=true."
 
 def _digest(values: Mapping[str, Any]) -> str:
     return sha256(canonical(values).encode()).hexdigest()
-
-
-def _made(kind: type[_T], values: Mapping[str, Any], place: str = "") -> _T:
-    """Return the dataclass that a JSON object stands for; other keys are left alone.
-
-    Raises
-    ------
-    DamagedError
-        If a key is missing or its value is of another type.
-    """
-    types = get_type_hints(kind)
-    found: dict[str, Any] = {}
-    for one in fields(kind):  # type: ignore[arg-type]  # a dataclass
-        if one.name in values:
-            found[one.name] = _typed(values[one.name], types[one.name], f"{place}{one.name}")
-        elif one.default is MISSING and one.default_factory is MISSING:
-            raise DamagedError(f"no '{place}{one.name}'")
-    return kind(**found)
-
-
-def _typed(value: Any, kind: Any, name: str) -> Any:
-    """Return a JSON value as the type that a field declares."""
-    args, plain = get_args(kind), get_origin(kind) or kind
-    if kind is Any:
-        return value
-    if NoneType in args:
-        return None if value is None else _typed(value, args[0], name)
-    if plain is tuple and isinstance(value, list):
-        return tuple(_typed(one, args[0], f"{name}[{number}]") for number, one in enumerate(value))
-    if plain is Mapping and isinstance(value, dict):
-        return {key: _typed(one, args[1], f"{name}.{key}") for key, one in value.items()}
-    if plain in (BackboneEntry, Facts) and isinstance(value, dict):
-        return _made(plain, value, f"{name}.")
-    if plain is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise DamagedError(f"'{name}' is no finite number")
-        return float(value)
-    if plain in (int, str) and isinstance(value, plain) and not isinstance(value, bool):
-        return value
-    raise DamagedError(f"'{name}' is of another type: {_short(value)}")
 
 
 def _check(found: DeltaDescription) -> None:

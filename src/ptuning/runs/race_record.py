@@ -1,13 +1,11 @@
 """A race's file: its type, ``race.json`` in the folder of its sweep, and its one reader. Knows no torch."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ptuning.runs.sealed_json import FORMAT, read_sealed_json, write_sealed_json
-from ptuning.system.json_files import DamagedError
+from ptuning.runs.sealed_json import read_sealed_json, write_sealed_json
 
 FILE = "race.json"
 _SWEEPS = ".sweeps"
@@ -110,7 +108,7 @@ def write_race(path: Path, race: RaceRecord) -> None:
 
 def read_race(path: Path) -> RaceRecord | str:
     """Return the race in a file, or the reason why there is none, in a few words."""
-    return read_sealed_json(path, _read, "race")
+    return read_sealed_json(path, RaceRecord, _is_sound, "race")
 
 
 def find_races(runs_dir: Path) -> Iterator[tuple[str, RaceRecord | str]]:
@@ -131,66 +129,19 @@ def last_calls(races: Sequence[RaceRecord]) -> list[RaceRecord]:
     return kept
 
 
-def _read(values: Mapping[str, Any]) -> RaceRecord:
-    if values["format"] != FORMAT:
-        raise DamagedError("a race of another version of ptuning")
-    candidates = tuple(_candidate(one) for one in values["candidates"])
-    names = {one.name for one in candidates}
-    answer = values["answer"]
-    race = RaceRecord(
-        margin=_number(values["margin"]),
-        alpha=_number(values["alpha"]),
-        objective=_one_of(values["objective"], _OBJECTIVES),
-        least=_number(values.get("least", 0.0)),
-        rounds=int(values["rounds"]),
-        runs=int(values["runs"]),
-        end=_text(values["end"]),
-        answer=answer,
-        candidates=candidates,
-        shared=tuple(map(_text, values.get("shared", ()))),
-        on_dev=values.get("on_dev") is True,
+def _is_sound(race: RaceRecord) -> bool:
+    names = {one.name for one in race.candidates}
+    named = {one.by for one in race.candidates} | {race.answer, None}
+    return (
+        (0 < race.margin < 1 and 0 < race.alpha < 1 and 0 <= race.least < 1)
+        and race.objective in _OBJECTIVES
+        and len(names) == len(race.candidates)
+        and 0 < len(names) <= _MOST
+        and named <= names | {None}
+        and all(map(_is_sound_candidate, race.candidates))
     )
-    named = {one.by for one in candidates} | {answer}
-    is_fit = 0 < race.margin < 1 and 0 < race.alpha < 1 and 0 <= race.least < 1
-    if not is_fit or len(names) < len(candidates) or not 0 < len(names) <= _MOST or named - names - {None}:
-        raise ValueError
-    return race
 
 
-def _candidate(values: Mapping[str, Any]) -> RaceCandidate:
-    weights, by, reason = (values.get(key) for key in ("weights", "by", "reason"))
-    wide = {key: _number(values[key]) for key in ("difference", "half_width") if values.get(key) is not None}
-    one = RaceCandidate(
-        name=_text(values["name"]),
-        overrides=tuple(map(_text, values["overrides"])),
-        status=_one_of(values["status"], _STATUS),
-        by=None if by is None else _text(by),
-        reason=None if reason is None else _text(reason),
-        weights=None if weights is None else int(weights),
-        scores=tuple(map(_number, values["scores"])),
-        dev=tuple(map(_number, values["dev"])),
-        seconds=tuple(map(_number, values["seconds"])),
-        runs=tuple(map(_text, values["runs"])),
-        **wide,
-    )
-    if len(one.scores) > _MOST or len(one.dev) != len(one.scores) or any(score > 1 for score in one.scores):
-        raise ValueError
-    return one
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _one_of(value: Any, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ValueError
-    return str(value)
+def _is_sound_candidate(one: RaceCandidate) -> bool:
+    is_scored = len(one.dev) == len(one.scores) <= _MOST and all(score <= 1 for score in one.scores)
+    return is_scored and one.status in _STATUS

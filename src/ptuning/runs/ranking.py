@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from ptuning.runs.folder import as_a_run_folder
 from ptuning.runs.recipe import short_hash
-from ptuning.runs.sealed_json import FORMAT, read_sealed_json, write_sealed_json
-from ptuning.system.json_files import DamagedError
+from ptuning.runs.sealed_json import read_sealed_json, write_sealed_json
 
 FOLDER = "rank"
 """Name of the folder of rankings, beside those of modules: ``runs/<backbone>/<task>/rank``."""
@@ -117,35 +115,12 @@ def write_ranking(path: Path, ranking: Ranking) -> None:
 
 def read_ranking(path: Path) -> Ranking | str:
     """Return the ranking in a file, or the reason why there is none, in a few words."""
-    return read_sealed_json(path, _read, "ranking of modules")
+    return read_sealed_json(path, Ranking, _is_sound, "ranking of modules")
 
 
-def _read(values: Mapping[str, Any]) -> Ranking:
-    if values["format"] != FORMAT:
-        raise DamagedError("a ranking of another version of ptuning")
-    seeds = tuple(int(seed) for seed in values["seeds"])
-    rows = tuple(_row(row, len(seeds)) for row in values["rows"])
-    texts = {name: values[name] for name in ("backbone", "task", "source", "head")}
-    if not rows or not seeds or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError
-    return Ranking(
-        **texts,
-        examples=int(values["examples"]),
-        seeds=seeds,
-        rows=rows,
-        recipe=dict(values["recipe"]),
-        seconds=float(values["seconds"]),
-        versions=dict(values["versions"]),
-    )
-
-
-def _row(row: Mapping[str, Any], seeds: int) -> RankedModule:
-    values = {name: tuple(float(value) for value in row["values"][name]) for name in CRITERIA}
-    if not all(len(found) == seeds and all(map(isfinite, found)) for found in values.values()):
-        raise ValueError
-    if not isinstance(row["module"], str) or not isinstance(row["layers"], str):
-        raise TypeError
-    return RankedModule(row["module"], row["layers"], bool(row["is_group"]), int(row["weights"]), values)
+def _is_sound(ranking: Ranking) -> bool:
+    lengths = {len(row.values.get(name, ())) for row in ranking.rows for name in CRITERIA}
+    return lengths == {len(ranking.seeds)} != {0}
 
 
 def find_rankings(runs_dir: Path, folders: Iterable[str]) -> Iterator[tuple[str, Ranking | str]]:

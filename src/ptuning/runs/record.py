@@ -8,16 +8,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from ptuning.runs.evaluation import Evaluation
 from ptuning.system.digests import set_aside
 from ptuning.system.files import json_bytes, write_json
 from ptuning.system.json_files import DamagedError, parse_json, read_regular
+from ptuning.system.typed_json import MismatchError, reader
 
 RECORD = "record.json"
 _SEAL = "sha256"
@@ -164,8 +164,8 @@ class RunRecord:
         others: dict[str, Any] = {}
         for name, value in values.items():
             try:
-                known[name] = _READERS[name](value)
-            except (KeyError, TypeError):
+                (others if value is None else known)[name] = _READERS[name](value)
+            except (KeyError, MismatchError):
                 others[name] = value
         return cls(**known, others=others)
 
@@ -222,59 +222,6 @@ class RunRecord:
         return ""
 
 
-def _reader(kind: Any) -> Callable[[Any], Any]:
-    """Return the function from a JSON value to a value of a type; it raises TypeError for one that stands for none."""
-    args, plain = get_args(kind), get_origin(kind) or kind
-    if NoneType in args:
-        return _reader(args[0])
-    if plain is tuple:
-        return _tuple_reader(_reader(args[0]), None if Ellipsis in args else len(args))
-    if plain is Mapping:
-        return _object if args[1] is Any else _mapping_reader(_reader(args[1]))
-    readers = {Evaluation: _evaluation, int: _whole, float: _number, str: _text, bool: _truth}
-    return (lambda value: value) if kind is Any else readers[kind]
-
-
-def _tuple_reader(inner: Callable[[Any], Any], length: int | None) -> Callable[[Any], tuple[Any, ...]]:
-    def read(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list or length not in (None, len(value)):
-            raise TypeError
-        return tuple(map(inner, value))
-
-    return read
-
-
-def _mapping_reader(inner: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    def read(value: Any) -> dict[str, Any]:
-        return {name: inner(one) for name, one in _object(value).items()}
-
-    return read
-
-
-def _scalar(*kinds: type) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if type(value) not in kinds:  # a bool is no number in JSON
-            raise TypeError
-        return value
-
-    return read
-
-
-_text, _truth, _number, _object = _scalar(str), _scalar(bool), _scalar(float, int), _scalar(dict)
-
-
-def _evaluation(value: Any) -> Evaluation:
-    return Evaluation.read(_object(value))
-
-
-def _whole(value: Any) -> int:
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is not int:
-        raise TypeError
-    return value
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Evaluation):
         return value.as_json()
@@ -284,7 +231,7 @@ def _plain(value: Any) -> Any:
 _TYPES = {name: kind for name, kind in get_type_hints(RunRecord).items() if name not in ("others", "is_edited")}
 _HINTS = get_type_hints(RunRecord, include_extras=True)
 _MARKS = {name: get_args(_HINTS[name])[1:] if get_origin(_HINTS[name]) is Annotated else () for name in _TYPES}
-_READERS = {name: _reader(kind) for name, kind in _TYPES.items()}
+_READERS = {name: reader(kind) for name, kind in _TYPES.items()}
 _COLUMNS = tuple(name for name, marks in _MARKS.items() if _COLUMN in marks)
 _SUMMARIES = tuple(name for name, marks in _MARKS.items() if _SUMMARY in marks)
 

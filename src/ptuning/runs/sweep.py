@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ptuning.system.files import write_json
 from ptuning.system.json_files import DamagedError, read_json
+from ptuning.system.typed_json import read_dataclass
 
 SWEEP = "sweep.json"
 
@@ -77,9 +78,8 @@ def _noted(sweeps: Path) -> Iterator[Sweep]:
     """Yield the sweeps that calls noted, the earliest first; what is no note is passed over."""
     for file in sorted(sweeps.glob(f"*/{SWEEP}")):
         try:
-            found = read_json(file)
+            found = read_dataclass(Sweep, read_json(file))
         except (DamagedError, OSError):
             continue
-        name, grid, summary_id = (found.get(key) for key in ("name", "grid", "summary_id"))
-        if isinstance(name, str) and isinstance(grid, list) and isinstance(summary_id, str) and name and summary_id:
-            yield Sweep(name, tuple(map(str, grid)), summary_id)
+        if found.name and found.summary_id:
+            yield found
