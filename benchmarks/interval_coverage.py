@@ -71,7 +71,7 @@ def intervals(generator: np.random.Generator, found: Floats, counts: Floats) -> 
         return float(low), float(high)
 
     return {
-        "crossed": crossed_interval(scores, drawn.mean(1)),
+        "crossed": crossed_interval(scores, drawn.mean(1), examples),
         "t over seeds": t_interval(scores),
         "bootstrap over examples": percentile(drawn.mean(1)),
         "bootstrap, seeds then examples of each": percentile(apart),

@@ -73,12 +73,12 @@ def test_cells_are_paired_by_seed_where_two_or_more_are_common(tmp_path: Path) -
 
 
 def test_one_seed_is_compared_over_the_dev_examples_that_were_kept(tmp_path: Path) -> None:
-    rows = np.arange(300)
-    wrong = {"full": rows < 15, "layernorm": rows < 120, "bias": rows < 15, "query": rows >= 285}
+    rows = np.arange(1200)
+    wrong = {"full": rows < 60, "layernorm": rows < 480, "bias": rows < 60, "query": rows >= 1140}
     for module, mistakes in wrong.items():
         with_answers(record(tmp_path, module=module), list(~mistakes))
     row = compared(tmp_path, module="layernorm")
-    assert (row["method"], row["pairs"], row["verdict"]) == (BOOTSTRAP, 300, "worse")
+    assert (row["method"], row["pairs"], row["verdict"]) == (BOOTSTRAP, 1200, "worse")
     assert row["low"] < row["difference"] < row["high"] < -0.01
     assert compared(tmp_path, module="bias")["verdict"] == "comparable"  # the same answers
     assert compared(tmp_path, module="query")["verdict"] == "undecided"  # the same accuracy, other mistakes

@@ -256,6 +256,30 @@ def test_more_seeds_that_are_needed_are_few_where_the_gap_is_wide() -> None:
     assert all(gap is None or math.isfinite(gap.half) for gap in race.differences(0))
 
 
+def test_one_seed_foretells_nothing() -> None:
+    race = Race([10, 20], RaceRules(least=0.001))
+    race.end_round({0: 0.80, 1: 0.83})
+    assert not race.knows_scatter
+    race.end_round({0: 0.802, 1: 0.828})
+    assert race.knows_scatter
+
+
+def test_the_best_is_told_by_the_seeds_that_candidates_share() -> None:
+    race = Race([10, 20], RaceRules(margin=0.3))
+    for first, second in ((0.80, 0.79), (0.78, 0.77)):
+        race.end_round({0: first, 1: second})
+    race.scores[0, 2] = 0.70  # a hard seed, which the other has not seen
+    assert race.best([0, 1]) == 0
+    assert [gap and gap.estimate > 0 for gap in race.differences(1)] == [True, None]
+
+
+def test_a_difference_of_exactly_the_margin_puts_nobody_out() -> None:
+    race = Race([1, 2], RaceRules())
+    for _ in range(2):
+        race.end_round({0: 0.80, 1: 0.81})
+    assert race.status[0] != OUT
+
+
 def test_a_ranking_orders_candidates_by_what_trains_and_leaves_none_out() -> None:
     def row(module: str, layers: str, weights: int, fisher: float) -> RankedModule:
         return RankedModule(

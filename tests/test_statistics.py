@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ptuning.results.bootstrap import RESAMPLES, Answers, difference, draw, read_answers, resample, score
+from ptuning.results.crossed import crossed_difference
 from ptuning.results.statistics import (
     BETTER,
     BOOTSTRAP,
@@ -216,8 +217,40 @@ def test_the_paired_bootstrap_is_scipys() -> None:
 
 
 def test_bootstrap_p_values_by_hand() -> None:
-    found = from_bootstrap(0.01, [-0.02, -0.01, 0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06], 100)
-    assert (found.p_not_worse, found.p_worse, found.p_better) == pytest.approx((0.3, 0.9, 0.4))
+    found = from_bootstrap(0.01, [-0.02, -0.01, 0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06], 1000)
+    assert (found.p_not_worse, found.p_worse, found.p_better) == pytest.approx((0.3, 1, 0.4))
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(4, UNDECIDED), (277, UNDECIDED), (400, COMPARABLE)])
+def test_equal_answers_on_few_rows_do_not_exclude_that_others_differ(rows: int, verdict: str) -> None:
+    task, labels = TASKS["rte"], np.arange(rows) % 2
+    same = resample(task, {"validation": Answers(labels.astype(float), np.eye(2)[labels])})
+    found = difference(same, same)
+    assert found is not None
+    assert found.verdict == verdict
+    assert (1 - found.high) ** rows == pytest.approx(0.05)  # the rule of three
+    assert found.low == -found.high
+    assert found.p_not_worse == pytest.approx(max(0.99**rows, 1 / 2001))
+    assert crossed_difference([0.0, 0.0], same.drawn - same.drawn, rows, 0.001).verdict == UNDECIDED
+
+
+@pytest.mark.parametrize("rows", [50, 277, 408])
+def test_seeds_that_fall_on_one_step_of_few_rows_are_not_surely_better(rows: int) -> None:
+    generator = np.random.default_rng(1)
+    equals = [np.round(generator.normal(0, 1.5, (13, 2))) / rows for _ in range(200)]
+    families = [correct([paired_t(one, np.zeros(2), rows=rows) for one in many]) for many in equals]
+    assert sum(any(one.verdict == BETTER for one in family) for family in families) <= 0.05 * len(families)
+    bare = [correct([paired_t(one, np.zeros(2)) for one in many]) for many in equals]
+    assert sum(any(one.verdict == BETTER for one in family) for family in bare) > 0.3 * len(families)
+
+
+def test_without_a_margin_equals_are_not_worse() -> None:
+    assert crossed_difference([0.0, 0.0], np.zeros(100), 1000, 0.0).verdict == UNDECIDED
+
+
+def test_comparisons_that_could_not_be_read_count_in_the_family() -> None:
+    one = Difference(0.0, -0.009, 0.009, T_SEEDS, 3, 0.02, 0.98, 0.5)
+    assert [found.p_not_worse for found in correct([one], 5)] == pytest.approx([0.1])
 
 
 def test_a_bootstrap_is_the_same_every_time_and_several_dev_sets_count_alike() -> None:

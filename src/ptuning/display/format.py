@@ -54,6 +54,15 @@ def format_points(share: float, signed: bool = False) -> str:
     return {"-0.0": "0.0", "+0.0": "0.0"}.get(text, text).replace("-", "−")
 
 
+def format_whole(value: float) -> str:
+    """Return a number without decimals, with a true minus.
+
+    >>> format_whole(-0.2), format_whole(-12.6)
+    ('0', '−13')
+    """
+    return f"{value:.0f}".replace("-0", "0").replace("-", "−")
+
+
 def format_p(p: float) -> str:
     """Return a p-value with three decimals, or ``<0.001``."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ptuning.display.format import format_points
+from ptuning.display.format import format_points, format_whole
 from ptuning.results.claim_rules import FAILS, HOLDS, NOTHING_LEARNT, Finding, is_evidence
 from ptuning.results.collect import SETTING
 from ptuning.results.comparisons import Comparer
@@ -160,4 +160,4 @@ def _recovery(comparer: Comparer, one: _Tried, references: Mapping[str, tuple[st
     if not common:
         return ""
     found = recover(np.array([[cell[seed] for seed in common] for cell in (one.scores, head, full)]))
-    return f", recovery {100 * found.estimate:.0f} %" if found else ""
+    return f", recovery {format_whole(100 * found.estimate)} %" if found else ""

@@ -146,6 +146,7 @@ def _row(record: RunRecord, folder: str) -> dict[str, Any]:
         **{f"{name}_id": _text(record.recipe.get(name)) for name in ("data", "backbone")},
         **{name: _number(optimisation.get(name)) for name in ("lr", "weight_decay", "warmup")},
         **{name: _number(record.recipe.get(name)) for name in ("batch_tokens", "max_length")},
+        "dev_examples": sum(record.validation_examples.values()) if record.validation_examples else None,
         "last_score": record.last.score if record.last else None,
         "recipe": recipe,
         "folder": folder,

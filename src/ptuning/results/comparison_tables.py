@@ -37,7 +37,10 @@ def comparison_tables(comparisons: pd.DataFrame, with_task: bool = True) -> list
             title = f"{backbone}, {name}: against full fine-tuning"
             caption = _comparison_caption(rows, with_task)
             head, align = _COMPARED[:shown], "llrrrllrl"[: len(_COMPARED[:shown])]
-            short = f"Score × 100 less that of full fine-tuning ± half the 90 % interval.{short_marks(rows)}"
+            short = (
+                "Score × 100 less that of full fine-tuning ± half the 90 % interval (over seeds; of one seed over dev "
+                f"examples).{short_marks(rows)}"
+            )
             texts = (file_name, title, caption, head, align, body, notes)
             tables.append((str(backbone), TextTable(*texts, short=short, in_latex=_IN_LATEX)))
     return tables
@@ -62,7 +65,7 @@ def _compared(row: Mapping[str, Any], mark: str) -> tuple[str | Cell, ...]:
         Cell(format_points(row["difference"], signed=True), mark=mark, half=half_width(row["low"], row["high"])),
         _interval(row["low"], row["high"]) if by_seed else MISSING,
         f"{row['pairs']:,} {'seeds' if by_seed else 'examples'}",
-        row["verdict"] if by_seed else "one seed",
+        row["verdict"] if by_seed else Cell("one seed", latex=f"{row['verdict_task']}, one seed"),
         _more(row) if by_seed else "first a second seed" if row["verdict"] == UNDECIDED else MISSING,
         _interval(row["low_task"], row["high_task"]),
         _on_task(row),

@@ -102,6 +102,7 @@ class Comparer:
         alike = finished[list(IDENTITY)].itertuples(index=False, name=None)
         self._alike = dict(zip(keys, alike, strict=True))
         taken = finished["seconds/total"] if "seconds/total" in finished else [math.nan] * len(finished)
+        self._rows = dict(zip(keys, finished["dev_examples"], strict=True))
         self._seconds: dict[tuple[str, ...], list[float]] = {}
         for key, seconds in zip(keys, taken, strict=True):
             self._seconds.setdefault(key, []).append(float(seconds))
@@ -127,11 +128,11 @@ class Comparer:
             found = None if why else difference(drawn[0], drawn[1], self.margin)
             return Compared(found, f"one seed in common, and {why}" if why else "", found, why, seeds)
         scores = [[cell[seed][0] for seed in common] for cell in (mine, other)]
-        by_seed = paired_t(scores[0], scores[1], self.margin)
+        by_seed = paired_t(scores[0], scores[1], self.margin, self._rows[ours])
         if why:
             return Compared(by_seed, "", None, why, seeds)
         differences = [one - beside for one, beside in zip(*scores, strict=True)]
-        task = crossed_difference(differences, drawn[0].drawn - drawn[1].drawn, self.margin)
+        task = crossed_difference(differences, drawn[0].drawn - drawn[1].drawn, drawn[0].examples, self.margin)
         return Compared(by_seed, "", task, "", seeds)
 
     def compare_all(self, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compared]:
@@ -169,10 +170,15 @@ def _unpaired(resampled: Sequence[Resampled | Unread]) -> str:
 
 
 def corrected(family: Sequence[Compared]) -> list[Compared]:
-    """Return the comparisons with Holm's correction over those that have a difference."""
-    here = iter(correct([one.difference for one in family if one.difference]))
-    on_task = iter(correct([one.task for one in family if one.task]))
+    """Return the comparisons with Holm's correction over all with a seed in common, whatever could be read of them."""
+    size = _tested(family)
+    here = iter(correct([one.difference for one in family if one.difference], size))
+    on_task = iter(correct([one.task for one in family if one.task], size))
     return [replace(one, difference=one.difference and next(here), task=one.task and next(on_task)) for one in family]
+
+
+def _tested(family: Sequence[Compared]) -> int:
+    return sum(one.seeds[0] > 0 for one in family)
 
 
 def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
@@ -205,11 +211,10 @@ def against_full(comparer: Comparer, summary: pd.DataFrame) -> pd.DataFrame:
         asked_of.append((ours, reference, compared))
     for members in families.values():
         family = corrected([asked_of[number][2] for number in members])
-        tested = sum(one.difference is not None for one in family)
         for number, one in zip(members, family, strict=True):
             ours, reference, _ = asked_of[number]
             took = (comparer.seconds(ours), comparer.seconds(reference) if reference else math.nan)
-            rows[number] |= _flat(one, tested, took, comparer.margin)
+            rows[number] |= _flat(one, _tested(family), took, comparer.margin)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from ptuning.results.statistics import ALPHA, LEVEL, MARGIN, Difference, t_interval
+from ptuning.results.statistics import ALPHA, LEVEL, MARGIN, Difference, standard_error, t_interval, unseen_share
 
 CROSSED = "t over seeds, bootstrap over dev examples"
 """The method of a difference whose interval counts both."""
 _LEAST_P = 1e-12
 
 
-def examples_half_width(drawn: ArrayLike, level: float) -> float:
+def _examples_half_width(drawn: ArrayLike, rows: int, level: float) -> float:
     """Return half the width of the percentile interval of values on resampled examples, [resamples]."""
     low, high = np.quantile(np.asarray(drawn, dtype=np.float64), [(1 - level) / 2, (1 + level) / 2])
-    return float(high - low) / 2
+    return max(float(high - low) / 2, unseen_share(rows, (1 - level) / 2))
 
 
-def crossed_interval(scores: ArrayLike, drawn: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+def crossed_interval(scores: ArrayLike, drawn: ArrayLike, rows: int, level: float = LEVEL) -> tuple[float, float]:
     """Return the interval of a mean over seeds and dev examples.
 
     Its half-width is √((t(n − 1) · s / √n)² + h²), h that of the bootstrap over examples.
@@ -33,15 +33,17 @@ def crossed_interval(scores: ArrayLike, drawn: ArrayLike, level: float = LEVEL) 
         One per seed, two or more.
     drawn
         Their mean on each resample of the examples, the same examples for all seeds, [resamples].
+    rows
+        How many examples there are.
     level
         The share of such intervals that cover the truth.
     """
-    low, high = t_interval(scores, level)
-    half = math.hypot((high - low) / 2, examples_half_width(drawn, level))
+    low, high = t_interval(scores, level, rows)
+    half = math.hypot((high - low) / 2, _examples_half_width(drawn, rows, level))
     return (low + high) / 2 - half, (low + high) / 2 + half
 
 
-def crossed_difference(differences: ArrayLike, drawn: ArrayLike, margin: float = MARGIN) -> Difference:
+def crossed_difference(differences: ArrayLike, drawn: ArrayLike, rows: int, margin: float = MARGIN) -> Difference:
     """Return the mean of paired differences with interval and p-values over seeds and dev examples.
 
     Parameters
@@ -50,6 +52,8 @@ def crossed_difference(differences: ArrayLike, drawn: ArrayLike, margin: float =
         One per seed, two or more.
     drawn
         Their mean on each resample of the examples, [resamples].
+    rows
+        How many examples there are.
     margin
         As a share.
 
@@ -61,13 +65,13 @@ def crossed_difference(differences: ArrayLike, drawn: ArrayLike, margin: float =
     """
     sample = np.asarray(differences, dtype=np.float64)
     freedom, mean = len(sample) - 1, float(sample.mean())
-    over_seeds = float(sample.std(ddof=1)) / math.sqrt(len(sample))
-    over_examples = examples_half_width(drawn, 1 - 2 * ALPHA) / float(special.ndtri(1 - ALPHA))
-    low, high = crossed_interval(sample, drawn, 1 - 2 * ALPHA)
+    over_seeds = standard_error(sample, rows)
+    over_examples = _examples_half_width(drawn, rows, 1 - 2 * ALPHA) / float(special.ndtri(1 - ALPHA))
+    low, high = crossed_interval(sample, drawn, rows, 1 - 2 * ALPHA)
 
-    def p_above(bound: float) -> float:
-        """Return the p of the hypothesis that the true difference is at most ``bound``."""
-        distance = abs(mean - bound)
+    def p_at_most(bound: float, sign: int) -> float:
+        """Return the p of the hypothesis that the true difference, times ``sign``, is at most ``bound``."""
+        distance = abs(sign * mean - bound)
 
         def excess(log_p: float) -> float:
             p = math.exp(log_p)
@@ -76,12 +80,9 @@ def crossed_difference(differences: ArrayLike, drawn: ArrayLike, margin: float =
 
         least = math.log(_LEAST_P)
         if distance <= 1e-12:
-            p = 0.5 if over_seeds + over_examples > 1e-12 else 1.0
-        elif excess(least) <= 0:
-            p = 0.0
-        else:
-            p = math.exp(optimize.brentq(excess, least, math.log(0.5), xtol=1e-10))
-        return p if mean > bound else 1 - p if distance > 1e-12 else p
+            return 0.5
+        p = 0.0 if excess(least) <= 0 else math.exp(optimize.brentq(excess, least, math.log(0.5), xtol=1e-10))
+        return p if sign * mean > bound else 1 - p
 
-    p_not_worse = p_above(-margin)
-    return Difference(mean, low, high, CROSSED, len(sample), p_not_worse, 1 - p_not_worse, p_above(0.0))
+    p_values = p_at_most(-margin, 1), p_at_most(margin, -1), p_at_most(0.0, 1)
+    return Difference(mean, low, high, CROSSED, len(sample), *p_values)

@@ -119,6 +119,8 @@ def how_many_more(difference: Difference, task: Difference | None, family: int, 
 
 def _more(away: float, deviation: float, pairs: int, level: float) -> Range:
     """Return how many more pairs tell a mean difference from a bound so far away."""
+    if away <= 1e-12:
+        return None, None
     deviations = deviation_interval(deviation, pairs)
     totals = (seeds_needed(away / one if one > 0 else math.inf, level) for one in deviations)
     low, high = (None if total is None else max(1, total - pairs) for total in totals)

@@ -14,6 +14,7 @@ from ptuning.results.statistics import ALPHA, MARGIN
 
 SMALLEST, SCORE = "smallest", "score"
 _POWER = 0.8
+_ROUNDING = 1e-12
 IN, OUT, PAUSED, FAILED, REFUSED = "in", "out", "paused", "failed", "refused"
 
 Turn = tuple[int, int]
@@ -144,10 +145,10 @@ class Race:
         """Return about how many seeds a candidate still needs to be told from the smallest that is left.
 
         It is the number at which the bound clears the margin in 80 of 100 cases, if the true difference is the one
-        seen. ``None``: past :data:`SEEDS`, or nothing is known yet.
+        seen. ``None``: past :data:`SEEDS`.
         """
         first = self.left()[0]
-        pair = (first, one) if one != first else (first, max(self.left()[1:], key=lambda other: self._mean(other)))
+        pair = (first, one if one != first else self.best(self.left()[1:]))
         estimates, shared = self._estimates()
         variance, _ = scatter(self.scores, self.rules.least)
         distance = abs(float(estimates[pair]) + self.rules.margin)
@@ -158,8 +159,16 @@ class Race:
             return None
         return max(1, int(np.ceil(total)) - int(shared[pair]))
 
-    def _mean(self, one: int) -> float:
-        return float(np.nanmean(self.scores[one]))
+    @property
+    def knows_scatter(self) -> bool:
+        """True once a second seed tells how far scores of one candidate lie apart."""
+        return bool(np.nanmax(scatter(self.scores)[1]) > 0)
+
+    def best(self, among: Sequence[int]) -> int:
+        """Return the candidate above which no other lies, over the seeds that both have; of several the best mean."""
+        estimates, _ = self._estimates()
+        unbeaten = [one for one in among if all(estimates[other, one] <= 0 for other in among)]
+        return max(unbeaten or among, key=lambda one: float(np.nanmean(self.scores[one])))
 
     @property
     def _level(self) -> float:
@@ -202,7 +211,7 @@ class Race:
         bounds, least = (self._low, 0.0) if is_score else (self._low_out, self.rules.margin)
         racing = [one for one in range(len(self.status)) if self.status[one] not in (FAILED, REFUSED)]
         for one in self.left():
-            above = [other for other in racing if bounds[other, one] > least]
+            above = [other for other in racing if bounds[other, one] > least + _ROUNDING]
             if above:
                 self.status[one], self.by[one] = OUT, max(above, key=lambda other: bounds[other, one])
         for one in racing:
@@ -219,8 +228,7 @@ class Race:
         best = [one for one in left if not any(self._low[other, one] > 0 for other in racing)]
         fit = [one for one in (left if is_score else left[:1]) if all(self._is_within(one, other) for other in best)]
         if fit:
-            means = np.nanmean(self.scores[fit], axis=1) if is_score else np.zeros(1)
-            self.answer = fit[int(np.argmax(means))]
+            self.answer = self.best(fit)
 
     def _is_within(self, one: int, other: int) -> bool:
         """True if a candidate is surely less than the margin below another."""

@@ -73,21 +73,17 @@ def replay(race: RaceRecord) -> Replay | None:
     candidates = race.candidates
     refused = [one for one, candidate in enumerate(candidates) if candidate.status == REFUSED]
     again = _run(race, refused, None)
-    if again is None:
+    ran = [one for one, seeds in enumerate(again.seeds) if seeds] if again else []
+    if not again or not ran:
         return None
-    means = {one: sum(candidates[one].scores) / len(candidates[one].scores) for one in again if candidates[one].scores}
-    if not means:
-        return None
-    base = max(means, key=lambda one: means[one])
+    base = again.best([one for one in again.left() if one in ran] or ran)
     rounds: list[Mapping[int, Gap]] = []
     _run(race, refused, (base, rounds))
     return Replay(base, rounds)
 
 
-def _run(
-    race: RaceRecord, refused: Sequence[int], watch: tuple[int, list[Mapping[int, Gap]]] | None
-) -> list[int] | None:
-    """Return the candidates that are left after all rounds; differences of each round go to ``watch``."""
+def _run(race: RaceRecord, refused: Sequence[int], watch: tuple[int, list[Mapping[int, Gap]]] | None) -> Race | None:
+    """Return the race after all rounds that ended; differences of each round go to ``watch``."""
     again = Race([one.weights or 0 for one in race.candidates], rules_of(race), refused)
     ended = 0
     while ended < race.rounds and (turns := again.turns()):
@@ -99,13 +95,13 @@ def _run(
             elif candidate.status == FAILED:
                 scores[one] = None
             else:
-                return again.left() if ended else None
+                return again if ended else None
         again.end_round(scores)
         ended += 1
         if watch is not None:
             gaps = again.differences(watch[0])
             watch[1].append({one: gap for one, _ in turns if (gap := gaps[one]) is not None and gap.seeds})
-    return (again.left() or list(range(len(race.candidates)))) if ended else None
+    return again if ended else None
 
 
 def race_table(race: RaceRecord, found: Replay | None, number: int, sources: Mapping[str, str]) -> TextTable:

@@ -66,14 +66,42 @@ class Difference:
         return WORSE if self.p_worse <= ALPHA else UNDECIDED
 
 
-def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Return the t interval of the mean: mean ± t(n - 1) · s / √n; not a number for fewer than two values."""
+def t_interval(values: ArrayLike, level: float = LEVEL, rows: float = math.nan) -> tuple[float, float]:
+    """Return the t interval of the mean: mean ± t(n - 1) · s / √n; not a number for fewer than two values.
+
+    Parameters
+    ----------
+    values
+        One per seed.
+    level
+        The share of such intervals that cover the truth.
+    rows
+        Dev rows behind each value, not a number where not known: see :func:`standard_error`.
+    """
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < 2:
         return math.nan, math.nan
-    half = _t_quantile((1 + level) / 2, len(sample) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    half = _t_quantile((1 + level) / 2, len(sample) - 1) * standard_error(sample, rows)
     mean = float(sample.mean())
     return mean - half, mean + half
+
+
+def standard_error(sample: Floats, rows: float = math.nan) -> float:
+    """Return s / √n of two or more scores, or differences of scores.
+
+    Scores of ``rows`` dev rows come in steps: that few seeds fall on the same one does not say that seeds do not
+    scatter. A deviation below half a row is rounding, and counts as half a row.
+    """
+    least = 0.0 if math.isnan(rows) else 0.5 / rows
+    return max(float(sample.std(ddof=1)), least) / math.sqrt(len(sample))
+
+
+def unseen_share(rows: int, p: float) -> float:
+    """Return the largest share of a kind of row that as many rows, with none of it, do not exclude at level ``p``.
+
+    It is 1 − p^(1 / rows), about 3 / rows at 5 %: the rule of three (Hanley & Lippman-Hand 1983).
+    """
+    return float(1 - p ** (1 / rows))
 
 
 @cache
@@ -85,10 +113,20 @@ _ROUNDING = 1e-12
 """Differences of shares below it are those of arithmetic."""
 
 
-def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> Difference:
+def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN, rows: float = math.nan) -> Difference:
     """Return the difference of two lists of scores, paired by position (by seed), with t tests.
 
-    Where all differences are equal their deviation is zero: the interval is the point, and p is 0 or 1.
+    Where all differences are equal and ``rows`` are not known, their deviation is zero: the interval is the point, and
+    p is 0 or 1.
+
+    Parameters
+    ----------
+    ours, reference
+        Scores, two or more each.
+    margin
+        As a share.
+    rows
+        Dev rows behind each score, not a number where not known: see :func:`standard_error`.
 
     Raises
     ------
@@ -98,8 +136,8 @@ def paired_t(ours: ArrayLike, reference: ArrayLike, margin: float = MARGIN) -> D
     differences = np.asarray(ours, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
     if len(differences) < 2:
         raise ValueError("A t test over differences needs two pairs.")
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    low, high = t_interval(differences, 1 - 2 * ALPHA)
+    mean, error = float(differences.mean()), standard_error(differences, rows)
+    low, high = t_interval(differences, 1 - 2 * ALPHA, rows)
 
     def p_at_most(bound: float, sign: int) -> float:
         """Return the p of the hypothesis that the true difference, times ``sign``, is at most ``bound``."""
@@ -129,24 +167,28 @@ def from_bootstrap(estimate: float, resampled: ArrayLike, examples: int, margin:
     -------
     Difference
         With the percentile interval. A p-value is the share of resamples on the wrong side of its bound, one added
-        above and below, so that none is smaller than their number can show (Davison & Hinkley 1997, eq. 4.11).
+        above and below, so that none is smaller than their number can show (Davison & Hinkley 1997, eq. 4.11). Nor is
+        one smaller than the chance that no example shows a share of them as large as the distance of the estimate from
+        the bound: where few answers differ, resamples scatter too little (see :func:`unseen_share`).
     """
     drawn = np.asarray(resampled, dtype=np.float64)
-    low, high = np.quantile(drawn, [ALPHA, 1 - ALPHA])
+    low, high = examples_interval(estimate, drawn, examples, 1 - 2 * ALPHA)
 
-    def share(wrong: NDArray[np.bool_]) -> float:
-        return (1 + int(wrong.sum())) / (1 + len(drawn))
+    def p_at_most(bound: float, sign: int) -> float:
+        """Return the p of the hypothesis that the true difference, times ``sign``, is at most ``bound``."""
+        wrong = int((sign * drawn <= bound).sum())
+        distance = min(1.0, max(0.0, sign * estimate - bound))
+        return max((1 + wrong) / (1 + len(drawn)), (1 - distance) ** examples)
 
-    return Difference(
-        float(estimate),
-        float(low),
-        float(high),
-        BOOTSTRAP,
-        examples,
-        share(drawn <= -margin),
-        share(drawn >= -margin),
-        share(drawn <= 0),
-    )
+    p_values = p_at_most(-margin, 1), p_at_most(margin, -1), p_at_most(0.0, 1)
+    return Difference(float(estimate), low, high, BOOTSTRAP, examples, *p_values)
+
+
+def examples_interval(estimate: float, drawn: Floats, examples: int, level: float) -> tuple[float, float]:
+    """Return the percentile interval over resampled examples, at least as wide as :func:`unseen_share` on each side."""
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    unseen = unseen_share(examples, (1 - level) / 2)
+    return min(float(low), estimate - unseen), max(float(high), estimate + unseen)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -166,9 +208,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def correct(family: Sequence[Difference]) -> list[Difference]:
-    """Return the differences with p-values adjusted by Holm over the family, each hypothesis for itself."""
-    columns = [holm([getattr(one, name) for one in family]) for name in ("p_not_worse", "p_worse", "p_better")]
+def correct(family: Sequence[Difference], size: int = 0) -> list[Difference]:
+    """Return the differences with p-values adjusted by Holm over the family, each hypothesis for itself.
+
+    Parameters
+    ----------
+    family
+        The differences that are known.
+    size
+        How many comparisons the family has, if more: the others count with a p of 1.
+    """
+    unknown = [1.0] * (size - len(family))
+    columns = [
+        holm([*(getattr(one, name) for one in family), *unknown])[: len(family)]
+        for name in ("p_not_worse", "p_worse", "p_better")
+    ]
     return [
         replace(one, p_not_worse=not_worse, p_worse=worse, p_better=better)
         for one, not_worse, worse, better in zip(family, *columns, strict=True)

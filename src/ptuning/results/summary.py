@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ptuning.display.format import format_points
 from ptuning.results.collect import CELL, SETTING
 from ptuning.results.crossed import crossed_interval
 from ptuning.results.examples import Examples, Unread
 from ptuning.results.recovery import BOTH, EXAMPLES, SEEDS, recover
-from ptuning.results.statistics import LEVEL, t_interval
+from ptuning.results.statistics import LEVEL, examples_interval, t_interval
 from ptuning.selection.names import layers_key, module_key, subset_key, task_key
 from ptuning.system.files import check_place, write_whole
 
@@ -118,6 +119,7 @@ def summarise(table: pd.DataFrame, examples: Examples | None = None) -> pd.DataF
         std=("score", "std"),
         **{name: (name, "mean") for name in ("trainable_percent", "trainable_parameters", "head_parameters")},
         **{name: (name, "first") for name in (*IDENTITY, "kind", "lr", "max_epochs", "batch_size", *settings)},
+        dev_examples=("dev_examples", "min"),
     )
     means["partial"] = means["part"] != ""
     means = means.sort_values(["partial", "seeds", "mean", "recipe"], ascending=[True, False, False, True])
@@ -130,10 +132,10 @@ def summarise(table: pd.DataFrame, examples: Examples | None = None) -> pd.DataF
         chosen[f"{name}_recipe"] = chosen[f"{name}_recipe"].fillna("")
     chosen["percent_of_full"] = 100 * chosen["mean"] / chosen["full"].where(chosen["full"] > 0)
     scores, examples = scores_by_recipe(runs), examples or Examples(None)
-    columns = zip(recipe_keys(chosen), chosen["full_recipe"], chosen["head_recipe"], strict=True)
+    columns = [chosen[name] for name in ("full_recipe", "head_recipe", "dev_examples")]
     found = [
-        {**_intervals(scores[key], key[1], examples), **_recovery(scores, key, head, full, examples)}
-        for key, full, head in columns
+        {**_intervals(scores[key], key[1], rows, examples), **_recovery(scores, key, head, full, examples)}
+        for key, full, head, rows in zip(recipe_keys(chosen), *columns, strict=True)
     ]
     chosen = chosen.assign(**pd.DataFrame(found, index=chosen.index))
     competing = means.groupby(list(CELL), sort=False)
@@ -152,15 +154,18 @@ def summarise(table: pd.DataFrame, examples: Examples | None = None) -> pd.DataF
     return chosen.iloc[order][list(COLUMNS)].reset_index(drop=True)
 
 
-def _intervals(seeds: Mapping[int, tuple[float, str]], task: str, examples: Examples) -> dict[str, Any]:
+def _intervals(seeds: Mapping[int, tuple[float, str]], task: str, rows: float, examples: Examples) -> dict[str, Any]:
     """Return the 95 % intervals of a cell's mean: over seeds, and over seeds and dev examples as far as known."""
     scores = [score for score, _ in seeds.values()]
-    low, high = t_interval(scores)
+    low, high = t_interval(scores, rows=rows)
     drawn, over, ends = examples.mean([folder for _, folder in seeds.values()], task), SEEDS, (low, high)
     if not isinstance(drawn, Unread):
         over = BOTH if len(scores) > 1 else EXAMPLES
-        limits = np.quantile(drawn.drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        ends = crossed_interval(scores, drawn.drawn) if len(scores) > 1 else (float(limits[0]), float(limits[1]))
+        ends = (
+            crossed_interval(scores, drawn.drawn, drawn.examples)
+            if len(scores) > 1
+            else examples_interval(drawn.exact, drawn.drawn, drawn.examples, LEVEL)
+        )
     elif len(scores) == 1:
         over = ""
     why = drawn.why if isinstance(drawn, Unread) else ""
@@ -267,7 +272,7 @@ def _describe(row: Mapping[str, Any], differing: list[str]) -> str:
     said = [f"{_NAMES.get(key, key.rpartition('.')[2])} {short_setting(row[SETTING + key], key)}" for key in keys]
     seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
     part = f"; {row['part']}" if row["part"] else ""
-    return f"{', '.join(said) or 'recipe ' + row['recipe']} ({seeds}, mean {100 * row['mean']:.1f}{part})"
+    return f"{', '.join(said) or 'recipe ' + row['recipe']} ({seeds}, mean {format_points(row['mean'])}{part})"
 
 
 def short_setting(value: str, key: str = "") -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ptuning.display.format import format_percent, format_points
+from ptuning.display.format import format_percent, format_points, format_whole
 from ptuning.results.recovery import BOTH, EXAMPLES, SEEDS
 from ptuning.results.text_table import DAGGER, MARK, MISSING, Cell, TextTable, number_notes, slug
 from ptuning.selection.names import layers_key, module_key, subset_key, task_key
@@ -77,7 +77,7 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     selections = sorted(groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     marks, notes = number_notes(row["note"] for selection in selections for row in groups[selection])
-    unlike = set().union(*(_several(part, one) for one in (*_MIXED, "select_on")))
+    unlike = set().union(*(_several(part, one) for one in (*_MIXED, "select_on", "precision")))
     several = part[part["part"] == ""].groupby(["task", "source"])["mean"].agg(["max", "size"])
     best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1 and place not in unlike}
     mixed = len(set(part["interval_over"]) - {""}) > 1
@@ -106,9 +106,9 @@ def _cell(row: Mapping[str, Any], marks: Mapping[str, str], best: Mapping[tuple[
     mean, std = row["mean"], row["std"]
     low, high = row["low_task"], row["high_task"]
     over = f" {row['interval_over']}" if mixed and row["interval_over"] != BOTH else ""
-    ends = (f"{100 * row[f'recovery{end}']:.0f}".replace("-", "−") for end in ("", "_low", "_high"))
+    ends = (format_whole(100 * row[f"recovery{end}"]) for end in ("", "_low", "_high"))
     return Cell(
-        f"{100 * mean:.1f}",
+        format_points(mean),
         "" if math.isnan(std) else f"{100 * std:.1f}",
         "" if math.isnan(low) else f"[{format_points(low)}, {format_points(high)}]{over}",
         "" if math.isnan(row["recovery"]) else "{} [{}, {}]".format(*ends),

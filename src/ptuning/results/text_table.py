@@ -20,7 +20,7 @@ class Cell:
 
     ``mark`` (``‡1``) points to the table's note, if several recipes competed or a run saw a part of the data;
     ``is_best`` is true for the highest score of a column of several; ``half`` is half the width of its interval, which
-    LaTeX shows in the place of deviation, interval and recovery.
+    LaTeX shows in the place of deviation, interval and recovery. ``latex`` is what it shows in the place of all.
     """
 
     score: str = MISSING
@@ -31,6 +31,7 @@ class Cell:
     mark: str = ""
     is_best: bool = False
     half: str = ""
+    latex: str = ""
 
     def __str__(self) -> str:
         """Return the cell as one text: ``87.1‡1 ± 0.4 [86.1, 88.1] (97 [91, 103])``."""
@@ -169,6 +170,8 @@ def _line(texts: Sequence[str | Cell]) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     r"""Return ``\textbf{87.1} $\pm$ 0.4``."""
+    if cell.latex:
+        return _latex(cell.latex)
     score = _latex(cell.score)
     half = rf" $\pm$ {cell.half}" if cell.half else ""
     return (rf"\textbf{{{score}}}" if cell.is_best else score) + _latex(f"{DAGGER * cell.synthetic}{cell.mark}") + half

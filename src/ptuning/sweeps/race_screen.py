@@ -80,7 +80,7 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
         return
     one = race.answer
     if one is None:
-        one = _best(runs, state)
+        one = _best(state)
         where = "dev" if state.on_dev else "held-out rows"
         _say(console, f"best so far on {where}, not surely so: {runs.name(one)}")
     _show_commands(console, runs, state, one)
@@ -136,7 +136,7 @@ def _table(runs: RaceRuns, state: RaceState) -> Table:
     for name in ("", "dev"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     done = {one: found for one in range(len(runs.candidates)) if (found := state.runs_of(one))}
-    gaps = race.differences(_best(runs, state))
+    gaps = race.differences(_best(state))
     for one in sorted(done, key=lambda one: (done[one][0].weights, one)):
         status = race.status[one]
         gap, by = gaps[one], race.by[one]
@@ -153,12 +153,11 @@ def _table(runs: RaceRuns, state: RaceState) -> Table:
     return table
 
 
-def _best(runs: RaceRuns, state: RaceState) -> int:
-    """Return the candidate with the best mean on held-out rows: of those left, else of all that ran."""
+def _best(state: RaceState) -> int:
+    """Return the candidate that is best so far in the rounds that ended: of those left, else of all that ran."""
     race = state.race
     assert race is not None
-    done = [one for one in range(len(runs.candidates)) if state.runs_of(one)]
-    return max([one for one in race.left() if one in done] or done, key=lambda one: _mean(state.runs_of(one)))
+    return race.best(race.left() or [one for one, seeds in enumerate(race.seeds) if seeds])
 
 
 def _mean(runs: Sequence[RaceRun]) -> float:
@@ -177,6 +176,8 @@ def _gap(gap: Gap) -> str:
 def _need(runs: RaceRuns, state: RaceState, one: int) -> str:
     race = state.race
     assert race is not None
+    if not race.knows_scatter:
+        return f"{runs.name(one)} (first a second seed)"
     more = race.more_seeds(one)
     if more is None:
         return f"{runs.name(one)} (more seeds than a race has)"
