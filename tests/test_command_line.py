@@ -234,3 +234,31 @@ def test_ptuning_says_what_it_does_not_know(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "There is no backbone 'nope'" in err
     assert "tiny" in err
+
+
+def test_hydra_s_folder_of_outputs_is_answered_with_ours(type_it: TypeIt, tmp_path: Path) -> None:
+    told = type_it(*TINY, "dry_run=true", f"hydra.run.dir={tmp_path / 'out'}")
+    assert told.code == 2
+    assert f"Type runs_dir={tmp_path / 'out'}" in told.err
+
+
+def test_a_key_that_the_launcher_has_not_is_named(type_it: TypeIt) -> None:
+    told = type_it("-m", *TINY, "dry_run=true", "seed=1,2", "+hydra.launcher.n_jobs=4")
+    assert told.code == 2
+    assert "hydra.launcher.n_jobs is no key of hydra/launcher=workers" in told.err
+
+
+def test_an_experiment_of_ones_own_without_its_package_is_told_the_line(type_it: TypeIt, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("trainer:\n  max_epochs: 2\n")
+    told = type_it(*TINY, "dry_run=true", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert told.code == 2
+    assert "experiment/mine.yaml cannot be composed" in told.err
+    assert "# @package _global_" in told.err
+
+
+def test_a_number_that_came_as_a_text_is_said_to_be_one(type_it: TypeIt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHES", "1")
+    told = type_it(*TINY, "trainer.limit_train_batches=${oc.env:BATCHES}")
+    assert told.code == 2
+    assert "${oc.decode:${oc.env:NAME}}" in told.err

@@ -259,6 +259,9 @@ def test_one_that_cannot_begin_ends_those_that_had_begun(
         ("+logger.mine.name=x", r"logger\.mine is no logger: .*\+logger\.mine\._target_=my_package\.MyLogger"),
         ("+logger.mine=5", r"logger=.*takes names and values|logger\.mine is no logger"),
         ("+logger.mine._target_=ptuning.tracking.wandb.WandbTracker", r"one W&B logger: leave out logger\.mine"),
+        ("+logger.mine._target_=lightning.pytorch.loggers.WandbLogger", "all jobs of a sweep into one W&B run"),
+        ("+logger.wandb.run_id=abc", r"logger\.wandb\.run_id is the run's own"),
+        ("+logger.wandb.save_dir=there", r"logger\.wandb\.save_dir is the run's own"),
     ],
 )
 def test_what_is_no_logger_is_a_sentence(train: Train, typed: str, told: str) -> None:

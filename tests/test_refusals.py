@@ -8,9 +8,16 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from ptuning.backbones.synthetic_tokenizer import synthetic_tokenizer
+from ptuning.data.datamodule import GlueDataModule
+from ptuning.data.sources import SyntheticSource
 from ptuning.errors import ConfigError
+from ptuning.tasks.glue import TASKS
+from ptuning.training.module import GlueClassifier
+from ptuning.training.optim import Optimisation
 from ptuning.training.refusals import explain_refusals
 from support.commands import TypeIt
+from support.families import tiny
 from support.running import TINY, Train
 
 SMALL = ("module=frozen", "data.sizes.train=32", "trainer.max_epochs=1")
@@ -38,6 +45,13 @@ class Fails(pl.Callback):
         ("trainer.limit_train_batches=0.01", "batches of train is none"),
         ("trainer.val_check_interval=100", "trainer.check_val_every_n_epoch=null"),
         ("+callbacks.c._target_=lightning.pytorch.callbacks.LearningRateMonitor", "that has no logger"),
+        (
+            f"+callbacks.c={{{EARLY}: val/score, stopping_threshold: 40}}",
+            "points, and val/score is a share.* 0.4",
+        ),
+        (f"+callbacks.c={{{EARLY}: val/score, min_delta: 1}}", "min_delta=1 is in points"),
+        ("+callbacks.selection.module=query", "callbacks.selection.module is what module= says"),
+        ("+callbacks.selection.layers=first:1", "callbacks.selection.layers is what layers= says"),
         (f"+callbacks.c={{{EARLY}: val_loss}}", "val_loss.*is not available.*`val/score`"),
         (f"+callbacks={{c: {{{EARLY}: val/score}}, d: {{{EARLY}: val/score}}}}", "more than one stateful callback"),
         ("+callbacks.c._target_=test_refusals.TakesNothing", "TakesNothing.on_train_batch_end.. takes 1 positional"),
@@ -47,6 +61,32 @@ def test_what_lightning_refuses_is_a_sentence(train: Train, override: str, told:
     with pytest.raises(ConfigError, match=told) as caught:
         train(*SMALL, override)
     assert "\n" not in str(caught.value)
+
+
+def own(**trainer: Any) -> None:
+    """Fit with a Trainer of one's own, as docs/python.md shows."""
+    source = SyntheticSource(TASKS["rte"], {"train": 32, "validation": 32})
+    classifier = GlueClassifier(tiny("bert"), TASKS["rte"], Optimisation(1e-3, 1e-3))
+    data = GlueDataModule(source, synthetic_tokenizer(), batch_size=8)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    pl.Trainer(**quiet, **trainer).fit(classifier, datamodule=data)
+
+
+def test_an_own_trainer_that_knows_no_number_of_steps_is_told_so() -> None:
+    with pytest.raises(ConfigError, match="this Trainer has none: type Trainer\\(max_epochs=3\\) or max_steps"):
+        own(max_time="00:00:01:00")
+
+
+def test_an_own_trainer_that_overfits_batches_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"Trainer\(overfit_batches=…\) would score the rows that it trains on"):
+        own(max_epochs=1, overfit_batches=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_own_trainer_of_two_processes_is_told_that_each_would_score_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pl.Trainer, "world_size", 2)
+    with pytest.raises(ConfigError, match="2 processes would have a part each"):
+        own(max_epochs=1)
 
 
 def test_its_exit_code_is_that_of_a_mistake(type_it: TypeIt, tmp_path: Path) -> None:

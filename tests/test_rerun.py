@@ -13,7 +13,8 @@ from support.running import Run, Train
 @pytest.fixture
 def trained(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    return train("task=rte", "module=layernorm", "subset=top:50%", "trainer.max_epochs=1")
+    often = "{_target_: lightning.pytorch.callbacks.GradientAccumulationScheduler, scheduling: {0: 2}}"
+    return train("task=rte", "module=layernorm", "subset=top:50%", "trainer.max_epochs=1", f"+callbacks.often={often}")
 
 
 def rerun(run: Run, *typed: str) -> int:

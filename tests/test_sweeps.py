@@ -55,6 +55,14 @@ def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     assert {name: record["ended"] for name, record in records(tmp_path).items()} == stamps
 
 
+def test_hydra_s_environment_reaches_the_jobs(tmp_path: Path, type_it: TypeIt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTUNING_PRECISION", "32")  # put back afterwards
+    grid = ("module=frozen", "optim.head=trained", "seed=1,2", "trainer.max_epochs=1")
+    out = typed(type_it, tmp_path, *grid, "+hydra.job.env_set.PTUNING_PRECISION=64")
+    assert "2 done" in out
+    assert {record["precision"] for record in records(tmp_path).values()} == {"64-true"}
+
+
 def test_failures_are_told_in_one_table_and_tried_again(tmp_path: Path, type_it: TypeIt) -> None:
     out = typed(type_it, tmp_path, "module=query", "layers=0,9", "seed=1")
     assert "1 done, 1 failed" in out

@@ -95,6 +95,13 @@ def test_what_w_and_b_cannot_begin_with_is_a_sentence(
         begin()
 
 
+def test_a_name_a_group_and_a_project_of_ones_own_count(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    own = ("+logger.wandb.name=mine", "+logger.wandb.group=few", "logger.wandb.mode=offline")
+    found = read_back(train("logger=wandb", "trainer.max_epochs=1", *own).path)
+    assert (found["name"], found["group"], found["project"]) == ("mine", "few", "theirs")
+
+
 def test_a_mode_that_is_typed_is_checked_too_and_a_project(train: Train) -> None:
     with pytest.raises(ConfigError, match=r"logger\.wandb\.mode=onlin"):
         train("logger=wandb", "logger.wandb.mode=onlin")

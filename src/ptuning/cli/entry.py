@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ptuning.config.compose import config_folder
 from ptuning.config.explain import explain
 from ptuning.display.printable import printable
-from ptuning.errors import Interrupted, SweepError
+from ptuning.errors import ConfigError, Interrupted, SweepError
 from ptuning.system.hub import use_cache_for_run
 from ptuning.system.imports import large_imports
 from ptuning.system.program import train_command
@@ -77,6 +77,7 @@ def run_job(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     try:
+        _refuse_run_dir()
         if cfg.dry_run:
             from ptuning.sweeps.grid_status import show_run
 
@@ -95,6 +96,18 @@ def run_job(cfg: DictConfig) -> float | None:
             sys.stderr.write(printable(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n"))
             raise
         _leave(sentence, _code(error))
+
+
+def _refuse_run_dir() -> None:
+    """Refuse Hydra's folder of outputs, where nothing of a run would lie."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    typed = next((one.partition("=")[2] for one in hydra.overrides.hydra if one.startswith("hydra.run.dir=")), None)
+    if typed is not None and not hydra.job.chdir:
+        raise ConfigError(
+            f"hydra.run.dir={typed} would stay empty: runs lie where runs_dir= says. Type runs_dir={typed}."
+        )
 
 
 def _code(error: BaseException) -> int:

@@ -104,6 +104,9 @@ def _explain_override(error: BaseException) -> str:
     if text.startswith("In 'wandb/"):
         return "conf/wandb holds sweeps for W&B's own agents: wandb sweep conf/wandb/modules.yaml"
     first = shorten(first_line(error), _MOST)
+    if match := re.match("In '(experiment/[^']+)'", text):
+        why = shorten(" ".join(text.splitlines()[1:]), _MOST) or detail
+        return f"{match[1]}.yaml cannot be composed ({why}). An experiment begins with the line # @package _global_."
     return f"{first}{f' ({detail})' if detail and detail not in first else ''}"
 
 

@@ -73,8 +73,14 @@ def check(cfg: DictConfig | Config) -> Config:
     for pattern, (fits, allowed) in _RULES.items():
         for key, value in _values(config, pattern):
             if not fits(value):
-                raise ConfigError(f"{key}={shorten(value)} does not fit: it must be {allowed}.")
+                raise ConfigError(f"{key}={shorten(value)} does not fit: it must be {allowed}.{_on_text(value)}")
     return config
+
+
+def _on_text(value: Any) -> str:
+    """Return what to type where a number came as a text, as an environment variable does; else nothing."""
+    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?", value)
+    return " It is a text here: ${oc.decode:${oc.env:NAME}} makes a number of a variable." if is_number else ""
 
 
 def _typed(cfg: DictConfig) -> Config:

@@ -10,6 +10,7 @@ from ptuning.data.holdout import draw_rows, hold_out_tenth
 from ptuning.data.samplers import LengthGroupedBatches, SortedBatches
 from ptuning.data.sources import DataSource
 from ptuning.data.tokenize import Batch, TokenTable, tokenize
+from ptuning.errors import ConfigError
 from ptuning.system.files import cache_folder
 
 HOLDOUT = "holdout"
@@ -114,6 +115,11 @@ class GlueDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the splits of the stage and make the training order."""
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise ConfigError(
+                "Trainer(overfit_batches=…) would score the rows that it trains on. For a quick try: "
+                "Trainer(max_steps=5). To learn a few rows by heart, give them as train and as dev."
+            )
         if stage == "fit":
             train = self.split("train")
             self.order = LengthGroupedBatches(

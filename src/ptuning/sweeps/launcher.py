@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import re
 import time
 from abc import abstractmethod
@@ -80,6 +81,7 @@ class SweepLauncher(Launcher):
         from ptuning.sweeps.progress import show_end
 
         began = time.monotonic()
+        os.environ.update({name: str(value) for name, value in self.config.hydra.job.env_set.items()})  # for the jobs
         jobs, returns = self._compose(job_overrides, initial_job_idx)
         ask_for_hub(jobs)
         if self.config.dry_run:

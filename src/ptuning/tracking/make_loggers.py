@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 
 from ptuning.display.printable import printable
 from ptuning.errors import ConfigError, first_line
@@ -49,6 +49,8 @@ def make_loggers(
     """
     chosen = {name: settings for name, settings in (group or {}).items() if settings is not None}
     kinds = {name: _kind(name, settings) for name, settings in chosen.items()}
+    for name, kind in kinds.items():
+        _refuse_logger(name, chosen[name], kind)
     for single in (WandbTracker, MLFlowLogger):
         twins = [name for name, kind in kinds.items() if kind is not None and issubclass(kind, single)]
         if len(twins) > 1:
@@ -114,10 +116,11 @@ def _make_one(
         if asked_mode(str(settings.get("mode", "auto"))) == "disabled":
             return None
         settings["tags"] = [*labels(record).values(), *(settings.get("tags") or [])]
-        named = {"name": printable(record.name), "group": sweep, "run_id": record.wandb_id}
-        tracker: Logger = make(name, settings, {"save_dir": str(folder), **named})
+        named = {"name": printable(record.name), "group": sweep, **_typed(settings, "name", "group")}
+        tracker: Logger = make(name, settings, {"save_dir": str(folder), **named, "run_id": record.wandb_id})
         return tracker
     extra = loggers.arguments(kind or object, folder, record, labels(record), sweep, resumed)
+    extra |= _typed(settings, *extra)
     if isinstance(own := settings.pop("tags", None), Mapping):
         extra["tags"] = {**extra.get("tags", {}), **own}
     elif own is not None:
@@ -129,6 +132,25 @@ def _make_one(
     if resumed and isinstance(made, CSVLogger):
         loggers.go_on(made)
     return made
+
+
+def _typed(settings: Settings, *names: str) -> dict[str, Any]:
+    return {name: settings[name] for name in names if settings.get(name) is not None and name != "tags"}
+
+
+def _refuse_logger(name: str, settings: Settings, kind: type | None) -> None:
+    """Refuse what would put several runs into one place, or a run into another's."""
+    if kind is not None and issubclass(kind, WandbLogger) and not issubclass(kind, WandbTracker):
+        raise ConfigError(
+            f"logger.{name} is Lightning's WandbLogger, which writes all jobs of a sweep into one W&B run: type "
+            "logger=wandb, which is W&B with a run for each."
+        )
+    for key in ("save_dir", "run_id"):
+        if settings.get(key) is not None:
+            raise ConfigError(
+                f"logger.{name}.{key} is the run's own, its folder and the one it goes on in: leave it out. "
+                "runs_dir= says where runs lie."
+            )
 
 
 def _kind(name: str, settings: Any) -> type | None:

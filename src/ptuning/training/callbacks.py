@@ -158,7 +158,7 @@ class HistoryCallback(pl.Callback):
         self._history.append(entry)
         speed = self._examples_per_second(self._timings.seconds())
         for logger in trainer.loggers:
-            logger.log_metrics({"train/examples_per_second": speed}, step=trainer.global_step)
+            logger.log_metrics({"train/examples_per_second": speed}, step=trainer.global_step - 1)  # as val/… is
         self._loss, self._batches = 0.0, 0
         self._scored = {
             name: [len(answers.index), len(_data_of(trainer).split(name))]

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ptuning.acceleration import Acceleration, accelerate
 from ptuning.data.tokenize import Batch
-from ptuning.errors import DivergedError, RunError
+from ptuning.errors import ConfigError, DivergedError, RunError
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import Task
 from ptuning.training.optim import Optimisation
@@ -103,6 +103,20 @@ class GlueClassifier(pl.LightningModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         """Return a callback by which the pretrained values are put back after an exception too."""
         return [_PutsBack()]
+
+    def setup(self, stage: str) -> None:
+        """Refuse several processes, of which each would score a part of a dev set.
+
+        Raises
+        ------
+        ConfigError
+            If the Trainer has more than one.
+        """
+        if self.trainer.world_size > 1 and stage in ("fit", "validate"):
+            raise ConfigError(
+                f"A dev set is scored as a whole, and {self.trainer.world_size} processes would have a part each: "
+                "Trainer(devices=1). Several runs go side by side: train.py -m."
+            )
 
     def on_fit_start(self) -> None:
         """Make the model ready for training in the Trainer's precision."""
@@ -219,8 +233,13 @@ class GlueClassifier(pl.LightningModule):
         optimizer = self.optimisation.optimizer(self.model, self._parts, fused)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            steps = int(self.trainer.estimated_stepping_batches)
-        schedule = self.optimisation.scheduler(optimizer, steps)
+            steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ConfigError(
+                "The learning rate is warmed up and falls over a number of steps, and this Trainer has none: type "
+                "Trainer(max_epochs=3) or max_steps beside max_time."
+            )
+        schedule = self.optimisation.scheduler(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

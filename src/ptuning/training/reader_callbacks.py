@@ -22,6 +22,8 @@ _OWN_WAY: Mapping[type[pl.Callback], str] = {
     pl.callbacks.ProgressBar: "a run has a bar of its own, which trainer.enable_progress_bar=false takes away.",
 }
 """Callbacks that are refused, and why."""
+_SHARES: Mapping[str, float] = {"stopping_threshold": 1.0, "min_delta": 0.5}
+"""Arguments of EarlyStopping that are shares, as ``val/…`` is, and how large one can be meant to be."""
 
 
 def make_callbacks(config: Config) -> tuple[SelectionCallback, tuple[pl.Callback, ...]]:
@@ -43,6 +45,10 @@ def make_callbacks(config: Config) -> tuple[SelectionCallback, tuple[pl.Callback
         "layers": config.layers,
         "patterns": list(config.module.patterns),
     }
+    typed = next((key for key in selects if key in (config.callbacks.get("selection") or {})), None)
+    if typed is not None:
+        key = "module.patterns" if typed == "patterns" else typed
+        raise ConfigError(f"callbacks.selection.{typed} is what {key}= says: type {key}=… instead.")
     made: dict[str, Any] = {}
     for name, one in config.callbacks.items():
         try:
@@ -55,7 +61,10 @@ def make_callbacks(config: Config) -> tuple[SelectionCallback, tuple[pl.Callback
             ) from error
     selector = made.pop("selection", None)
     if not isinstance(selector, SelectionCallback):
-        raise ConfigError("callbacks.selection must be a ptuning.SelectionCallback: it decides what is trainable.")
+        raise ConfigError(
+            "callbacks.selection must be a ptuning.SelectionCallback: it decides what is trainable. Beside one's "
+            "own callbacks the default stays in the list: callbacks=[default,mine]."
+        )
     for name, callback in made.items():
         _refuse_callback(name, callback)
     return selector, (*made.values(), *([Pruning(config.trial)] if config.trial else []))
@@ -75,6 +84,12 @@ def _refuse_callback(name: str, callback: Any) -> None:
             f"callbacks.{name} waits for {monitor} to fall, and every val/ metric grows as answers get better: type "
             f"+callbacks.{name}.mode=max too."
         )
+    for key, most in _SHARES.items():
+        value = getattr(callback, key, None)
+        if monitor.startswith("val/") and isinstance(value, int | float) and abs(value) > most:
+            raise ConfigError(
+                f"callbacks.{name}.{key}={value:g} is in points, and {monitor} is a share: type {value / 100:g}."
+            )
     for kind, why in _OWN_WAY.items():
         if isinstance(callback, kind):
             raise ConfigError(f"callbacks.{name}={type(callback).__name__} has to be left out: {why}")

@@ -88,6 +88,7 @@ def configuration(record: RunRecord, runs_dir: Path) -> DictConfig:
         "runs_dir": str(runs_dir),
         "optim": optim,
         "trainer": trainer,
+        "callbacks": _with_numbers(record.config.get("callbacks", {})),
         "logger": {},
         "force": False,
         "predict": [],
@@ -99,6 +100,15 @@ def configuration(record: RunRecord, runs_dir: Path) -> DictConfig:
             f"The record's configuration does not fit this version of ptuning ({first_line(error)}); it was written by "
             f"{record.versions.get('ptuning', 'an unknown one')}."
         ) from error
+
+
+def _with_numbers(value: Any) -> Any:
+    """Return a value with the keys that are numbers as such: JSON has texts alone, ``scheduling: {"4": 2}``."""
+    if isinstance(value, list):
+        return [_with_numbers(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if key.isdecimal() else key: _with_numbers(one) for key, one in value.items()}
 
 
 def _finished(folder: Path) -> RunRecord:
