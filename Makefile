@@ -52,11 +52,12 @@ define set_up
 endef
 
 # The lowest versions that pyproject.toml allows, but torch's, and the fast tests in them.
+EXTRAS = demo dev slurm ray optuna peft dashboard tensorboard sentencepiece
 oldest:
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	@.venv-oldest/bin/python -m pip install --quiet uv
 	@.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --no-emit-package torch \
-	  --extra demo --extra dev pyproject.toml -o .venv-oldest/all.txt
+	  $(EXTRAS:%=--extra %) pyproject.toml -o .venv-oldest/all.txt
 	@grep -vE '^(nvidia|cuda|triton)' .venv-oldest/all.txt > .venv-oldest/pins.txt  # what another build of torch would bring
 	@.venv-oldest/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt) -r .venv-oldest/pins.txt -e .
 	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
