@@ -1,5 +1,6 @@
 """What Lightning refuses is one sentence and exit code 2; what it takes trains."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,13 @@ def test_keys_that_leave_the_result_alone_work_together(train: Train) -> None:
     assert run.path != plain.path
     assert run.record["history"] == plain.record["history"]
     assert "run_training_batch" in next(run.path.glob("*-profile.txt")).read_text()
+
+
+def test_what_a_callback_of_the_reader_says_is_heard(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    lightning = logging.getLogger("lightning.pytorch")  # which hands nothing on to the root
+    lightning.addHandler(caplog.handler)
+    try:
+        train(*SMALL, "optim.head=trained", f"+callbacks.c={{{EARLY}: val/score, verbose: true}}")
+    finally:
+        lightning.removeHandler(caplog.handler)
+    assert "Metric val/score improved" in caplog.text

@@ -44,6 +44,8 @@ def quiet() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("lightning.pytorch", "lightning.fabric", *_TALKERS):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # The reader's own callbacks speak when asked to (verbose=true), but not over a sweep's screen.
+    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.ERROR if console.quiet else logging.INFO)
     for name in ("lightning", "torch", "wandb", *_TALKERS):
         warnings.filterwarnings("ignore", module=rf"{name}\b.*")
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's word to its makers that no word got through
