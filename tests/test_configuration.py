@@ -302,6 +302,7 @@ def test_shares_and_intervals_have_to_fit_the_number_of_batches(
             "every val/ metric grows as answers get better: type +callbacks.c.mode=max too",
         ),
         (["predict=test"], "predict=test does not fit: predict takes a list, predict=[test]."),
+        (["~trainer.gradient_clip_val"], "Type trainer.gradient_clip_val=null."),
         (["task=ax"], "task=mnli predict=[ax]"),
         (["backbone.path=random:../x"], "random:NAME"),
         (["nonsense"], "KEY=VALUE"),

@@ -94,6 +94,8 @@ def _explain_override(error: BaseException) -> str:
     if match := re.search(r"Error merging override (\S+)", text):
         why = detail or shorten(first_line(error), _MOST)
         key, _, value = match[1].partition("=")
+        if "does not support deletion" in why:
+            return f"{shorten(match[1])} does not fit: only names of a group can be taken away. Type {key[1:]}=null."
         if "is not a ListConfig" in why:
             return f"{shorten(match[1])} does not fit: {key} takes a list, {key}=[{shorten(value)}]."
         return f"{match[1]} does not fit: {why}. `{train_command()} --help` says what fits."
