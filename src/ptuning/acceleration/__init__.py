@@ -138,7 +138,8 @@ class _Accelerated(Acceleration):
         # A family that is not in the table may draw from torch's own generator, which threads would share. And a head
         # alone is no work.
         self.in_threads = known and not (prefix and prefix.cls_only)
-        self.micro_batch_tokens = tokens_per_micro_batch(int(model.config.hidden_size))
+        width = getattr(model.config, "hidden_size", 768)  # some models of several parts have one for each part
+        self.micro_batch_tokens = tokens_per_micro_batch(int(width))
 
     @property
     def _on_cpu(self) -> bool:

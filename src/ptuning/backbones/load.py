@@ -1,25 +1,24 @@
 """Loaded backbones: models with a fresh head, tokenizers, configurations, and properties of a model."""
 
 import hashlib
-import importlib.util
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptuning.backbones import tokenizer_files
+from ptuning.backbones.library_errors import CANNOT_BE, calm, library_errors
 from ptuning.backbones.loaded_weights import check_loaded
 from ptuning.backbones.padding import may_read_last_token, padding_id
 from ptuning.backbones.pooling import set_pooling
 from ptuning.backbones.random_init import random_config
 from ptuning.backbones.size_limits import check_counts, check_memory
-from ptuning.backbones.source import OTHER_WAYS, BackboneRef
+from ptuning.backbones.source import BackboneRef
 from ptuning.backbones.weight_files import CONFIG, read_json
-from ptuning.errors import BackboneError, UserError, first_line, in_one_line, nearest
+from ptuning.errors import BackboneError, in_one_line, nearest
 from ptuning.selection.architectures import ARCHITECTURES
 from ptuning.selection.parameters import split_head
 from ptuning.selection.select import describe
@@ -92,7 +91,7 @@ def missing_weights(ref: BackboneRef, task: Task) -> set[str]:
 
 def _pretrained_model(ref: BackboneRef, config: Any) -> Any:
     """Return (model, transformers' report on missing, unexpected and mismatched tensors), in fp32."""
-    with _calm():
+    with calm():
         # A folder may hold a head for other labels, which is drawn anew; check_loaded looks at the backbone.
         return _from_pretrained(
             _auto_class(config),
@@ -106,7 +105,7 @@ def _pretrained_model(ref: BackboneRef, config: Any) -> Any:
 
 
 def _from_pretrained(kind: Any, ref: BackboneRef, what: str, **settings: Any) -> Any:
-    with _library_errors(ref, what):
+    with library_errors(ref, what):
         return kind.from_pretrained(ref.location, revision=ref.revision or "main", trust_remote_code=False, **settings)
 
 
@@ -128,11 +127,17 @@ def load_skeleton(ref: BackboneRef) -> nn.Module:
 
 def load_config(ref: BackboneRef, task: Task | None = None) -> Any:
     """Return the Hugging Face configuration of a backbone, with the labels of ``task``."""
+    labels = label_settings(task) if task else {}
+    config = _stored_config(ref, labels) if ref.location else random_config(ref.config, labels)
+    config.return_dict = True  # what is read of a model's output is read by name
+    if getattr(config, "attention_type", None) == "block_sparse":
+        config.attention_type = "original_full"  # BigBird changes to it for good at the first short batch it meets
+    return config
+
+
+def _stored_config(ref: BackboneRef, labels: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    labels = label_settings(task) if task else {}
-    if not ref.location:
-        return random_config(ref.config, labels)
     if ref.folder:
         _check_model_type(read_json(ref.folder / CONFIG)["model_type"], ref.folder / CONFIG)
     config = _from_pretrained(AutoConfig, ref, "configuration", **labels)
@@ -175,18 +180,24 @@ def usable_positions(model: nn.Module) -> int | None:
     """
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None) or 0
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.num_embeddings - module.padding_idx - 1
+        padding = getattr(module, "padding_idx", None)
+        table = getattr(module, "weight", None)  # I-BERT's module is no nn.Embedding
+        if name.endswith("position_embeddings") and padding is not None and isinstance(table, Tensor):
+            return len(table) - int(padding) - 1
     return positions if positions > 0 else None  # XLNet says -1
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
     """Return the inputs of a model: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if it has several types.
 
-    RoBERTa has one type, DistilBERT takes none, and GPT-2 would take type ids for words.
+    RoBERTa has one type, DistilBERT takes none, and GPT-2 would take type ids for words. XLNet and Funnel have a table
+    of segments in every block, of which their configuration says nothing.
     """
-    config = getattr(model, "config", None)
-    tells_apart = (getattr(config, "type_vocab_size", None) or 0) > 1
+    types = getattr(getattr(model, "config", None), "type_vocab_size", None)
+    if types is None:
+        tells_apart = any(name.endswith(".seg_embed") for name, _ in model.named_parameters())
+    else:
+        tells_apart = types > 1
     takes = "token_type_ids" in inspect.signature(model.forward).parameters
     return ("input_ids", *(["token_type_ids"] if tells_apart and takes else []), "attention_mask")
 
@@ -205,7 +216,7 @@ def label_settings(task: Task) -> dict[str, Any]:
 def _from_config(config: Any, ref: BackboneRef) -> nn.Module:
     try:
         return _auto_class(config).from_config(config, trust_remote_code=False)  # type: ignore[no-any-return]
-    except _CANNOT_BE as error:
+    except CANNOT_BE as error:
         what = f"{ref.label} does" if ref.location else "backbone.config does"
         raise BackboneError(f"{what} not make a model that classifies: {in_one_line(error)}.") from error
 
@@ -217,10 +228,6 @@ def _auto_class(config: Any) -> Any:
     architecture = ARCHITECTURES.get(config.model_type)
     images = architecture is not None and architecture.takes_images
     return AutoModelForImageClassification if images else AutoModelForSequenceClassification
-
-
-_CANNOT_BE = (ValueError, AssertionError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
-"""Errors that transformers' models raise for an impossible configuration."""
 
 
 def backbone_hash(model: nn.Module) -> str:
@@ -239,7 +246,7 @@ def backbone_hash(model: nn.Module) -> str:
 
 
 def draw_head(model: nn.Module, seed: int) -> None:
-    """Draw the head's weights anew, from ``seed`` alone, in place."""
+    """Draw the head's weights anew, from ``seed`` alone, in place: matrices at random, biases 0, norms' gains 1."""
     generator = torch.Generator().manual_seed(seed)
     std = float(getattr(model.config, "initializer_range", 0.02))
     head = set(describe(model, ()).head_names)
@@ -248,55 +255,7 @@ def draw_head(model: nn.Module, seed: int) -> None:
             with torch.no_grad():
                 if name.endswith("bias"):
                     parameter.zero_()
+                elif parameter.dim() < 2:
+                    parameter.fill_(1.0)
                 else:
                     parameter.normal_(0.0, std, generator=generator)
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Silence transformers' progress bar and its report that a new head is new."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
-
-
-class _library_errors:
-    """Turn an error of transformers or of the Hub's client into a :class:`BackboneError` of one sentence."""
-
-    def __init__(self, ref: BackboneRef, what: str) -> None:
-        self.ref, self.what = ref, what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, UserError | MemoryError):
-            return
-        from huggingface_hub.errors import HFValidationError
-
-        where, folder = self.ref.location, self.ref.folder
-        wants_package = "sentencepiece" in str(error) or "tiktoken" in str(error)  # transformers asks for either
-        if wants_package and (folder is None or tokenizer_files.is_sentencepiece(folder)):
-            mend = "which needs a package to be read: pip install 'ptuning[sentencepiece]'"
-            if importlib.util.find_spec("sentencepiece") is not None:
-                mend = "but that file cannot be read as one: fetch it again"
-            raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
-        if "trust_remote_code" in str(error):
-            raise BackboneError(
-                f"{where} brings code of its own for its {self.what}, which ptuning never runs."
-            ) from error
-        if folder or not isinstance(error, OSError | HFValidationError | ImportError):
-            raise BackboneError(
-                f"{where} does not load as a Hugging Face model: transformers cannot read its {self.what} "
-                f"({in_one_line(error)})."
-            ) from error
-        raise BackboneError(
-            f"The backbone '{where}' could not be had from the Hub or its cache ({first_line(error)}). {OTHER_WAYS}"
-        ) from error

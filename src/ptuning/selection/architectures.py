@@ -269,7 +269,7 @@ def architecture_of(model: nn.Module) -> Architecture:
     if model_type not in ARCHITECTURES:
         raise SelectionError(
             f"ptuning does not know the modules of a '{model_type or type(model).__name__}' model "
-            f"(known: {', '.join(ARCHITECTURES)}). Name parameters yourself, which works on every model: "
+            f"(known: {', '.join(ARCHITECTURES)}). Name parameters yourself, which works on other families too: "
             "module=custom 'module.patterns=[<regular expression>]' (`ptuning modules --names` lists them); or add an "
             "entry to ptuning/selection/architectures.py: how its blocks are named, and one pattern per module."
         )

@@ -12,6 +12,7 @@ from torch import nn
 import ptuning
 from ptuning.acceleration.precision import check_precision
 from ptuning.backbones.load import attention_dropout_key, load_skeleton, usable_positions
+from ptuning.backbones.outside_table import check_classifier
 from ptuning.backbones.pooling import check_pooling, reads_pooler
 from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.config.schema import Config, TrainerConfig
@@ -207,13 +208,14 @@ def make_plan(config: Config, shared: SharedAnswers | None = None) -> Plan:
 
 
 def _check_family(config: Config, backbone: BackboneRef, skeleton: nn.Module) -> None:
-    """Refuse images, and compiled blocks where they were not shown to compute the same."""
+    """Refuse images, models without head or mask, and compiled blocks where they were not shown to compute the same."""
     architecture = known_architecture(skeleton)
     if architecture and architecture.takes_images:
         raise ConfigError(
             f"{backbone.label} is a {type(skeleton).__name__}, which takes images, and train.py trains on texts. In "
             "your own training ModuleSelectionCallback selects its modules (docs/anywhere.md)."
         )
+    check_classifier(skeleton, backbone.label)
     if architecture and not architecture.is_accelerated and config.trainer.compile in (True,):
         raise ConfigError(
             f"trainer.compile=true was not shown to give a {type(skeleton).__name__} its own gradients (it was for: "

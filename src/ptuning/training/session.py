@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from ptuning.acceleration.activation_store import ActivationStore
 from ptuning.backbones.load import backbone_hash, draw_head, label_settings, load_model, load_tokenizer
+from ptuning.backbones.outside_table import check_padding
 from ptuning.backbones.pooling import set_pooling
 from ptuning.backbones.source import BackboneRef
 from ptuning.data.tokenize import TokenTable
+from ptuning.selection.architectures import known_architecture
 from ptuning.system.files import cache_folder, sweep_parts
 from ptuning.tasks.glue import Task
 
@@ -80,6 +82,8 @@ class Session:
         if self._model is None or key != self._key:
             self.forget_model()  # before the new one is loaded
             model = load_model(backbone, task, seed, attention_dropout, pooling)
+            if known_architecture(model) is None:
+                check_padding(model, self.tokenizer(backbone), backbone.label)
             self._hash = backbone_hash(model)
             if self._keeps_backbone:
                 self._model, self._key = model, key
