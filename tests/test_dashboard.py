@@ -101,7 +101,7 @@ class Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         asked = json.loads(body) if self.path == "/graphql" else {"query": ""}
-        data: dict[str, Any] = {"viewer": {"id": "1", "username": "me", "entity": "me", "flags": "{}"}}
+        data: dict[str, Any] = {"viewer": {"id": "1", "username": "me", "entity": "me", "email": "me@example.org", "flags": "{}"}}
         errors = []
         for name in ("CreateCustomChart", "UpsertView2"):
             if f"mutation {name}" in asked["query"]:
