@@ -101,7 +101,8 @@ class Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         asked = json.loads(body) if self.path == "/graphql" else {"query": ""}
-        data: dict[str, Any] = {"viewer": {"id": "1", "username": "me", "entity": "me", "email": "me@example.org", "flags": "{}"}}
+        me = {"id": "1", "username": "me", "entity": "me", "email": "me@example.org", "flags": "{}"}
+        data: dict[str, Any] = {"viewer": me}
         errors = []
         for name in ("CreateCustomChart", "UpsertView2"):
             if f"mutation {name}" in asked["query"]:
