@@ -36,6 +36,8 @@ console = CleanConsole(
 
 _TALKERS = ("torchmetrics", "transformers", "datasets", "huggingface_hub")
 """Packages whose notices and warnings do not reach the screen."""
+_CALLBACKS = "lightning.pytorch.callbacks"
+"""First words of the loggers of Lightning's callbacks."""
 
 
 def quiet() -> None:
@@ -45,7 +47,7 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", *_TALKERS):
         logging.getLogger(name).setLevel(logging.ERROR)
     # The reader's own callbacks speak when asked to (verbose=true), but not over a sweep's screen.
-    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.ERROR if console.quiet else logging.INFO)
+    logging.getLogger(_CALLBACKS).setLevel(logging.ERROR if console.quiet else logging.INFO)
     for name in ("lightning", "torch", "wandb", *_TALKERS):
         warnings.filterwarnings("ignore", module=rf"{name}\b.*")
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's word to its makers that no word got through
@@ -57,9 +59,10 @@ def quiet() -> None:
 
 
 def _tell_warnings() -> None:
-    """Write ptuning's own warnings to standard error, each once: Hydra has switched all loggers off."""
-    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "ptuning"]:
-        logging.getLogger(name).disabled = False
+    """Write ptuning's own warnings to standard error, each once, and hear callbacks: Hydra has switched all off."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "ptuning" or name.startswith(_CALLBACKS):
+            logging.getLogger(name).disabled = False
     ours = logging.getLogger("ptuning")
     ours.setLevel(logging.WARNING)
     ours.handlers = [handler for handler in ours.handlers if not isinstance(handler, _Once)] + [_Once()]
