@@ -208,14 +208,18 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def names(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return what examples take for granted."""
+    """Return what examples take for granted: a model, a batch, and where runs lie."""
     monkeypatch.chdir(shelf)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model, tokenizer = ptuning.load(RUN.format("rte"))
     batch = tokenizer(["A dog runs."] * 3, ["An animal moves."] * 3, return_tensors="pt")
     batch["labels"] = torch.tensor([0, 1, 0])
     runs = {"run1": RUN.format("rte"), "run2": RUN.format("mrpc"), "backbone": "models/bert"}
-    return {**runs, "ptuning": ptuning, "torch": torch, "model": model, "batch": batch}
+    return {**runs, "model": model, "batch": batch}
+
+
+WHOLE = ("docs/python.md", "docs/anywhere.md")
+"""Pages whose blocks are one program: whoever pastes them has nothing but what they make."""
 
 
 @pytest.mark.parametrize(
@@ -224,6 +228,8 @@ def names(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     text = PAGES[page].read_text().replace("packaged:minilm", "models/bert")
     text = text.replace('"bert-base-uncased"', '"models/bert"')
+    if page in WHOLE:
+        names = {}
     for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S):
         exec(compile(block, page, "exec"), names)
     failed = doctest.DocTestRunner(verbose=False).run(doctest.DocTestParser().get_doctest(text, names, page, page, 0))
@@ -269,6 +275,19 @@ def test_there_are_three_snippets_that_select() -> None:
     assert [page for page, _ in SELECTING] == ["docs/concepts.md", "docs/running.md", "docs/running.md"]
 
 
+def test_what_the_api_page_lists_is_imported_by_its_heading() -> None:
+    listed = re.findall(r"^::: (\S+)\n(.*?)(?=^:::|^##|\Z)", PAGES["docs/api.md"].read_text(), flags=re.M | re.S)
+    headings = {heading: home for home, options in listed for heading in re.findall(r"\bheading: ([\w.]+)", options)}
+    assert len(headings) > 35
+    for heading, home in headings.items():
+        assert named(heading) is named(home), heading
+
+
+def named(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 MODULES = [
     ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
     for path in sorted((ROOT / "src/ptuning").rglob("*.py"))
@@ -278,6 +297,7 @@ MODULES = [
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_of_docstrings_hold(module: str, names: dict[str, Any]) -> None:
-    result = doctest.testmod(importlib.import_module(module), extraglobs={**names, "bert": skeleton_of_bert_base()})
+    given = {**names, "ptuning": ptuning, "torch": torch, "bert": skeleton_of_bert_base()}
+    result = doctest.testmod(importlib.import_module(module), extraglobs=given)
     assert result.failed == 0
     assert result.attempted > 0
