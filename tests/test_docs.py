@@ -1,5 +1,6 @@
 """The pages: their links lead somewhere, and what they show works. `make docs` builds and checks the site."""
 
+import dataclasses
 import doctest
 import html
 import importlib
@@ -25,6 +26,7 @@ from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
 from ptuning.config.compose import compose
 from ptuning.config.rules import check
+from ptuning.config.schema import Config
 from ptuning.deltas.export import export
 from ptuning.deltas.loading import load_run
 from ptuning.errors import ConfigError
@@ -65,6 +67,18 @@ def test_the_configuration_page_names_every_allowed_word() -> None:
             check(wrong)
         for word in str(caught.value).split("Allowed: ")[1].rstrip(".").split(", "):
             assert f"`{word}`" in rows[key], key
+
+
+def test_the_configuration_page_has_a_row_for_every_value_of_the_schema() -> None:
+    rows = set(re.findall(r"^\| `([\w.]+)` \|", PAGES["docs/configuration.md"].read_text(), flags=re.M))
+    assert {key for key in keys_of(Config) if not key.startswith("module.chosen")} <= rows
+    assert "race.minutes" in rows
+
+
+def keys_of(schema: Any, place: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(schema):
+        key = f"{place}{field.name}"
+        yield from keys_of(field.type, f"{key}.") if dataclasses.is_dataclass(field.type) else [key]
 
 
 # Counts
