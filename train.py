@@ -1,4 +1,4 @@
-"""Train one module of a pretrained encoder on one task: ``python train.py module=layernorm task=rte``."""
+"""Train one module of a pretrained transformer on one task: ``python train.py module=layernorm task=rte``."""
 
 import sys
 

@@ -81,6 +81,23 @@ def keys_of(schema: Any, place: str = "") -> Iterator[str]:
         yield from keys_of(field.type, f"{key}.") if dataclasses.is_dataclass(field.type) else [key]
 
 
+# Tables
+
+
+def test_the_page_on_predicting_has_the_text_columns_of_every_task() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z][^|]*) \| (`[^|]*`) \| (`[^|]*`) \|$", PAGES["docs/predicting.md"].read_text(), flags=re.M
+    )
+    told = {name.replace("-", ""): columns for names, *columns in rows for name in names.split(", ")}
+    names = {name: [task.text, task.file_text] for name, task in TASKS.items()}
+    assert {name.lower(): [tuple(re.findall("`([^`]+)`", one)) for one in both] for name, both in told.items()} == names
+
+
+def test_the_page_on_runs_names_the_commands_whose_result_is_what_they_print() -> None:
+    (named,) = re.findall(r"whose result is what they print \(([^)]*)\)", PAGES["docs/running.md"].read_text())
+    assert tuple(re.findall(r"\w+", named)) == cli.PRINTED
+
+
 # Counts
 
 
@@ -113,7 +130,7 @@ def commands(text: str) -> Iterator[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("    ")]
     for line in [*lines, *re.findall(r"(?<!`)`((?:python train\.py|ptuning) [^`]+)`", text.replace("\n", " "))]:
         line = re.sub(r"\[(--[^]]*)\]", r"\1", line)  # an option in brackets may be left out
-        for part in re.split(r" \| | && | > ", line):
+        for part in re.split(r" \| | && | > ", re.sub(r"^ *PYTHONPATH=\S+ ", "", line)):
             if re.match(r" *(python train\.py|ptuning) (?!-m KEY|\[module)", part):
                 words = [word for word in shlex.split(part, comments=True) if word != "…"]
                 yield [re.sub(r"(\w+)(\|\w+)+$", r"\1", word) for word in words]  # of `hf|peft|delta` the first
@@ -162,11 +179,13 @@ def composes(overrides: tuple[str, ...]) -> None:
 def test_commands_are_found_in_every_form_that_pages_have_them() -> None:
     page = (
         "    python train.py -m seed=1,2 \\\n        task=rte   # why\n\n    cat a | ptuning predict RUN | head\n\n"
+        "    PYTHONPATH=. python train.py task=rte\n\n"
         "Then `ptuning export RUN --to hf|peft`, or `ptuning moved\nRUN [--csv FILE]`; `ptuning.load` is none."
     )
     assert list(commands(page)) == [
         ["python", "train.py", "-m", "seed=1,2", "task=rte"],
         ["ptuning", "predict", "RUN"],
+        ["python", "train.py", "task=rte"],
         ["ptuning", "export", "RUN", "--to", "hf"],
         ["ptuning", "moved", "RUN", "--csv", "FILE"],
     ]
@@ -209,9 +228,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["a dog runs", "two women sing", "the river is high", "no one knows"]
     rows = [f"{words[n % 4]},{words[n % 3]},{('entailment', 'contradiction')[n % 2]}" for n in range(24)]
     (folder / "train.csv").write_text("\n".join(["premise,hypothesis,label", *rows]))
-    own = ("task=custom", f"data.train={folder}/train.csv", "data.text=[premise,hypothesis]")
-    for name, task in (("rte", ("task=rte",)), ("mrpc", ("task=mrpc",)), ("mnli", ("task=mnli",)), ("train", own)):
-        kept = [item for item in TINY if name != "train" or not item.startswith("data")]
+    own = ("task=custom", "data.name=pairs", f"data.train={folder}/train.csv", "data.text=[premise,hypothesis]")
+    for name, task in (("rte", ("task=rte",)), ("mrpc", ("task=mrpc",)), ("mnli", ("task=mnli",)), ("pairs", own)):
+        kept = [item for item in TINY if name != "pairs" or not item.startswith("data")]
         run = run_in(folder / "made", *kept, f"backbone={folder}/models/bert", *task, "trainer.max_steps=1")
         shutil.copytree(run.path, folder / RUN.format(name))
     export(load_run(folder / RUN.format("rte")), "delta", folder / "my_delta", base_name="models/bert")
