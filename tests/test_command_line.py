@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,22 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, type_it: Type
     assert not list(tmp_path.iterdir())
 
 
+def test_a_python_without_ptuning_is_told_of_the_one_that_has_it(tmp_path: Path) -> None:
+    done = start(tmp_path, "-I", "-S", str(TRAIN), "module=query")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no package 'ptuning'" in done.stderr
+    assert "source .venv/bin/activate" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_dry_run_that_is_stopped_has_nothing_to_go_on_from(
+    type_it: TypeIt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptuning.sweeps.grid_status.survey", lambda jobs: os.kill(os.getpid(), signal.SIGTERM))
+    stopped = type_it(*TINY, "dry_run=true", f"runs_dir={tmp_path}")
+    assert (stopped.code, stopped.err) == (130, "Stopped.\n")
+
+
 def test_a_full_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
     done = start(tmp_path, str(TRAIN), *TINY, "module=qury", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
@@ -98,7 +115,7 @@ def test_a_full_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
         ("module=qury", "Did you mean 'query'"),
         ("task=rtee", "Did you mean 'rte'"),
         ("backbone=minilmm", "Did you mean 'minilm'"),
-        ("trainer.max_epoch=1", "Did you mean 'max_epochs'"),
+        ("trainer.max_epoch=1", "Did you mean 'trainer.max_epochs'"),
         ("+sed=1", "Did you mean 'seed'"),
         ("data=local", "data.dir=FOLDER"),
         ("seed=-1", "seed=-1"),
@@ -177,7 +194,7 @@ def test_an_installed_package_trains_without_a_clone(
     with pytest.raises(SystemExit) as left:
         cli.main([*typed, "trainer.max_epoch=1"])
     assert left.value.code == 2
-    assert "Did you mean 'max_epochs'" in capsys.readouterr().err
+    assert "Did you mean 'trainer.max_epochs'" in capsys.readouterr().err
     cli.main(["train", "--help"])
     assert "\n  ptuning train -m " in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

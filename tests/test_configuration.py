@@ -167,14 +167,16 @@ def test_trainer_settings_are_lightnings_arguments_by_name_with_the_defaults_tha
     [
         ("sed=3", "no key 'sed'. Did you mean 'seed'"),
         ("+sed=3", "no key 'sed'. Did you mean 'seed'"),
-        ("trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'max_epochs'"),
-        ("+trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'max_epochs'"),
-        ("++trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'max_epochs'"),
+        ("trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'trainer.max_epochs'"),
+        ("+trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'trainer.max_epochs'"),
+        ("++trainer.max_epoch=3", "no key 'trainer.max_epoch'. Did you mean 'trainer.max_epochs'"),
         ("trainr.max_epochs=3", "no key 'trainr.max_epochs'. Did you mean 'trainer'"),
         ("+trainr.max_epochs=3", "no key 'trainr'. Did you mean 'trainer'"),
+        ("race.alfa=0.1", "no key 'race.alfa'. Did you mean 'race.alpha'"),
+        ("+callbacks.mine=3", "callbacks.mine cannot be made"),
         ("modul=query", "Did you mean 'module'"),
-        ("module.chosen.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
-        ("+module.chosen.layernorm.max_epoch=3", "Did you mean 'max_epochs'"),
+        ("module.chosen.layernorm.max_epoch=3", "Did you mean 'module.chosen.layernorm.max_epochs'"),
+        ("+module.chosen.layernorm.max_epoch=3", "Did you mean 'module.chosen.layernorm.max_epochs'"),
         ("+data.sizes.trian=3", "Did you mean 'train'"),
         ("data.sizes.trian=3", "no key 'data.sizes.trian'"),
         ("+backbone.config.hiden_size=32", "Did you mean 'hidden_size'"),
@@ -307,7 +309,10 @@ def test_shares_and_intervals_have_to_fit_the_number_of_batches(
         (["backbone.path=random:../x"], "random:NAME"),
         (["nonsense"], "KEY=VALUE"),
         (["callbacks.selection=null"], "callbacks.selection"),
-        (["callbacks.selection._target_=no_such_module.Mine"], "No module named 'no_such_module'"),
+        (
+            ["callbacks.selection._target_=no_such_module.Mine"],
+            "Python finds no module 'no_such_module'. For a no_such_module.py",
+        ),
         *(
             (
                 [f"+callbacks.c={{_target_: lightning.pytorch.callbacks.{name}{more}}}"],

@@ -1,5 +1,6 @@
 """The pages: their links lead somewhere, and what they show works. `make docs` builds and checks the site."""
 
+import dataclasses
 import doctest
 import html
 import importlib
@@ -25,6 +26,7 @@ from ptuning.backbones.source import find_backbone
 from ptuning.cli import main as cli
 from ptuning.config.compose import compose
 from ptuning.config.rules import check
+from ptuning.config.schema import Config
 from ptuning.deltas.export import export
 from ptuning.deltas.loading import load_run
 from ptuning.errors import ConfigError
@@ -67,6 +69,35 @@ def test_the_configuration_page_names_every_allowed_word() -> None:
             assert f"`{word}`" in rows[key], key
 
 
+def test_the_configuration_page_has_a_row_for_every_value_of_the_schema() -> None:
+    listed = set(re.findall(r"^(?:\| |## )`([\w.]+)`", PAGES["docs/configuration.md"].read_text(), flags=re.M))
+    assert set(keys_of(Config)) - {"module.chosen"} <= listed  # which has a row per name
+    assert {"race.minutes", "module.chosen.NAME.learning_rate"} <= listed
+
+
+def keys_of(schema: Any, place: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(schema):
+        key = f"{place}{field.name}"
+        yield from keys_of(field.type, f"{key}.") if dataclasses.is_dataclass(field.type) else [key]
+
+
+# Tables
+
+
+def test_the_page_on_predicting_has_the_text_columns_of_every_task() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z][^|]*) \| (`[^|]*`) \| (`[^|]*`) \|$", PAGES["docs/predicting.md"].read_text(), flags=re.M
+    )
+    told = {name.replace("-", ""): columns for names, *columns in rows for name in names.split(", ")}
+    names = {name: [task.text, task.file_text] for name, task in TASKS.items()}
+    assert {name.lower(): [tuple(re.findall("`([^`]+)`", one)) for one in both] for name, both in told.items()} == names
+
+
+def test_the_page_on_runs_names_the_commands_whose_result_is_what_they_print() -> None:
+    (named,) = re.findall(r"whose result is what they print \(([^)]*)\)", PAGES["docs/running.md"].read_text())
+    assert tuple(re.findall(r"\w+", named)) == cli.PRINTED
+
+
 # Counts
 
 
@@ -99,7 +130,7 @@ def commands(text: str) -> Iterator[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("    ")]
     for line in [*lines, *re.findall(r"(?<!`)`((?:python train\.py|ptuning) [^`]+)`", text.replace("\n", " "))]:
         line = re.sub(r"\[(--[^]]*)\]", r"\1", line)  # an option in brackets may be left out
-        for part in re.split(r" \| | && | > ", line):
+        for part in re.split(r" \| | && | > ", re.sub(r"^ *PYTHONPATH=\S+ ", "", line)):
             if re.match(r" *(python train\.py|ptuning) (?!-m KEY|\[module)", part):
                 words = [word for word in shlex.split(part, comments=True) if word != "…"]
                 yield [re.sub(r"(\w+)(\|\w+)+$", r"\1", word) for word in words]  # of `hf|peft|delta` the first
@@ -148,11 +179,13 @@ def composes(overrides: tuple[str, ...]) -> None:
 def test_commands_are_found_in_every_form_that_pages_have_them() -> None:
     page = (
         "    python train.py -m seed=1,2 \\\n        task=rte   # why\n\n    cat a | ptuning predict RUN | head\n\n"
+        "    PYTHONPATH=. python train.py task=rte\n\n"
         "Then `ptuning export RUN --to hf|peft`, or `ptuning moved\nRUN [--csv FILE]`; `ptuning.load` is none."
     )
     assert list(commands(page)) == [
         ["python", "train.py", "-m", "seed=1,2", "task=rte"],
         ["ptuning", "predict", "RUN"],
+        ["python", "train.py", "task=rte"],
         ["ptuning", "export", "RUN", "--to", "hf"],
         ["ptuning", "moved", "RUN", "--csv", "FILE"],
     ]
@@ -195,9 +228,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["a dog runs", "two women sing", "the river is high", "no one knows"]
     rows = [f"{words[n % 4]},{words[n % 3]},{('entailment', 'contradiction')[n % 2]}" for n in range(24)]
     (folder / "train.csv").write_text("\n".join(["premise,hypothesis,label", *rows]))
-    own = ("task=custom", f"data.train={folder}/train.csv", "data.text=[premise,hypothesis]")
-    for name, task in (("rte", ("task=rte",)), ("mrpc", ("task=mrpc",)), ("mnli", ("task=mnli",)), ("train", own)):
-        kept = [item for item in TINY if name != "train" or not item.startswith("data")]
+    own = ("task=custom", "data.name=pairs", f"data.train={folder}/train.csv", "data.text=[premise,hypothesis]")
+    for name, task in (("rte", ("task=rte",)), ("mrpc", ("task=mrpc",)), ("mnli", ("task=mnli",)), ("pairs", own)):
+        kept = [item for item in TINY if name != "pairs" or not item.startswith("data")]
         run = run_in(folder / "made", *kept, f"backbone={folder}/models/bert", *task, "trainer.max_steps=1")
         shutil.copytree(run.path, folder / RUN.format(name))
     export(load_run(folder / RUN.format("rte")), "delta", folder / "my_delta", base_name="models/bert")
@@ -208,14 +241,18 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def names(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return what examples take for granted."""
+    """Return what examples take for granted: a model, a batch, and where runs lie."""
     monkeypatch.chdir(shelf)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model, tokenizer = ptuning.load(RUN.format("rte"))
     batch = tokenizer(["A dog runs."] * 3, ["An animal moves."] * 3, return_tensors="pt")
     batch["labels"] = torch.tensor([0, 1, 0])
     runs = {"run1": RUN.format("rte"), "run2": RUN.format("mrpc"), "backbone": "models/bert"}
-    return {**runs, "ptuning": ptuning, "torch": torch, "model": model, "batch": batch}
+    return {**runs, "model": model, "batch": batch}
+
+
+WHOLE = ("docs/python.md", "docs/anywhere.md")
+"""Pages whose blocks are one program: whoever pastes them has nothing but what they make."""
 
 
 @pytest.mark.parametrize(
@@ -224,6 +261,8 @@ def names(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     text = PAGES[page].read_text().replace("packaged:minilm", "models/bert")
     text = text.replace('"bert-base-uncased"', '"models/bert"')
+    if page in WHOLE:
+        names = {}
     for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S):
         exec(compile(block, page, "exec"), names)
     failed = doctest.DocTestRunner(verbose=False).run(doctest.DocTestParser().get_doctest(text, names, page, page, 0))
@@ -269,6 +308,19 @@ def test_there_are_three_snippets_that_select() -> None:
     assert [page for page, _ in SELECTING] == ["docs/concepts.md", "docs/running.md", "docs/running.md"]
 
 
+def test_what_the_api_page_lists_is_imported_by_its_heading() -> None:
+    listed = re.findall(r"^::: (\S+)\n(.*?)(?=^:::|^##|\Z)", PAGES["docs/api.md"].read_text(), flags=re.M | re.S)
+    headings = {heading: home for home, options in listed for heading in re.findall(r"\bheading: ([\w.]+)", options)}
+    assert len(headings) > 35
+    for heading, home in headings.items():
+        assert named(heading) is named(home), heading
+
+
+def named(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 MODULES = [
     ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
     for path in sorted((ROOT / "src/ptuning").rglob("*.py"))
@@ -278,6 +330,7 @@ MODULES = [
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_of_docstrings_hold(module: str, names: dict[str, Any]) -> None:
-    result = doctest.testmod(importlib.import_module(module), extraglobs={**names, "bert": skeleton_of_bert_base()})
+    given = {**names, "ptuning": ptuning, "torch": torch, "bert": skeleton_of_bert_base()}
+    result = doctest.testmod(importlib.import_module(module), extraglobs=given)
     assert result.failed == 0
     assert result.attempted > 0

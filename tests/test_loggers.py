@@ -202,6 +202,8 @@ def test_a_logger_that_cannot_begin_is_a_sentence_before_training(
         train("logger=csv", "logger.csv._target_=test_loggers.Failing")
     with pytest.raises(ConfigError, match="is no logger of Lightning's"):
         train("logger=csv", "logger.csv._target_=types.SimpleNamespace")
+    with pytest.raises(ConfigError, match=r"no module 'mein'.* PYTHONPATH=\. before"):
+        train("+logger.mine._target_=mein.Logger")
     monkeypatch.setattr(Failing, "at", "")
     assert train("logger=csv", "logger.csv._target_=test_loggers.Failing").record["status"] == "finished"
 

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom: on runs that are there, and, slowly, on those that they make themselves."""
 
 import importlib.util
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,14 @@ def test_there_are_six_and_each_is_stored_with_what_it_printed() -> None:
         assert shown(notebook, "text/markdown")
         assert not [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
         assert notebook.cells[0].cell_type == "markdown"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_outputs_are_of_classes_that_there_are(name: str) -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    there_are = set(re.findall(r"^class (\w+)", source, flags=re.M))
+    stored = " ".join(shown(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4), "text/plain"))
+    assert set(re.findall(r"\b([A-Z]\w+)\(\w+=", stored)) <= there_are
 
 
 @pytest.mark.slow

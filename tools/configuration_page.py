@@ -46,7 +46,7 @@ def page() -> str:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         defaults: Any = OmegaConf.to_container(compose("config"))
     types = get_type_hints(Config)
-    alone = [row for row in _values("", Config, defaults) if not (CONF / row[0].strip("`")).is_dir()]
+    alone = list(_values("", Config, defaults))
     parts = [_OPENING, "## Values without a group\n", _table(("key", "type", "default", "meaning"), alone)]
     for group, choice in _groups():
         default = f"Default: `{group}={choice}`." if choice else "Default: none."
@@ -108,7 +108,11 @@ def _values(place: str, schema: type, defaults: Mapping[str, Any]) -> Iterator[t
     """Yield the rows of a schema's values: key, type, default, meaning."""
     for key, kind in get_type_hints(schema).items():
         inside = (get_args(kind) or (None,))[-1]
-        if is_dataclass(inside) and isinstance(inside, type):  # a value per name: `module.chosen.NAME.learning_rate`
+        if not place and (CONF / key).is_dir():  # a group, which has a section
+            continue
+        if is_dataclass(kind) and isinstance(kind, type):  # `race.margin`
+            yield from _values(f"{place}{key}.", kind, defaults[key])
+        elif is_dataclass(inside) and isinstance(inside, type):  # a value per name: `module.chosen.NAME.learning_rate`
             yield from _values(f"{place}{key}.NAME.", inside, {})
         else:
             name = f"{schema.__name__}.{key}"

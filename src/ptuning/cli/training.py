@@ -1,5 +1,6 @@
 """Training from the command line: ``python train.py`` in a clone, ``ptuning train`` without one."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -13,9 +14,14 @@ from ptuning.config.compose import config_folder
 def train(words: Sequence[str]) -> None:
     """Compose and run what was typed behind the command's name, as Hydra reads it; exit with the command's code."""
     sys.argv[1:] = _overrides_first(words)
-    with explain_errors("Stopped. The same command goes on where this one left off."):
+    with explain_errors("Stopped." if _is_dry(words) else "Stopped. The same command goes on where this one left off."):
         if not show_manual(words):
             _run()
+
+
+def _is_dry(words: Sequence[str]) -> bool:
+    """Return whether what was typed only looks: it begins nothing that the same command could go on with."""
+    return any(re.fullmatch(r"\+{0,2}dry_run=(true|yes|y|on|1)", word, re.IGNORECASE) for word in words)
 
 
 _VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")

@@ -156,4 +156,5 @@ def suggest_key(key: str) -> str:
     best = get_close_matches(last, [*names, *leaves], n=1, cutoff=0.7)
     if best and best[0] not in names:
         return f" Did you mean '{leaves[best[0]]}'? `{train_command()} --help` says what there is."
-    return f"{nearest(last, names)} There is: {', '.join(prefix + name for name in names)}."
+    near = nearest(last, names).replace("'", f"'{prefix}", 1)
+    return f"{near} There is: {', '.join(prefix + name for name in names)}."

@@ -46,7 +46,7 @@ class TaskConfig:
 
 @dataclass
 class BackboneConfig:
-    """A pretrained encoder, or one with random weights."""
+    """A pretrained encoder or decoder, or one with random weights."""
 
     path: str = MISSING
     """A folder, a Hub id, ``packaged:NAME`` or ``random:NAME``; written by ``backbone=NAME``."""
@@ -218,7 +218,7 @@ class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     """What is learned."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The pretrained encoder."""
+    """The pretrained encoder or decoder."""
     data: DataConfig = field(default_factory=DataConfig)
     """Where its text comes from."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ _NAMES: Mapping[str, str] = {
     "select_on": "best epoch on",
 }
 """Setting → its name in notes; others go by the last part of their key."""
+_SYNTHETIC = re.compile(r"synthetic \w+ \[\('test', (\d+)\), \('train', (\d+)\), \('validation', (\d+)\)\] seed (\d+)")
+"""The identity of synthetic data in a record: its rows by split, and its seed."""
 
 COLUMNS = (
     *CELL,
@@ -276,7 +279,14 @@ def _describe(row: Mapping[str, Any], differing: list[str]) -> str:
 
 
 def short_setting(value: str, key: str = "") -> str:
-    """Return a setting's text for a sentence: digests shortened, a missing value as ``not set``."""
+    """Return a setting's text for a sentence: digests shortened, synthetic data by rows, nothing as ``not set``.
+
+    >>> short_setting("synthetic rte [('test', 50), ('train', 4000), ('validation', 500)] seed 0")
+    'synthetic, 4,000 train, 500 dev and 50 test rows, seed 0'
+    """
     if value.startswith("sha256:"):
         return value.removeprefix("sha256:")[:8]
+    if made := _SYNTHETIC.fullmatch(value):
+        test, train, dev, seed = made.groups()
+        return f"synthetic, {int(train):,} train, {int(dev):,} dev and {int(test):,} test rows, seed {seed}"
     return value[:80] or ("dev" if key == "select_on" else "not set")

@@ -1,9 +1,10 @@
-"""Imports of large packages with the garbage collector off: a sixth less time (benchmarks/log/2026-11.md)."""
+"""Imports: of large packages, a sixth faster (benchmarks/log/2026-11.md); of modules that Python does not find."""
 
 import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 @contextmanager
@@ -22,3 +23,11 @@ def large_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def explain_unfound(target: object) -> str:
+    """Return a sentence if Python finds no module for a class's import path, ``mine.QueryBiases``; else nothing."""
+    module, dot, _ = str(target).partition(".")
+    if not dot or not module.isidentifier() or module in sys.modules or find_spec(module):
+        return ""
+    return f"Python finds no module '{module}'. For a {module}.py in this folder type PYTHONPATH=. before the command."

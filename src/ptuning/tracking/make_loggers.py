@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogg
 from ptuning.display.printable import printable
 from ptuning.errors import ConfigError, first_line
 from ptuning.runs.record import RunRecord
+from ptuning.system.imports import explain_unfound
 from ptuning.tracking import loggers
 from ptuning.tracking.wandb import WandbTracker
 from ptuning.tracking.wandb_settings import agent_run_id, asked_mode
@@ -96,7 +97,8 @@ def make(name: str, settings: Settings, extra: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"{target.rsplit('.', 1)[-1]} needs a package that is not installed: pip install 'ptuning[{missing}]'"
             ) from error
-        raise ConfigError(f"logger.{name}._target_={target} cannot be made: {first_line(error)}") from error
+        why = explain_unfound(target) or first_line(error)
+        raise ConfigError(f"logger.{name}._target_={target} cannot be made: {why}") from error
 
 
 def _make_one(

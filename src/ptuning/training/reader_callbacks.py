@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from ptuning.config.schema import Config
 from ptuning.errors import ConfigError
 from ptuning.selection.callback import SelectionCallback
+from ptuning.system.imports import explain_unfound
 from ptuning.training.pruning import Pruning
 
 _AVERAGES = "it averages a copy of the whole model, and a run keeps what is trainable alone."
@@ -55,10 +56,10 @@ def make_callbacks(config: Config) -> tuple[SelectionCallback, tuple[pl.Callback
             made[name] = instantiate(one, **(selects if name == "selection" else {}), _convert_="all")
         except InstantiationException as error:
             cause = " ".join(str(error.__cause__ or error).splitlines()[:2])
-            raise ConfigError(
-                f"callbacks.{name} cannot be made: {cause}. "
-                f"callbacks.{name}._target_ names a class by its import path, e.g. my_module.MyClass."
-            ) from error
+            why = explain_unfound(one.get("_target_") if isinstance(one, Mapping) else None) or (
+                f"{cause}. callbacks.{name}._target_ names a class by its import path, e.g. my_module.MyClass."
+            )
+            raise ConfigError(f"callbacks.{name} cannot be made: {why}") from error
     selector = made.pop("selection", None)
     if not isinstance(selector, SelectionCallback):
         raise ConfigError(
