@@ -372,6 +372,36 @@ def test_a_packaged_backbone_and_one_from_the_cache_are_named_by_their_hub_ids(s
 # Loading by Hub id
 
 
+@pytest.mark.parametrize("kind", ["hf", "peft", "delta"])
+def test_an_export_names_its_backbone_as_others_know_it_and_no_path_of_this_machine(
+    shelf: Shelf, tmp_path: Path, kind: str
+) -> None:
+    loaded = load_run(shelf.delta("layernorm"))
+    for base, out in ((None, tmp_path / "folder"), ("me/my-bert", tmp_path / "hub")):
+        export(loaded, kind, out, base_name=base)
+        for file in out.iterdir():
+            assert str(shelf.folder).encode() not in file.read_bytes(), file
+        if kind == "peft":
+            config = json.loads((out / "adapter_config.json").read_text())
+            assert config["base_model_name_or_path"] == (base or "./tiny-bert")
+
+
+def test_a_folder_typed_as_a_relative_path_is_no_hub_id_wherever_it_is_exported(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "bert").symlink_to(shelf.backbone())
+    monkeypatch.chdir(tmp_path)
+    run = run_in(tmp_path / "runs", *TINY[1:], "backbone=models/bert", "task=rte", "task.max_length=32")
+    delta = json.loads((run.path / "delta.json").read_text())
+    assert delta["backbone"]["path"] == "./models/bert"
+    monkeypatch.chdir("/")
+    assert public_base(load_run(run.path, tmp_path / "models" / "bert")).name == "./bert"
+    delta["backbone"]["path"] = "models/bert"  # as version 0.1.0 wrote it
+    write_description(run.path, delta)
+    assert public_base(load_run(run.path, tmp_path / "models" / "bert")).name == "./bert"
+
+
 def test_a_pushed_delta_loads_by_its_hub_id_from_the_cache(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +495,29 @@ def test_the_card_of_a_run_on_glue_has_it_in_its_model_index(trained: list[Run],
     assert values["datasets"] == ["nyu-mll/glue"]
     assert "synthetic" not in (tmp_path / "out" / "README.md").read_text().lower()
     assert "license" not in values
+
+
+def test_the_card_says_that_a_score_or_a_training_is_on_a_part_of_the_data(tmp_path: Path) -> None:
+    common = (*TINY, "task=mrpc", "data.sizes.train=48", "data.sizes.validation=40", "trainer.max_epochs=1")
+    for overrides, part, has_results in (
+        (["trainer.limit_val_batches=1", "data.eval_batch_size=8"], "scored on 8 of 40 rows", False),
+        (["data.train_rows=20"], "trained on 20 rows (data.train_rows)", True),
+        ([], "", True),
+    ):
+        run = run_in(tmp_path / "runs", *common, *overrides)
+        out = tmp_path / run.path.name
+        export(load_run(run.path), "delta", out)
+        card = ModelCard.load(out / "README.md")
+        assert ("On a part of the data" in card.text) == bool(part)
+        assert part in card.text
+        assert ("model-index" in card.data.to_dict()) == has_results
+        export(load_run(out), "delta", tmp_path / f"{run.path.name} again", name=f"./{out.name}")
+        assert (tmp_path / f"{run.path.name} again" / "README.md").read_text() == (out / "README.md").read_text()
+        facts = json.loads((out / "delta.json").read_text())
+        for key in ("part", "scored_in_part"):  # which version 0.1.0 does not write
+            del facts["run"][key]
+        write_description(out, facts)
+        assert gather_facts(load_run(out)).part == (part if "scored" in part else "")
 
 
 def test_the_code_on_the_card_runs(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

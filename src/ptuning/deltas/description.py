@@ -67,6 +67,10 @@ class Facts:
         The run's own.
     scores
         Seed → score, of all finished runs that differ in the seed alone, this one included.
+    part
+        On which part of its data the run trained and was scored, in words; empty for all of them.
+    scored_in_part
+        True if that is said of the dev set.
     """
 
     task: str
@@ -83,6 +87,8 @@ class Facts:
     seed: int | None
     scores: Mapping[str, float]
     versions: Mapping[str, str]
+    part: str = ""
+    scored_in_part: bool = False
 
     @property
     def spread(self) -> tuple[float, float] | None:
@@ -187,6 +193,7 @@ def _check(found: DeltaDescription) -> None:
     if found.format != _FORMAT:
         raise DamagedError(f"of format {found.format}, which this version does not know: a newer ptuning may")
     words = {name: getattr(one, name) for one in (found.run, found) if one for name in _WORDS}
+    words |= {"part": found.run.part} if found.run else {}
     if bad := next((name for name, value in words.items() if not value.isprintable()), None):
         raise DamagedError(f"'{bad}' is no name: {_short(words[bad])}")
     named = {"backbone.path": (found.backbone.path,), "text": found.text, "labels": found.labels}
