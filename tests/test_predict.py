@@ -170,6 +170,7 @@ def test_a_table_that_is_not_written_is_a_sentence_before_anything_is_read(
         ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": 3, "sentence2": "b"}\n', "is 3, not text"),
         ("x.csv", "sentence1,sentence2\na,b\nHello, you,b\n", "line 3 has 3 fields, but the first line names 2."),
         ("x.csv", 'sentence1,sentence2\na,b\n"a,b\n', "the row that begins on line 3 is not quoted rightly"),
+        ("x.csv", "sentence1,sentence2\na,b\n,\nc,d\n", "line 3: 'sentence1' is empty."),
         ("x.csv", "sentence1,sentense2\na,b\n", "Did you mean 'sentense2'?"),
         ("x.tsv", "sentence1\tsentence2\na\tb\nc\n", "line 3 has only 1 of 2 fields."),
         ("x.txt", b"a\tb\n\xff\tb\n", "line 2: byte 0xff is not UTF-8"),

@@ -185,7 +185,11 @@ def test_what_comes_without_a_name_is_known_by_its_first_characters(content: str
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.csv", "text,label,,\nx,a,,\n,,,\ny,b,,\n", ["x", "y"]),  # a spreadsheet's empty columns and rows
+        ("a.csv", ",,\ntext,label,,\nx,a,,\n\n  \ny,b,,\n", ["x", "y"]),  # a spreadsheet's empty columns; blank lines
+        ("a.csv", "sep=;\ntext;label\nx, y;a\n", ["x, y"]),  # Excel's first line
+        ("a.csv", '"sep=,"\ntext,label\nx;y,a\n', ["x;y"]),
+        ("a.csv", "\ufeffSEP=\t\r\ntext\tlabel\r\nx;y,z\ta\r\n", ["x;y,z"]),
+        ("a.csv", "text\nsep=;\n", ["sep=;"]),  # a text like any other
         ("a.csv", 'id, text, label\n0, "x, y", a\n1, z , b\n', ["x, y", "z"]),
         ("a.csv", "\n\ntext;label\nx, y;a\n", ["x, y"]),
         ("a.csv", '"a,b,c";text\n1;x\n', ["x"]),  # what is quoted separates nothing
@@ -259,6 +263,13 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
         ("a.csv", b"text\ncaf\xe9\n", "a.csv, line 2: byte 0xe9 is not UTF-8; save the file as UTF-8."),
         ("a.csv", b"text\nx\xed\xa0\xbd\n", "a.csv, line 2: byte 0xed is not UTF-8"),  # half a pair, as bytes
         ("a.csv", "text,text\nx,y\n", "a.csv has two columns 'text'"),
+        ("a.csv", 'text\nx\n""\ny\n', "a.csv, line 3: 'text' is empty."),
+        ("a.csv", "text,label\nx,a\n,\ny,b\n", "a.csv, line 3: 'text' is empty."),
+        ("a.csv", "text,label\nx,a\n  ,\ny,b\n", "a.csv, line 3: 'text' is empty."),
+        ("a.csv", 'text,label\nx,a\n"\n",\ny,b\n', "a.csv, line 3: 'text' is empty."),
+        ("a.tsv", "text\tlabel\nx\ta\n\t\ny\tb\n", "a.tsv, line 3: 'text' is empty."),
+        ("a.tsv", 'text\nx\n""\ny\n', "a.tsv, line 3: 'text' is empty."),
+        ("a.csv", "sep=;\ntext;label\nx;a;b\n", "a.csv, line 3 has 3 fields, but the first line names 2."),
         ("a.parquet", "PAR1 broken", "a.parquet could not be read as Parquet"),
     ],
 )
