@@ -64,7 +64,7 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
 
     def watched() -> Iterator[str]:
         nonlocal raw
-        for raw in lines:
+        for raw in lines:  # noqa: UP028  # what the reader read last is asked for below
             yield raw
 
     reader = csv.reader(watched(), strict=True, **rules)
