@@ -337,6 +337,11 @@ def test_evaluate_gives_the_runs_own_score_on_its_own_data(
     assert out.startswith("mnli validation_mismatched (synthetic data), 40 rows: accuracy")
     code, out, _ = command(capsys, "evaluate", "--split", "train", "--json", runs["rte"].path, "data.sizes.train=31")
     assert json.loads(out)["rows"] == {"train": 31}
+    for typed, rows in ((["data.eval_batch_size=32"], 40), (["data.sizes.train=31"], 40), (["data=synthetic"], 500)):
+        code, out, _ = command(capsys, "evaluate", "--json", runs["rte"].path, *typed)
+        assert (code, json.loads(out)["rows"]) == (0, {"validation": rows})  # data=NAME begins anew
+    code, out, _ = command(capsys, "evaluate", "--json", runs["rte"].path, "--task", "wnli", "data.eval_batch_size=32")
+    assert json.loads(out)["rows"] == {"validation": 40}
 
 
 def test_labels_of_another_task_are_matched_by_name(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -546,6 +546,8 @@ def test_the_runs_own_data_are_scored_without_a_word_and_only_if_they_are_the_sa
         ("text", "label", "id"),
     )
     assert scored().score == pytest.approx(run.record["score"])  # the rows count, not the file
+    (tmp_path / "train.csv").rename("moved.csv")
+    assert scored("data.train=moved.csv").score == pytest.approx(run.record["score"])
 
 
 @pytest.mark.parametrize(
@@ -572,6 +574,9 @@ def test_the_runs_own_data_are_scored_without_a_word_and_only_if_they_are_the_sa
         (("data.test=more.csv",), None, "data.test=more.csv names no rows to score."),
         (("data.dev=more.csv", "data.train=more.csv"), "test", "name it as the dev set"),
         (("data.seed=5",), None, "data.seed= would hold out rows that the run was trained on."),
+        (("data.train=test.csv",), None, "data.dev=test.csv scores all its rows."),
+        (("data.train=test.csv",), "train", "data.dev=test.csv scores all its rows."),
+        (("data.train=train.csv", "data.seed=5"), None, "data.train=train.csv is not what the run was trained on, and"),
         (("data.dev_share=0.2",), "train", "data.dev_share= would hold out rows that the run was trained on."),
     ],
 )
@@ -592,7 +597,9 @@ def test_a_delta_alone_is_scored_on_what_is_typed_and_one_label_is_said(
     shown = capsys.readouterr()
     assert json.loads(shown.out)["rows"] == {"validation": 2}
     assert "every label of validation is 'no', so matthews says nothing (taken as 0)" in shown.err
-    assert "says which rows to score" in said(lambda: evaluate(Predictor(load_run("delta"))))
+    alone = Predictor(load_run("delta"))
+    assert "says which rows to score" in said(lambda: evaluate(alone))
+    assert "data.dev=a.csv scores all its rows" in said(lambda: evaluate(alone, overrides=["data.train=a.csv"]))
 
 
 def test_a_run_of_glue_is_scored_on_a_file_by_label_names(train: Callable[..., Run], here: Path) -> None:
@@ -616,6 +623,10 @@ def test_a_run_of_glue_is_scored_on_a_file_by_label_names(train: Callable[..., R
     assert list(texts) == predicted(quoted.encode(), "pairs.tsv", TASKS["rte"]) == [('"he said ""no"""', "b ")]
     cli.main(["export", str(run.path), "--to", "delta", "--out", "delta"])
     assert "does not say which synthetic rows are its dev set" in said(lambda: evaluate(Predictor(load_run("delta"))))
+    alone = Predictor(load_run("delta"))
+    for typed in ("data.eval_batch_size=8", "data.train_rows=8"):
+        assert "does not say which synthetic rows" in said(lambda typed=typed: evaluate(alone, overrides=[typed]))
+    assert "data.dev=pairs.csv scores all" in said(lambda: evaluate(predictor, overrides=["data.train=pairs.csv"]))
     assert "data.dev_share is for custom data" in said(lambda: evaluate(predictor, overrides=["data.dev_share=0.1"]))
 
 
@@ -636,7 +647,14 @@ def test_glue_from_a_folder_is_scored_only_if_it_is_what_the_run_was_trained_on(
     files(here / "elsewhere/glue", "C")
     monkeypatch.chdir(here / "elsewhere")
     assert said(lambda: evaluate(predictor)).startswith("glue is not what the run was trained on: its texts or labels")
+    assert said(lambda: evaluate(predictor, overrides=["data.eval_batch_size=8"])).startswith(
+        "glue is not what the run"
+    )
     assert evaluate(predictor, overrides=["data=local", "data.dir=glue"]).rows == {"validation": 20}
+    assert evaluate(predictor, overrides=[f"data.dir={here / 'elsewhere/glue'}"]).rows == {"validation": 20}
+    monkeypatch.chdir(here)
+    again = evaluate(predictor, overrides=["data.eval_batch_size=8", "data.group_by_length=true"])
+    assert again.score == pytest.approx(run.record["score"])
 
 
 def test_undefined_metrics_are_said_once_while_training(here: Path, type_it: TypeIt) -> None:
