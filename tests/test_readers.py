@@ -37,9 +37,11 @@ from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.evaluation_data import evaluation_source
 from ptuning.inference.stream import read_asked
+from ptuning.runs.predictions import keep_predictions, read_predictions
 from ptuning.tasks.glue import TASKS, Task
+from ptuning.training.run import locate
 from support.commands import TypeIt
-from support.running import TINY, Run, run_in
+from support.running import TINY, Run, composed, run_in
 
 MINE = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))
 SINGLE = replace(MINE, text=("text",))
@@ -655,6 +657,45 @@ def test_glue_from_a_folder_is_scored_only_if_it_is_what_the_run_was_trained_on(
     monkeypatch.chdir(here)
     again = evaluate(predictor, overrides=["data.eval_batch_size=8", "data.group_by_length=true"])
     assert again.score == pytest.approx(run.record["score"])
+
+
+def test_glues_test_set_is_predicted_again_if_its_texts_have_changed_and_read_before_training(here: Path) -> None:
+    def rows(name: str, texts: Sequence[str]) -> None:
+        lines = [f"{n}\t{text}\tB\t{('entailment', 'not_entailment')[n % 2]}\n" for n, text in enumerate(texts)]
+        (here / f"{name}.tsv").write_text("".join(["index\tsentence1\tsentence2\tlabel\n", *lines]))
+
+    for name in ("train", "dev"):
+        rows(name, [f"A {n}" for n in range(20)])
+    words = [word for word in TINY if not word.startswith("data")]
+    words += ["data=local", "data.dir=.", "task=rte", "module=frozen", "predict=[test]"]
+    assert "has no test split of rte" in said(lambda: locate(composed(here / "runs", *words)))
+    assert "has no test split of rte" in said(lambda: run_in(here / "runs", *words))
+    assert not list(here.rglob("record.json"))
+    rows("test", ["one", "two"])
+    run = run_in(here / "runs", *words)
+    file = run.path / "predictions" / "test.parquet"
+
+    def is_done() -> bool:
+        return locate(composed(here / "runs", *words)).finished is not None
+
+    first = file.stat().st_mtime_ns
+    assert is_done()
+    rows("test", ["one", "three", "four"])
+    assert not is_done()  # in a grid there is something to do
+    run_in(here / "runs", *words)
+    assert is_done()
+    assert file.stat().st_mtime_ns > first
+    assert len(read_predictions(file).index) == 3
+    kept = read_predictions(file)
+    keep_predictions(file, kept.index, None, kept.logits)  # as earlier versions wrote it
+    rows("test", ["five"])
+    assert is_done()
+    file.write_bytes(b"damaged")
+    assert not is_done()
+    run_in(here / "runs", *words)
+    assert len(read_predictions(file).index) == 1
+    (here / "test.tsv").unlink()
+    assert is_done()  # what is not here has not changed
 
 
 def test_undefined_metrics_are_said_once_while_training(here: Path, type_it: TypeIt) -> None:
