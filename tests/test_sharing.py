@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -353,6 +353,51 @@ def _another_backbone(folder: Path) -> Path:
     load_model(source, TASKS["rte"], seed=5).save_pretrained(folder / "another")
     load_tokenizer(source).save_pretrained(folder / "another")
     return folder / "another"
+
+
+def test_the_same_weights_with_another_tokenizer_or_configuration_are_another_backbone(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    def changed(name: str, file: str, change: Callable[[Any], Any]) -> Path:
+        folder = shutil.copytree(shelf.backbone(), tmp_path / name)
+        values = json.loads((folder / file).read_text())
+        change(values)
+        (folder / file).write_text(json.dumps(values))
+        return folder
+
+    def swap(values: dict[str, Any]) -> None:
+        vocabulary = values["model"]["vocab"]
+        one, other = list(vocabulary)[-2:]
+        vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+
+    common = (*TINY[1:], "task=rte", "task.max_length=32", "trainer.max_steps=1")
+    run = run_in(tmp_path / "runs", f"backbone={shelf.backbone()}", *common).path
+    export(load_run(run), "delta", tmp_path / "delta")
+    others = {
+        "num_attention_heads=4, but": changed("heads", "config.json", lambda c: c.update(num_attention_heads=2)),
+        "hidden_act=gelu, but": changed("act", "config.json", lambda c: c.update(hidden_act="relu")),
+        "another tokenizer than": changed("words", "tokenizer.json", swap),
+    }
+    for told, folder in others.items():
+        for delta in (run, tmp_path / "delta"):
+            with pytest.raises(RunError, match=f"was trained with {told}"):
+                ptuning.load(delta, backbone=folder)
+        with pytest.raises(RunError, match=f"was trained with {told}"):
+            ptuning.load(folder, deltas={"rte": run})
+    harmless = {
+        "transformers_version": "9",
+        "id2label": {"0": "x", "1": "y"},
+        "use_cache": False,
+        "hidden_dropout_prob": 0.3,
+    }
+    harmless |= {"architectures": ["BertModel"], "_name_or_path": "x", "dtype": "float16", "initializer_range": 0.1}
+    same = changed("same", "config.json", lambda c: c.update(harmless))
+    assert torch.equal(logits_of(run, same), logits_of(tmp_path / "delta", shelf.backbone()))
+    described = json.loads((run / "delta.json").read_text())
+    for key in ("tokenizer", "computing"):
+        del described["backbone"][key]
+    write_description(run, described)  # as version 0.1.0 wrote it
+    ptuning.load(run, backbone=others["another tokenizer than"])
 
 
 def test_a_packaged_backbone_and_one_from_the_cache_are_named_by_their_hub_ids(shelf: Shelf, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def csv_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
 
     Excel's ``sep=;`` above the line of names says which, and is a blank line to who reads on.
     """
-    before = []
+    before: list[str] = []
     for line in lines:
         if said := _SEPARATOR.fullmatch(line.removesuffix("\n")):
             return chain([*before, "\n"], lines), said[1]

@@ -257,7 +257,8 @@ def train(
         classifier = make_classifier(plan, network, selection, cache, data, device, writer)
         timings.enter(None)
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
-        history = HistoryCallback(writer, plan.delta_description(digest), timings)
+        description = plan.delta_description(digest, network.config, session.tokenizer(plan.backbone))
+        history = HistoryCallback(writer, description, timings)
         last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
         shown: list[Any] = []
         if not plan.fits_exactly:  # which has no epochs to show
