@@ -3,6 +3,7 @@
 import hashlib
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -188,6 +189,21 @@ def test_the_head_has_the_tasks_outputs_and_label_names(task: Any) -> None:
     assert tuple(model.config.id2label.values()) == (task.labels or ("score",))
     assert model.config.problem_type == ("regression" if task.is_regression else "single_label_classification")
     assert head(model)[0].shape == (task.num_outputs, 16)
+
+
+@pytest.mark.parametrize("own", ["rte", "stsb"])
+def test_a_folder_with_a_head_of_another_width_gives_the_tasks_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    load_model(tiny(), TASKS[own], seed=1).save_pretrained(tmp_path)
+    load_tokenizer(tiny()).save_pretrained(tmp_path)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        for task in ("rte", "stsb", "mnli"):
+            config = load_model(find_backbone(str(tmp_path)), TASKS[task], seed=1).config
+            assert list(config.id2label.values()) == list(TASKS[task].labels or ["score"])
+            assert config.num_labels == TASKS[task].num_outputs
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["random", "folder"])

@@ -28,7 +28,7 @@ from ptuning.cli.entry import explain_errors
 from ptuning.config.compose import compose
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import read_columns
-from ptuning.data.custom import CustomSource, custom_source
+from ptuning.data.custom import CustomSource, EvaluationSource, custom_source
 from ptuning.data.custom_options import CUSTOM_KEYS, custom_data
 from ptuning.data.holdout import hold_out
 from ptuning.data.table import Table
@@ -512,6 +512,27 @@ def test_a_dataset_keeps_its_classes_and_offers_its_splits(here: Path) -> None:
     assert "unlabelled train, row 2: the label 'label' is missing" in said(lambda: source(path="unlabelled"))
 
 
+def test_a_datasets_own_class_names_are_the_labels_of_a_file_however_each_writes_them(here: Path) -> None:
+    decomposed, composed = "ne\u0301gatif", "n\u00e9gatif"
+    for names, written in (((decomposed, "positif"), (composed, "positif")), (("1.0", "2.0"), ("1", "2"))):
+        saved(made_up(24, [0, 1]), names, f"saved as {names[1]}", ("train", "validation"))
+        found = source(path=f"saved as {names[1]}")
+        assert found.task.labels == names
+        assert found.train.labels[:2] == found.validation.labels[:2] == [0, 1]
+        write(here / "dev.csv", made_up(4, written))
+        scored = EvaluationSource(found.task, custom_data(DataConfig(source="files", dev="dev.csv"), trains=False))
+        assert scored.read("validation").labels == [0, 1, 0, 1]
+        assert scored.task.labels == names
+        write(here / "train.csv", made_up(24, written))  # and the other way round
+        typed = source(train="train.csv").task
+        again = EvaluationSource(
+            typed, custom_data(DataConfig(source="hub", path=f"saved as {names[1]}"), trains=False)
+        )
+        assert again.read("validation").labels[:2] == [0, 1]
+    saved(made_up(24, [0, 1]), ("1", "1.0"), "twins", ("train", "validation"))
+    assert source(path="twins").train.labels[:2] == [0, 1]
+
+
 def test_a_folder_laid_out_as_on_the_hub_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", here / "cache")
     (here / "laid_out/en").mkdir(parents=True)
@@ -582,6 +603,7 @@ FILES = {
     "one.csv": "text,label\nx,a\ny,a\n",
     "short.csv": "text,label\nx,a\ny\n",
     "commas.csv": "text,label\nx,a\ny, and z,b\n",
+    "blank_row.csv": "text,label\nx,a\n\n,\ny,b\n",
     "quote.csv": 'text,label\nx,a\n"y" z,b\nw,b\n',
     "open.csv": 'text,label\nx,a\n"y,b\nw,b\n',
     "twice.csv": "text,text,label\nx,y,a\n",
@@ -619,6 +641,7 @@ FILES = {
         ("data.train=good.csv data.dev=other.csv", "other.csv has no column 'text'; data.text names another."),
         ("data.train=good.csv data.dev=unseen.csv", "unseen.csv, line 3: the label 'B' does not occur in good.csv."),
         ("data.train=no_text.csv", "no_text.csv, line 4: 'text' is empty."),
+        ("data.train=blank_row.csv", "blank_row.csv, line 4: the label 'label' is missing"),
         ("data.train=no_label.csv", "no_label.csv, line 3: the label 'label' is missing"),
         ("data.train=one.csv", "Every label of one.csv is 'a'"),
         ("data.train=short.csv", "short.csv, line 3 has 1 fields, but the first line names 2."),
@@ -657,6 +680,10 @@ FILES = {
         ("data.train=rte.csv data.name=mine", "has too few rows (2) to hold 10 % out for scoring"),
         ("data.train=good.csv data.name=a/b", "data.name=a/b is not a name"),
         ("data.train=good.csv predict=[test]", "predict=[test] needs a file to predict: data.test=FILE."),
+        ("data.train=good.csv data.test=god.csv predict=[test]", "There is no file god.csv. Did you mean 'good.csv'?"),
+        ("data.train=good.csv data.test=other.csv predict=[test]", "other.csv has no column 'text'; data.text names"),
+        ("data.train=good.csv data.test=no_text.csv predict=[test]", "no_text.csv, line 4: 'text' is empty."),
+        ("data.path=split predict=[test]", "predict=[test] needs a file to predict: data.test=FILE."),
         ("data.train=good.csv predict=[train]", "predict=[train] is not a split of good. Allowed: test."),
         ("data.train=good.csv data.dir=x", "data.dir is for GLUE's tasks"),
         ("data.train=good.csv data.revision=main", "data.revision is for a dataset of the Hub"),

@@ -170,6 +170,7 @@ def test_a_table_that_is_not_written_is_a_sentence_before_anything_is_read(
         ("x.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": 3, "sentence2": "b"}\n', "is 3, not text"),
         ("x.csv", "sentence1,sentence2\na,b\nHello, you,b\n", "line 3 has 3 fields, but the first line names 2."),
         ("x.csv", 'sentence1,sentence2\na,b\n"a,b\n', "the row that begins on line 3 is not quoted rightly"),
+        ("x.csv", "sentence1,sentence2\na,b\n,\nc,d\n", "line 3: 'sentence1' is empty."),
         ("x.csv", "sentence1,sentense2\na,b\n", "Did you mean 'sentense2'?"),
         ("x.tsv", "sentence1\tsentence2\na\tb\nc\n", "line 3 has only 1 of 2 fields."),
         ("x.txt", b"a\tb\n\xff\tb\n", "line 2: byte 0xff is not UTF-8"),
@@ -336,6 +337,11 @@ def test_evaluate_gives_the_runs_own_score_on_its_own_data(
     assert out.startswith("mnli validation_mismatched (synthetic data), 40 rows: accuracy")
     code, out, _ = command(capsys, "evaluate", "--split", "train", "--json", runs["rte"].path, "data.sizes.train=31")
     assert json.loads(out)["rows"] == {"train": 31}
+    for typed, rows in ((["data.eval_batch_size=32"], 40), (["data.sizes.train=31"], 40), (["data=synthetic"], 500)):
+        code, out, _ = command(capsys, "evaluate", "--json", runs["rte"].path, *typed)
+        assert (code, json.loads(out)["rows"]) == (0, {"validation": rows})  # data=NAME begins anew
+    code, out, _ = command(capsys, "evaluate", "--json", runs["rte"].path, "--task", "wnli", "data.eval_batch_size=32")
+    assert json.loads(out)["rows"] == {"validation": 40}
 
 
 def test_labels_of_another_task_are_matched_by_name(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -37,9 +37,11 @@ from ptuning.errors import UserError
 from ptuning.inference.evaluation import evaluate
 from ptuning.inference.evaluation_data import evaluation_source
 from ptuning.inference.stream import read_asked
+from ptuning.runs.predictions import keep_predictions, read_predictions
 from ptuning.tasks.glue import TASKS, Task
+from ptuning.training.run import locate
 from support.commands import TypeIt
-from support.running import TINY, Run, run_in
+from support.running import TINY, Run, composed, run_in
 
 MINE = Task("mine", ("one", "two"), ("a", "b"), ("accuracy",), ("accuracy",))
 SINGLE = replace(MINE, text=("text",))
@@ -185,7 +187,11 @@ def test_what_comes_without_a_name_is_known_by_its_first_characters(content: str
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.csv", "text,label,,\nx,a,,\n,,,\ny,b,,\n", ["x", "y"]),  # a spreadsheet's empty columns and rows
+        ("a.csv", ",,\ntext,label,,\nx,a,,\n\n  \ny,b,,\n", ["x", "y"]),  # a spreadsheet's empty columns; blank lines
+        ("a.csv", "sep=;\ntext;label\nx, y;a\n", ["x, y"]),  # Excel's first line
+        ("a.csv", '"sep=,"\ntext,label\nx;y,a\n', ["x;y"]),
+        ("a.csv", "\ufeffSEP=\t\r\ntext\tlabel\r\nx;y,z\ta\r\n", ["x;y,z"]),
+        ("a.csv", "text\nsep=;\n", ["sep=;"]),  # a text like any other
         ("a.csv", 'id, text, label\n0, "x, y", a\n1, z , b\n', ["x, y", "z"]),
         ("a.csv", "\n\ntext;label\nx, y;a\n", ["x, y"]),
         ("a.csv", '"a,b,c";text\n1;x\n', ["x"]),  # what is quoted separates nothing
@@ -259,6 +265,13 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
         ("a.csv", b"text\ncaf\xe9\n", "a.csv, line 2: byte 0xe9 is not UTF-8; save the file as UTF-8."),
         ("a.csv", b"text\nx\xed\xa0\xbd\n", "a.csv, line 2: byte 0xed is not UTF-8"),  # half a pair, as bytes
         ("a.csv", "text,text\nx,y\n", "a.csv has two columns 'text'"),
+        ("a.csv", 'text\nx\n""\ny\n', "a.csv, line 3: 'text' is empty."),
+        ("a.csv", "text,label\nx,a\n,\ny,b\n", "a.csv, line 3: 'text' is empty."),
+        ("a.csv", "text,label\nx,a\n  ,\ny,b\n", "a.csv, line 3: 'text' is empty."),
+        ("a.csv", 'text,label\nx,a\n"\n",\ny,b\n', "a.csv, line 3: 'text' is empty."),
+        ("a.tsv", "text\tlabel\nx\ta\n\t\ny\tb\n", "a.tsv, line 3: 'text' is empty."),
+        ("a.tsv", 'text\nx\n""\ny\n', "a.tsv, line 3: 'text' is empty."),
+        ("a.csv", "sep=;\ntext;label\nx;a;b\n", "a.csv, line 3 has 3 fields, but the first line names 2."),
         ("a.parquet", "PAR1 broken", "a.parquet could not be read as Parquet"),
     ],
 )
@@ -535,6 +548,8 @@ def test_the_runs_own_data_are_scored_without_a_word_and_only_if_they_are_the_sa
         ("text", "label", "id"),
     )
     assert scored().score == pytest.approx(run.record["score"])  # the rows count, not the file
+    (tmp_path / "train.csv").rename("moved.csv")
+    assert scored("data.train=moved.csv").score == pytest.approx(run.record["score"])
 
 
 @pytest.mark.parametrize(
@@ -561,6 +576,9 @@ def test_the_runs_own_data_are_scored_without_a_word_and_only_if_they_are_the_sa
         (("data.test=more.csv",), None, "data.test=more.csv names no rows to score."),
         (("data.dev=more.csv", "data.train=more.csv"), "test", "name it as the dev set"),
         (("data.seed=5",), None, "data.seed= would hold out rows that the run was trained on."),
+        (("data.train=test.csv",), None, "data.dev=test.csv scores all its rows."),
+        (("data.train=test.csv",), "train", "data.dev=test.csv scores all its rows."),
+        (("data.train=train.csv", "data.seed=5"), None, "data.train=train.csv is not what the run was trained on, and"),
         (("data.dev_share=0.2",), "train", "data.dev_share= would hold out rows that the run was trained on."),
     ],
 )
@@ -581,7 +599,9 @@ def test_a_delta_alone_is_scored_on_what_is_typed_and_one_label_is_said(
     shown = capsys.readouterr()
     assert json.loads(shown.out)["rows"] == {"validation": 2}
     assert "every label of validation is 'no', so matthews says nothing (taken as 0)" in shown.err
-    assert "says which rows to score" in said(lambda: evaluate(Predictor(load_run("delta"))))
+    alone = Predictor(load_run("delta"))
+    assert "says which rows to score" in said(lambda: evaluate(alone))
+    assert "data.dev=a.csv scores all its rows" in said(lambda: evaluate(alone, overrides=["data.train=a.csv"]))
 
 
 def test_a_run_of_glue_is_scored_on_a_file_by_label_names(train: Callable[..., Run], here: Path) -> None:
@@ -605,6 +625,10 @@ def test_a_run_of_glue_is_scored_on_a_file_by_label_names(train: Callable[..., R
     assert list(texts) == predicted(quoted.encode(), "pairs.tsv", TASKS["rte"]) == [('"he said ""no"""', "b ")]
     cli.main(["export", str(run.path), "--to", "delta", "--out", "delta"])
     assert "does not say which synthetic rows are its dev set" in said(lambda: evaluate(Predictor(load_run("delta"))))
+    alone = Predictor(load_run("delta"))
+    for typed in ("data.eval_batch_size=8", "data.train_rows=8"):
+        assert "does not say which synthetic rows" in said(lambda typed=typed: evaluate(alone, overrides=[typed]))
+    assert "data.dev=pairs.csv scores all" in said(lambda: evaluate(predictor, overrides=["data.train=pairs.csv"]))
     assert "data.dev_share is for custom data" in said(lambda: evaluate(predictor, overrides=["data.dev_share=0.1"]))
 
 
@@ -625,7 +649,53 @@ def test_glue_from_a_folder_is_scored_only_if_it_is_what_the_run_was_trained_on(
     files(here / "elsewhere/glue", "C")
     monkeypatch.chdir(here / "elsewhere")
     assert said(lambda: evaluate(predictor)).startswith("glue is not what the run was trained on: its texts or labels")
+    assert said(lambda: evaluate(predictor, overrides=["data.eval_batch_size=8"])).startswith(
+        "glue is not what the run"
+    )
     assert evaluate(predictor, overrides=["data=local", "data.dir=glue"]).rows == {"validation": 20}
+    assert evaluate(predictor, overrides=[f"data.dir={here / 'elsewhere/glue'}"]).rows == {"validation": 20}
+    monkeypatch.chdir(here)
+    again = evaluate(predictor, overrides=["data.eval_batch_size=8", "data.group_by_length=true"])
+    assert again.score == pytest.approx(run.record["score"])
+
+
+def test_glues_test_set_is_predicted_again_if_its_texts_have_changed_and_read_before_training(here: Path) -> None:
+    def rows(name: str, texts: Sequence[str]) -> None:
+        lines = [f"{n}\t{text}\tB\t{('entailment', 'not_entailment')[n % 2]}\n" for n, text in enumerate(texts)]
+        (here / f"{name}.tsv").write_text("".join(["index\tsentence1\tsentence2\tlabel\n", *lines]))
+
+    for name in ("train", "dev"):
+        rows(name, [f"A {n}" for n in range(20)])
+    words = [word for word in TINY if not word.startswith("data")]
+    words += ["data=local", "data.dir=.", "task=rte", "module=frozen", "predict=[test]"]
+    assert "has no test split of rte" in said(lambda: locate(composed(here / "runs", *words)))
+    assert "has no test split of rte" in said(lambda: run_in(here / "runs", *words))
+    assert not list(here.rglob("record.json"))
+    rows("test", ["one", "two"])
+    run = run_in(here / "runs", *words)
+    file = run.path / "predictions" / "test.parquet"
+
+    def is_done() -> bool:
+        return locate(composed(here / "runs", *words)).finished is not None
+
+    first = file.stat().st_mtime_ns
+    assert is_done()
+    rows("test", ["one", "three", "four"])
+    assert not is_done()  # in a grid there is something to do
+    run_in(here / "runs", *words)
+    assert is_done()
+    assert file.stat().st_mtime_ns > first
+    assert len(read_predictions(file).index) == 3
+    kept = read_predictions(file)
+    keep_predictions(file, kept.index, None, kept.logits)  # as earlier versions wrote it
+    rows("test", ["five"])
+    assert is_done()
+    file.write_bytes(b"damaged")
+    assert not is_done()
+    run_in(here / "runs", *words)
+    assert len(read_predictions(file).index) == 1
+    (here / "test.tsv").unlink()
+    assert is_done()  # what is not here has not changed
 
 
 def test_undefined_metrics_are_said_once_while_training(here: Path, type_it: TypeIt) -> None:

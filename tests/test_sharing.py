@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -355,6 +355,51 @@ def _another_backbone(folder: Path) -> Path:
     return folder / "another"
 
 
+def test_the_same_weights_with_another_tokenizer_or_configuration_are_another_backbone(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    def changed(name: str, file: str, change: Callable[[Any], Any]) -> Path:
+        folder = shutil.copytree(shelf.backbone(), tmp_path / name)
+        values = json.loads((folder / file).read_text())
+        change(values)
+        (folder / file).write_text(json.dumps(values))
+        return folder
+
+    def swap(values: dict[str, Any]) -> None:
+        vocabulary = values["model"]["vocab"]
+        one, other = list(vocabulary)[-2:]
+        vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+
+    common = (*TINY[1:], "task=rte", "task.max_length=32", "trainer.max_steps=1")
+    run = run_in(tmp_path / "runs", f"backbone={shelf.backbone()}", *common).path
+    export(load_run(run), "delta", tmp_path / "delta")
+    others = {
+        "num_attention_heads=4, but": changed("heads", "config.json", lambda c: c.update(num_attention_heads=2)),
+        "hidden_act=gelu, but": changed("act", "config.json", lambda c: c.update(hidden_act="relu")),
+        "another tokenizer than": changed("words", "tokenizer.json", swap),
+    }
+    for told, folder in others.items():
+        for delta in (run, tmp_path / "delta"):
+            with pytest.raises(RunError, match=f"was trained with {told}"):
+                ptuning.load(delta, backbone=folder)
+        with pytest.raises(RunError, match=f"was trained with {told}"):
+            ptuning.load(folder, deltas={"rte": run})
+    harmless = {
+        "transformers_version": "9",
+        "id2label": {"0": "x", "1": "y"},
+        "use_cache": False,
+        "hidden_dropout_prob": 0.3,
+    }
+    harmless |= {"architectures": ["BertModel"], "_name_or_path": "x", "dtype": "float16", "initializer_range": 0.1}
+    same = changed("same", "config.json", lambda c: c.update(harmless))
+    assert torch.equal(logits_of(run, same), logits_of(tmp_path / "delta", shelf.backbone()))
+    described = json.loads((run / "delta.json").read_text())
+    for key in ("tokenizer", "computing"):
+        del described["backbone"][key]
+    write_description(run, described)  # as version 0.1.0 wrote it
+    ptuning.load(run, backbone=others["another tokenizer than"])
+
+
 def test_a_packaged_backbone_and_one_from_the_cache_are_named_by_their_hub_ids(shelf: Shelf, tmp_path: Path) -> None:
     loaded = load_run(shelf.delta("layernorm"))
     for path, name, revision in (
@@ -370,6 +415,36 @@ def test_a_packaged_backbone_and_one_from_the_cache_are_named_by_their_hub_ids(s
 
 
 # Loading by Hub id
+
+
+@pytest.mark.parametrize("kind", ["hf", "peft", "delta"])
+def test_an_export_names_its_backbone_as_others_know_it_and_no_path_of_this_machine(
+    shelf: Shelf, tmp_path: Path, kind: str
+) -> None:
+    loaded = load_run(shelf.delta("layernorm"))
+    for base, out in ((None, tmp_path / "folder"), ("me/my-bert", tmp_path / "hub")):
+        export(loaded, kind, out, base_name=base)
+        for file in out.iterdir():
+            assert str(shelf.folder).encode() not in file.read_bytes(), file
+        if kind == "peft":
+            config = json.loads((out / "adapter_config.json").read_text())
+            assert config["base_model_name_or_path"] == (base or "./tiny-bert")
+
+
+def test_a_folder_typed_as_a_relative_path_is_no_hub_id_wherever_it_is_exported(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "bert").symlink_to(shelf.backbone())
+    monkeypatch.chdir(tmp_path)
+    run = run_in(tmp_path / "runs", *TINY[1:], "backbone=models/bert", "task=rte", "task.max_length=32")
+    delta = json.loads((run.path / "delta.json").read_text())
+    assert delta["backbone"]["path"] == "./models/bert"
+    monkeypatch.chdir("/")
+    assert public_base(load_run(run.path, tmp_path / "models" / "bert")).name == "./bert"
+    delta["backbone"]["path"] = "models/bert"  # as version 0.1.0 wrote it
+    write_description(run.path, delta)
+    assert public_base(load_run(run.path, tmp_path / "models" / "bert")).name == "./bert"
 
 
 def test_a_pushed_delta_loads_by_its_hub_id_from_the_cache(
@@ -465,6 +540,29 @@ def test_the_card_of_a_run_on_glue_has_it_in_its_model_index(trained: list[Run],
     assert values["datasets"] == ["nyu-mll/glue"]
     assert "synthetic" not in (tmp_path / "out" / "README.md").read_text().lower()
     assert "license" not in values
+
+
+def test_the_card_says_that_a_score_or_a_training_is_on_a_part_of_the_data(tmp_path: Path) -> None:
+    common = (*TINY, "task=mrpc", "data.sizes.train=48", "data.sizes.validation=40", "trainer.max_epochs=1")
+    for overrides, part, has_results in (
+        (["trainer.limit_val_batches=1", "data.eval_batch_size=8"], "scored on 8 of 40 rows", False),
+        (["data.train_rows=20"], "trained on 20 rows (data.train_rows)", True),
+        ([], "", True),
+    ):
+        run = run_in(tmp_path / "runs", *common, *overrides)
+        out = tmp_path / run.path.name
+        export(load_run(run.path), "delta", out)
+        card = ModelCard.load(out / "README.md")
+        assert ("On a part of the data" in card.text) == bool(part)
+        assert part in card.text
+        assert ("model-index" in card.data.to_dict()) == has_results
+        export(load_run(out), "delta", tmp_path / f"{run.path.name} again", name=f"./{out.name}")
+        assert (tmp_path / f"{run.path.name} again" / "README.md").read_text() == (out / "README.md").read_text()
+        facts = json.loads((out / "delta.json").read_text())
+        for key in ("part", "scored_in_part"):  # which version 0.1.0 does not write
+            del facts["run"][key]
+        write_description(out, facts)
+        assert gather_facts(load_run(out)).part == (part if "scored" in part else "")
 
 
 def test_the_code_on_the_card_runs(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

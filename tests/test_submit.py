@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from ptuning.cli import main as cli
+from ptuning.inference.glue_submission import choose_entries
 from ptuning.tasks.glue import TASKS
 from ptuning.training.callbacks import write_predictions
 from ptuning.training.module import Predictions
+from support.records import record
 from support.running import GLUE, Run, run_in
 
 needs_glue = pytest.mark.skipif(not GLUE.is_dir(), reason=f"no GLUE files in {GLUE}")
@@ -213,6 +215,26 @@ def test_a_run_of_every_task_fills_all_eleven_files(
     assert found["MNLI-mm.tsv"][:4] == ["entailment", "neutral", "contradiction", "entailment"]
     assert "MNLI-m.tsv" in out
     assert "/mnli/" in next(line for line in out.splitlines() if line.startswith("AX.tsv"))
+
+
+def test_scores_are_compared_on_one_dev_set(tmp_path: Path) -> None:
+    def scored(name: str, score: float, rows: int | None) -> Path:
+        known = {} if rows is None else {"validation_examples": {"validation": rows}}
+        return record(tmp_path / "runs", seed=len(name), score=score, **known)
+
+    def chosen() -> tuple[Path | None, str]:
+        (entry,) = (one for one in choose_entries(tmp_path / "runs") if one.rule.task == "rte")
+        return entry.run, entry.why
+
+    few = scored("1", 0.8, 10)
+    assert chosen() == (few, "on 10 rows: GLUE's own dev set has 277")
+    more = scored("22", 0.6, 40)
+    larger = "on 40 rows: GLUE's own dev set has 277; 1 passed over, scored on 10 dev rows in the place of 40"
+    assert chosen() == (more, larger)
+    own = scored("333", 0.5, 277)
+    assert chosen() == (own, "2 passed over, scored on 10 or 40 dev rows in the place of 277")
+    unsaid = scored("4444", 0.55, None)  # a record of before version 0.1.0
+    assert chosen()[0] == unsaid
 
 
 def test_scores_of_stsb_are_cut_to_its_range(everything: tuple[Path, Path]) -> None:

@@ -1,6 +1,7 @@
 """Composing a configuration, as ``train.py`` does or from what a job of a sweep carries."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +69,22 @@ def restore_data(values: Mapping[str, Any]) -> DataConfig:
         If a value is of another type, or there is no ``source``.
     """
     return cast(DataConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), dict(values))))
+
+
+def compose_data(task: str, recorded: DataConfig, overrides: Sequence[str]) -> DataConfig:
+    """Return the keys of ``data`` as a record has them, with what is typed on top, checked."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = [f"task={task}", f"data={recorded.source}"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        hydra_compose("config", [*words, *overrides])  # which says what is misspelt
+        cfg = hydra_compose("config", words)
+    OmegaConf.update(cfg, "data", asdict(recorded), merge=True)
+    for typed in OverridesParser.create().parse_overrides(list(overrides)):
+        OmegaConf.update(cfg, typed.key_or_group, typed.value(), merge=True)
+    return check(cfg).data
 
 
 @cache

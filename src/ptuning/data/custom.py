@@ -80,7 +80,7 @@ class CustomSource(_ChosenSource):
 
     def predictions_of(self, split: str) -> str:
         """Return ``test-<digest>`` for the test set, as one run may predict several."""
-        return split if split != "test" else f"test-{_digest([self.read('test').texts])[:8]}"
+        return split if split != "test" else f"test-{self.read('test').text_digest[:8]}"
 
     def about(self) -> dict[str, str]:
         """Return columns, kind of task, label counts, score and warnings, by heading."""

@@ -10,13 +10,19 @@ from ptuning.data.rows import Dialect, Head, Row, refuse_twins
 from ptuning.errors import DataError
 
 _QUOTED = re.compile(r'(?:^|(?<=[,;\t])) *"(?:[^"]|"")*"')
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _LONGEST_FIELD = 2**31 - 1
 
 
 def csv_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
-    """Return (all lines, the delimiter of the first): a comma, a semicolon or a tab, as spreadsheets write."""
-    before = []
+    """Return (all lines, the delimiter of the first): a comma, a semicolon or a tab, as spreadsheets write.
+
+    Excel's ``sep=;`` above the line of names says which, and is a blank line to who reads on.
+    """
+    before: list[str] = []
     for line in lines:
+        if said := _SEPARATOR.fullmatch(line.removesuffix("\n")):
+            return chain([*before, "\n"], lines), said[1]
         before.append(line)
         if line.strip():
             break
@@ -49,9 +55,19 @@ def tsv_rules(lines: Iterable[str]) -> dict[str, Any]:
 
 
 def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield the rows below a header, quoted as in RFC 4180 or by ``rules``; blank lines are skipped."""
+    """Yield the rows below a header, quoted as in RFC 4180 or by ``rules``.
+
+    Blank lines are skipped. A line of quotes or delimiters alone is none: it is a row, whose fields are empty.
+    """
     csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(lines, strict=True, **rules)
+    raw = ""
+
+    def watched() -> Iterator[str]:
+        nonlocal raw
+        for raw in lines:  # noqa: UP028  # what the reader read last is asked for below
+            yield raw
+
+    reader = csv.reader(watched(), strict=True, **rules)
     head: Head | None = None
     clean = str if dialect.verbatim else str.strip
     while True:
@@ -65,7 +81,8 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
             ) from None
         if cells is None:
             return
-        if not "".join(cells).strip():
+        is_blank_line = not raw.strip() and rules["delimiter"] not in raw
+        if is_blank_line or (head is None and not "".join(cells).strip()):
             continue
         if head is None:
             head = _head(line, cells, name)

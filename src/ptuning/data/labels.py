@@ -109,7 +109,10 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     known_from
         The origin of the task's labels, for the message about an unknown one.
     """
-    ids = {unicodedata.normalize("NFC", name): number for number, name in enumerate(task.labels)}
+    ids = {name: number for number, name in enumerate(task.labels)}
+    for name, number in list(ids.items()):  # classes that a dataset names itself may be written otherwise in a file
+        ids.setdefault(_name(name) or name, number)
+    names = [name if name in ids else _name(name) or name for name in names]
     unknown = f"does not occur in {known_from}", f"Labels there: {shortened(task.labels)}."
     return _with_labels(rows, task, names, ids, unknown, "; for classes: data.kind=classification")
 

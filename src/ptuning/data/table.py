@@ -1,5 +1,7 @@
 """One split of a task as plain columns, as every data source returns it."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,11 @@ class Table:
     texts: tuple[Sequence[str], ...]
     labels: Sequence[int] | Sequence[float] | None
     origin: str
+
+    @property
+    def text_digest(self) -> str:
+        """SHA-256 of the texts."""
+        return hashlib.sha256(json.dumps([self.texts], ensure_ascii=False).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.texts[0])

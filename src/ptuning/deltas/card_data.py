@@ -1,14 +1,16 @@
 """The data of a model card: trained weights, scores by seed, backbone and licence."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ptuning.backbones.source import PACKAGED, BackboneRef
-from ptuning.deltas.description import Facts
+from ptuning.deltas.description import DeltaDescription, Facts
 from ptuning.deltas.format import count_values, parameter_names
 from ptuning.deltas.loading import Loaded, find_own_record
 from ptuning.errors import RunError
+from ptuning.runs.limits import part_of_data, part_scored
 from ptuning.runs.recipe import but_seed
 from ptuning.runs.record import RECORD, RunRecord, find_record
 from ptuning.selection.select import describe
@@ -46,7 +48,7 @@ def gather_facts(loaded: Loaded) -> Facts:
     if record is not None and not record.is_finished:
         raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
     if record is None and known.run is not None:
-        return known.run
+        return known.run if known.run.part else replace(known.run, **_part(_said_by(known)))
     counted = describe(loaded.model, parameter_names(loaded.values))
     return Facts(
         task=loaded.task.name,
@@ -63,7 +65,18 @@ def gather_facts(loaded: Loaded) -> Facts:
         seed=record.seed if record else None,
         scores=_scores(loaded.folder, record) if record else {},
         versions=record.versions if record else {},
+        **_part(record or _said_by(known)),
     )
+
+
+def _part(record: RunRecord) -> dict[str, Any]:
+    return {"part": part_of_data(record), "scored_in_part": bool(part_scored(record))}
+
+
+def _said_by(known: DeltaDescription) -> RunRecord:
+    """Return what a delta alone says of the part of its data, as a record."""
+    keys = ("partial_evaluation", "partial_training")
+    return RunRecord.read({name: known.content[name] for name in keys if name in known.content})
 
 
 def public_base(loaded: Loaded, name: str | None = None, licence: str | None = None) -> Base:
@@ -85,9 +98,15 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
         path = PACKAGED[path]
     elif cached := re.search(r"models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\](\w+)", path):
         path, revision = f"{cached[1]}/{cached[2]}", cached[3]
-    elif Path(path).expanduser().is_dir() or path.startswith(("/", ".", "~")):
+    elif path.startswith(("/", ".", "~")) or Path(path).expanduser().is_dir() or _was_folder(loaded):
         path = f"./{Path(path).expanduser().resolve().name}"
     return Base(path, revision, licence or _licence(loaded.backbone))
+
+
+def _was_folder(loaded: Loaded) -> bool:
+    """Return True if the run's own record says that its backbone was read from files, whatever its path looks like."""
+    record = find_own_record(loaded.folder, loaded.description)
+    return record is not None and str(record.recipe.get("backbone")).startswith("sha256:")
 
 
 def _finished(folder: Path) -> RunRecord | None:

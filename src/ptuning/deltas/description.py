@@ -41,12 +41,18 @@ class BackboneEntry:
         Branch, tag or commit on the Hub.
     config
         Of a backbone with random weights.
+    tokenizer
+        Digest of its tokenizer; ``None`` in deltas of version 0.1.0.
+    computing
+        Values of its configuration that change what the weights compute; empty in deltas of version 0.1.0.
     """
 
     path: str
     hash: str
     revision: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    computing: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,10 @@ class Facts:
         The run's own.
     scores
         Seed → score, of all finished runs that differ in the seed alone, this one included.
+    part
+        On which part of its data the run trained and was scored, in words; empty for all of them.
+    scored_in_part
+        True if that is said of the dev set.
     """
 
     task: str
@@ -83,6 +93,8 @@ class Facts:
     seed: int | None
     scores: Mapping[str, float]
     versions: Mapping[str, str]
+    part: str = ""
+    scored_in_part: bool = False
 
     @property
     def spread(self) -> tuple[float, float] | None:
@@ -187,6 +199,7 @@ def _check(found: DeltaDescription) -> None:
     if found.format != _FORMAT:
         raise DamagedError(f"of format {found.format}, which this version does not know: a newer ptuning may")
     words = {name: getattr(one, name) for one in (found.run, found) if one for name in _WORDS}
+    words |= {"part": found.run.part} if found.run else {}
     if bad := next((name for name, value in words.items() if not value.isprintable()), None):
         raise DamagedError(f"'{bad}' is no name: {_short(words[bad])}")
     named = {"backbone.path": (found.backbone.path,), "text": found.text, "labels": found.labels}
@@ -197,7 +210,9 @@ def _check(found: DeltaDescription) -> None:
         raise DamagedError(f"'backbone.path' is no path: {_short(found.backbone.path)}")
     if (run := found.run) and not (0 <= run.moved <= run.total and 0 <= run.head <= run.total and run.total):
         raise DamagedError("'run' counts more weights than there are")
-    for name, digest in {"sha256": found.sha256, "backbone.hash": found.backbone.hash}.items():
+    digests = {"sha256": found.sha256, "backbone.hash": found.backbone.hash}
+    digests |= {"backbone.tokenizer": found.backbone.tokenizer} if found.backbone.tokenizer is not None else {}
+    for name, digest in digests.items():
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise DamagedError(f"'{name}' is no SHA-256: {_short(digest)}")
     if found.source not in ("hub", "local", "synthetic", "files"):

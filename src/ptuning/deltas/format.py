@@ -240,7 +240,12 @@ def apply_delta(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def describe_backbone(ref: BackboneRef, path: str, digest: str) -> dict[str, Any]:
-    """Return the entry ``backbone`` of a description: where to find the backbone, and its hash to recognize it."""
+    """Return the entry ``backbone`` of a description: where to find the backbone, and its hash to recognize it.
+
+    A folder typed as ``models/bert`` is told apart from a Hub id, also where there is no such folder.
+    """
+    if ref.folder and path == ref.location and not path.startswith(("/", ".", "~")):
+        path = f"./{path}"
     return {"path": path, "revision": ref.revision, "config": dict(ref.config), "hash": digest}
 
 

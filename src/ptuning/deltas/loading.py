@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
+from ptuning.backbones.beside_weights import computing_values, tokenizer_digest
 from ptuning.backbones.load import backbone_hash, load_model, load_tokenizer, usable_positions
 from ptuning.backbones.source import PACKAGED, BackboneRef, find_backbone, is_packaged
 from ptuning.deltas.description import DESCRIPTION, MEND, WEIGHTS, DeltaDescription
@@ -113,12 +114,12 @@ def load_run(run: str | Path, backbone: str | Path | None = None) -> Loaded:
     description, task = delta.description, delta.description.as_task()
     ref = find_delta_backbone(description, backbone)
     model = load_model(ref, task, seed=0, pooling=description.pooling)
-    check_backbone(model, ref, description, str(run))
+    tokenizer = load_tokenizer(ref)
+    check_backbone(model, tokenizer, ref, description, str(run))
     check_fit(delta, model, task, f"The delta in {run}")
     values = delta.read()
     model.to(value_type(delta.shapes))
     apply_delta(model, values)
-    tokenizer = load_tokenizer(ref)
     tokenizer.model_max_length = description.max_length  # so that truncation=True cuts as in training
     return Loaded(model.eval(), tokenizer, task, delta.folder, ref, values, description)
 
@@ -173,14 +174,32 @@ def find_delta_backbone(description: DeltaDescription, backbone: str | Path | No
         ) from error
 
 
-def check_backbone(model: nn.Module, ref: BackboneRef, description: DeltaDescription, run: str) -> None:
-    """Raise :class:`RunError` if a model's backbone is not the one that a delta was trained on."""
+def check_backbone(model: nn.Module, tokenizer: Any, ref: BackboneRef, description: DeltaDescription, run: str) -> None:
+    """Raise :class:`RunError` if a backbone is not the one that a delta was trained on.
+
+    It is told by its weights and, where the delta says them, by its tokenizer and the values of its configuration that
+    change what the weights compute.
+    """
     found, wanted = backbone_hash(model), description.backbone.hash
     if found != wanted:
         raise RunError(
             f"The delta in {run} was trained on {Path(description.backbone.path).name} with weights "
             f"{wanted[:12]}, but {ref.label} has {found[:12]}. A delta fits only the backbone that it was trained "
             "on."
+        )
+    known = description.backbone
+    computing = computing_values(model.config)
+    for name in sorted(set(known.computing) & set(computing)):  # versions of transformers may not have the same
+        if known.computing[name] != computing[name]:
+            raise RunError(
+                f"The delta in {run} was trained with {name}={shorten(known.computing[name])}, but the "
+                f"configuration of {ref.label} says {computing[name]}: the same weights would answer otherwise. "
+                "Take its own backbone."
+            )
+    if known.tokenizer not in (None, tokenizer_digest(tokenizer)):
+        raise RunError(
+            f"The delta in {run} was trained with another tokenizer than that of {ref.label}: its vocabulary, or how "
+            "it cuts texts, is another, and the same weights would answer otherwise. Take its own backbone."
         )
     positions = usable_positions(model)
     if positions is not None and description.max_length > positions:

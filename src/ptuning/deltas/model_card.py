@@ -61,7 +61,7 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         datasets=["nyu-mll/glue"] if is_glue and not synthetic else None,
         metrics=[_METRICS.get(metric, (metric, metric))[0] for metric in task.metrics],
         tags=["ptuning", *(["synthetic-data"] if synthetic else []), *(["glue"] if is_glue and not synthetic else [])],
-        eval_results=_results(task, facts) or None,
+        eval_results=None if facts.scored_in_part else _results(task, facts) or None,
     )
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"code": code_span, "plain": escape_markdown}

@@ -46,7 +46,7 @@ def write_adapter(loaded: Loaded, base: Base, folder: Path) -> None:
             f"answers would be others. {_OTHER_WAYS}"
         )
     plain: Any = load_model(loaded.backbone, loaded.task, seed=0)
-    plain.config.name_or_path = base.name  # PEFT writes the adapter's base from here
+    plain.name_or_path = base.name  # PEFT writes the adapter's base from this attribute of the model
     config = _config({*parameter_names(loaded.values), *_left_out(loaded)}, loaded, base, peft)
     wanted = {name: p.detach() for name, p in loaded.model.named_parameters()}
     pristine = {name: p.detach().clone() for name, p in plain.named_parameters()}

@@ -73,10 +73,10 @@ class DeltaStack:
         first = next(iter(opened))
         ref = find_delta_backbone(opened[first].description, backbone)
         self.model: Any = load_model(ref, self.tasks[first], seed=0).eval().requires_grad_(False)
-        for name, delta in opened.items():
-            check_backbone(self.model, ref, delta.description, str(deltas[name]))
-            check_fit(delta, self.model, self.tasks[name], f"The delta '{name}'")
         self.tokenizer = load_tokenizer(ref)
+        for name, delta in opened.items():
+            check_backbone(self.model, self.tokenizer, ref, delta.description, str(deltas[name]))
+            check_fit(delta, self.model, self.tasks[name], f"The delta '{name}'")
         self._inputs = input_names(self.model)
         self._head = set(split_head(self.model)[0])
         self._pristine = dict(self.model.named_parameters())

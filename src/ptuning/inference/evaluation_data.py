@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
-from ptuning.config.compose import compose, restore_data
+from ptuning.config.compose import compose, compose_data, restore_data
 from ptuning.config.schema import Config, DataConfig
 from ptuning.data.custom import EvaluationSource, score_metrics
 from ptuning.data.custom_options import CustomData, custom_data, refuse_custom_keys
@@ -23,6 +23,9 @@ _FILE_KEYS = {"train", "dev", "text", "label"}
 
 _PLACES = ("path", "config", "revision", "train", "dev", "test", "dev_share")
 """Keys of ``data`` that locate rows."""
+
+_NOT_ROWS = {"eval_batch_size", "group_by_length", "train_rows", "select_on"}
+"""Keys of ``data`` that say nothing of which rows there are."""
 
 _UNTOLD = {
     "local": "where its data lie: type data=local data.dir=FOLDER, or data=hub",
@@ -61,7 +64,7 @@ def evaluation_source(
     data = find_data(loaded, task, overrides)
     refuse_custom_keys(task.name, data)
     source = make_source(Config(data=data), task)
-    if not overrides and task == loaded.task:
+    if task == loaded.task and _typed_keys(overrides) <= _NOT_ROWS:
         _check_identity(source, loaded, str(data.dir or data.path or data.source), "data=local data.dir=FOLDER")
     return source
 
@@ -72,19 +75,21 @@ def takes_files(own: Task, task: Task, overrides: Sequence[str]) -> bool:
 
 
 def find_data(loaded: Loaded, task: Task, overrides: Sequence[str]) -> DataConfig:
-    """Return the configuration of a GLUE task's data: as typed, else as the run was trained on."""
-    _typed_keys(overrides)
-    source = loaded.description.source
-    if overrides:
-        named = source == "files" or any(word.startswith("data=") for word in overrides)
-        return compose([f"task={task.name}", *([] if named else [f"data={source}"]), *overrides]).data
+    """Return the configuration of a GLUE task's data: as the run was trained on, with what is typed on top.
+
+    ``data=NAME`` begins anew, and so does everything typed for a run on custom data.
+    """
+    keys, source = _typed_keys(overrides), loaded.description.source
+    if "source" in keys or (overrides and loaded.task.is_custom):
+        return compose([f"task={task.name}", *overrides]).data
     if loaded.task.is_custom:
         raise ConfigError(f"Say where {task.name} lies: data=local data.dir=FOLDER, or data=hub.")
     if recorded := _recorded(loaded):
-        return _as_config(recorded, loaded)
-    if source in _UNTOLD:
+        own = _as_config(recorded, loaded)
+        return compose_data(task.name, own, overrides) if overrides else own
+    if source in _UNTOLD and keys <= _NOT_ROWS:
         raise ConfigError(f"A delta does not say {_UNTOLD[source]}.")
-    return compose([f"task={task.name}", f"data={source}"]).data
+    return compose([f"task={task.name}", f"data={source}", *overrides]).data
 
 
 def _files(
@@ -98,6 +103,8 @@ def _files(
     names_rows = bool(keys & {scored, "path"})
     if unread := [key for key in ("train", "test") if key in keys and not names_rows]:
         raise ConfigError(f"data.{unread[0]}={getattr(data, unread[0])} names no rows to score. {_OTHERS}")
+    if "train" in keys and not source.has_dev:
+        _refuse_other_training_rows(source, loaded)
     if drawn := [key for key in ("seed", "dev_share") if key in keys and not names_rows]:
         raise ConfigError(
             f"data.{drawn[0]}= would hold out rows that the run was trained on. Leave it out, or name other data. "
@@ -113,6 +120,19 @@ def _files(
         shown = trained_on.path or " with ".join(places)
         _check_identity(EvaluationSource(loaded.task, trained_on), loaded, shown, "data.dev=FILE")
     return source
+
+
+def _refuse_other_training_rows(source: EvaluationSource, loaded: Loaded) -> None:
+    """Raise :class:`ConfigError` if rows would be held out that the run may have been trained on.
+
+    The run's own training data may lie elsewhere: the rows that were held out of them are its dev set.
+    """
+    known, file = _trained_on(loaded), source.chosen.train
+    if not loaded.task.is_custom or known is None or source.identity() != known:
+        raise ConfigError(
+            f"data.train={file} is not what the run was trained on, and rows held out of it may be some that the run "
+            f"was trained on. data.dev={file} scores all its rows."
+        )
 
 
 def _merged(
@@ -156,9 +176,8 @@ def answers(task: Task) -> str:
 
 def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -> None:
     """Refuse rows that go by the name of those that the run was trained on and are others."""
-    record = find_own_record(loaded.folder, loaded.description)
-    trained_on = record.recipe.get("data") if record else None
-    if trained_on is None:  # a delta alone, or a record of before there was a recipe in it
+    trained_on = _trained_on(loaded)
+    if trained_on is None:
         return
     try:
         found = source.identity()
@@ -169,6 +188,12 @@ def _check_identity(source: DataSource, loaded: Loaded, shown: str, mend: str) -
             f"{shown} is not what the run was trained on: its texts or labels are others. To score other rows, also "
             f"these: {mend}."
         )
+
+
+def _trained_on(loaded: Loaded) -> Any:
+    """Return the identity of a run's data; ``None`` for a delta alone, and a record of before it had a recipe."""
+    record = find_own_record(loaded.folder, loaded.description)
+    return record.recipe.get("data") if record else None
 
 
 def _recorded(loaded: Loaded) -> dict[str, Any]:

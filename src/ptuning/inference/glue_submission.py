@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +75,22 @@ RULES = (
 )
 
 
+_DEV_ROWS = MappingProxyType(
+    {
+        "cola": 1043,
+        "sst2": 872,
+        "mrpc": 408,
+        "stsb": 1500,
+        "qqp": 40_430,
+        "mnli": 9815 + 9832,
+        "qnli": 5463,
+        "rte": 277,
+        "wnli": 71,
+    }
+)
+"""Task → rows of GLUE's own dev sets."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file of the archive, and the run that answers it.
@@ -87,7 +104,7 @@ class Entry:
     score
         The run's dev score, in [-1, 1].
     why
-        The reason for sample predictions.
+        The reason for sample predictions; of a run, what to know of its score.
     """
 
     rule: Rule
@@ -96,8 +113,19 @@ class Entry:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A run that can be sent, its dev score, and the rows that it was scored on, as far as its record says."""
+
+    folder: Path
+    score: float
+    rows: int | None
+
+
 def choose_entries(runs_dir: Path, sample: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Return an entry per file: the run with the best dev score, or sample predictions.
+
+    Scores are compared on one dev set: GLUE's own, by its number of rows, or the largest where no run has that.
 
     Parameters
     ----------
@@ -117,34 +145,55 @@ def choose_entries(runs_dir: Path, sample: Sequence[str] = ()) -> tuple[Entry, .
     for task in sample:
         if task not in tasks:
             raise ConfigError(f"--sample {task} is no task.{nearest(task, tasks)} Tasks: {', '.join(tasks)}.")
-    best: dict[str, tuple[float, Path]] = {}
+    candidates: dict[str, list[_Candidate]] = {}
     passed_over: dict[str, list[str]] = {}
     runs = collect(runs_dir).runs
     for row in runs[runs["kind"] == ""].sort_values(["task", "folder"]).itertuples():  # a yardstick is no model
         folder = runs_dir / str(row.folder)
         if why := _unfit(str(row.status), str(row.source), folder):
             passed_over.setdefault(str(row.task), []).append(why)
-        elif str(row.task) not in best or float(row.score) > best[str(row.task)][0]:
-            best[str(row.task)] = (float(row.score), folder)
-    if not {rule.head for rule in RULES} & set(best):
+        else:
+            candidates.setdefault(str(row.task), []).append(_Candidate(folder, float(row.score), _rows(folder)))
+    if not {rule.head for rule in RULES} & set(candidates):
         reasons = sorted({why for found in passed_over.values() for why in found})
         said = f": {'; '.join(reasons)}" if reasons else ", only other tasks"
         raise RunError(
             f"No run in {runs_dir} can be sent to GLUE's server{said}. Train on GLUE's own data: data=hub, or "
             "data=local data.dir=FOLDER."
         )
-    return tuple(_entry(rule, best, passed_over, rule.task in sample) for rule in RULES)
+    return tuple(_entry(rule, candidates, passed_over, rule.task in sample) for rule in RULES)
 
 
-def _entry(rule: Rule, best: dict[str, tuple[float, Path]], passed_over: dict[str, list[str]], asked: bool) -> Entry:
+def _entry(
+    rule: Rule, candidates: dict[str, list[_Candidate]], passed_over: dict[str, list[str]], asked: bool
+) -> Entry:
     if asked:
         return Entry(rule, None, why="as asked for")
-    if rule.head in best:
-        score, folder = best[rule.head]
-        return Entry(rule, folder, score)
+    if rule.head in candidates:
+        return _best(rule, candidates[rule.head])
     others = passed_over.get(rule.head, [])
     counted = [f"{others.count(why)} passed over, {why}" for why in sorted(set(others))]
     return Entry(rule, None, why=", ".join([f"no run of {rule.head}", *counted]))
+
+
+def _best(rule: Rule, found: Sequence[_Candidate]) -> Entry:
+    """Return the entry of the run with the best score on GLUE's own dev set, or on the largest that there is."""
+    own = _DEV_ROWS[rule.head]
+    rows = {own if one.rows is None else one.rows for one in found}
+    chosen = own if own in rows else max(rows)
+    alike = [one for one in found if one.rows in (chosen, *([None] if chosen == own else []))]
+    best = max(alike, key=lambda one: one.score)
+    notes = [] if chosen == own else [f"on {chosen:,} rows: GLUE's own dev set has {own:,}"]
+    if others := sorted(rows - {chosen}):
+        counted = " or ".join(f"{one:,}" for one in others)
+        notes.append(f"{len(found) - len(alike)} passed over, scored on {counted} dev rows in the place of {chosen:,}")
+    return Entry(rule, best.folder, best.score, "; ".join(notes))
+
+
+def _rows(folder: Path) -> int | None:
+    """Return how many dev rows a run was scored on, or ``None`` if its record does not say."""
+    record = find_record(folder)
+    return sum(record.validation_examples.values()) if record and record.validation_examples else None
 
 
 def _unfit(status: str, source: str, folder: Path) -> str:
@@ -194,7 +243,7 @@ def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[st
                         answering = (entry.run, Predictor(load_run(entry.run)))
                     logits = _answer(answering[1], rule, overrides)
                 predictions = format_predictions(get_task(rule.task), rule, logits)
-                who = f"{entry.run}, dev score {100 * entry.score:.1f}"
+                who = f"{entry.run}, dev score {100 * entry.score:.1f}{f' ({entry.why})' if entry.why else ''}"
             lines = "".join(f"{index}\t{prediction}\n" for index, prediction in enumerate(predictions))
             # A fixed date: the same predictions give the same archive.
             file = zipfile.ZipInfo(rule.file, date_time=(1980, 1, 1, 0, 0, 0))

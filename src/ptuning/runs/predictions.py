@@ -35,8 +35,17 @@ class KeptPredictions:
     logits: NDArray[np.float32]
 
 
-def keep_predictions(path: Path, index: ArrayLike, labels: ArrayLike | None, logits: ArrayLike) -> None:
-    """Write predictions as Parquet: ``index``, ``label`` (where known), ``logits`` (a list per row, fp32)."""
+_TEXTS = b"texts"
+"""Key of the digest of the texts that were answered, in a file's own metadata."""
+
+
+def keep_predictions(
+    path: Path, index: ArrayLike, labels: ArrayLike | None, logits: ArrayLike, texts: str | None = None
+) -> None:
+    """Write predictions as Parquet: ``index``, ``label`` (where known), ``logits`` (a list per row, fp32).
+
+    ``texts`` is a digest of what was answered, for :func:`texts_answered`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -45,8 +54,32 @@ def keep_predictions(path: Path, index: ArrayLike, labels: ArrayLike | None, log
         columns["label"] = pa.array(np.asarray(labels))
     columns["logits"] = pa.array(np.asarray(logits).tolist(), type=pa.list_(pa.float32()))
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, write_page_checksum=True)
+    table = pa.table(columns).replace_schema_metadata({_TEXTS: texts.encode()} if texts else None)
+    pq.write_table(table, buffer, write_page_checksum=True)
     write_sealed(path, buffer.getbuffer())
+
+
+def texts_answered(path: Path) -> str | None:
+    """Return the digest of the texts that kept predictions answer, or ``None`` if the file does not say.
+
+    Raises
+    ------
+    DamagedError
+        If the file is not what was written.
+    OSError
+        If it is not there or may not be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = read_regular(path, _LARGEST)
+    if is_damaged(path):
+        raise DamagedError("not what was written: its digest is another")
+    try:
+        said = (pq.read_schema(pa.BufferReader(content)).metadata or {}).get(_TEXTS)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedError(first_line(error)) from error
+    return said.decode(errors="replace") if said else None
 
 
 def read_predictions(path: Path) -> KeptPredictions:

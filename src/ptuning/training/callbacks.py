@@ -223,7 +223,7 @@ class PrefixCallback(ActivationCache):
             self._timings.enter(None)
 
 
-def write_predictions(path: Path, answers: Predictions) -> None:
-    """Write answers as a run keeps them."""
+def write_predictions(path: Path, answers: Predictions, texts: str | None = None) -> None:
+    """Write answers as a run keeps them, with the digest of the texts if there are no labels to know them by."""
     labels = None if answers.labels is None else answers.labels.numpy()
-    keep_predictions(path, answers.index.numpy(), labels, answers.logits.float().numpy())
+    keep_predictions(path, answers.index.numpy(), labels, answers.logits.float().numpy(), texts)

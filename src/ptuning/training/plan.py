@@ -11,6 +11,7 @@ from torch import nn
 
 import ptuning
 from ptuning.acceleration.precision import check_precision
+from ptuning.backbones.beside_weights import computing_values, tokenizer_digest
 from ptuning.backbones.load import attention_dropout_key, load_skeleton, usable_positions
 from ptuning.backbones.outside_table import check_classifier
 from ptuning.backbones.pooling import check_pooling, reads_pooler
@@ -135,11 +136,15 @@ class Plan:
             **self.pooling_keys,
         }
 
-    def delta_description(self, backbone_hash: str) -> dict[str, Any]:
-        """Return what ``delta.json`` says beside score and epoch."""
+    def delta_description(self, backbone_hash: str, config: Any, tokenizer: Any) -> dict[str, Any]:
+        """Return what ``delta.json`` says beside score and epoch; the last two are the loaded backbone's."""
         return {
             "ptuning": ptuning.__version__,
-            "backbone": describe_backbone(self.backbone, self.config.backbone.path, backbone_hash),
+            "backbone": {
+                **describe_backbone(self.backbone, self.config.backbone.path, backbone_hash),
+                "tokenizer": tokenizer_digest(tokenizer),
+                "computing": computing_values(config),
+            },
             **self.task.describe(),
             "source": self.source.place,
             **self.selection_keys,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from omegaconf import DictConfig
 from ptuning.acceleration.precision import find_device
 from ptuning.config.rules import check
 from ptuning.config.schema import Config
-from ptuning.deltas.loading import load_run
-from ptuning.deltas.predictor import Predictor
 from ptuning.display.console import console, quiet, show_plan, show_result
 from ptuning.display.format import format_path
 from ptuning.display.progress_bar import ProgressReport, TrainingProgress
@@ -26,7 +24,6 @@ from ptuning.runs.writer import RunWriter
 from ptuning.system.digests import remove_sealed
 from ptuning.system.memory import peak_memory_mb, reset_peak_memory
 from ptuning.system.processor import processor_name
-from ptuning.tasks.glue import get_task
 from ptuning.tracking.run_logger import report_to_agent, tracked
 from ptuning.training.attempt import Attempt, find_attempt, find_loss
 from ptuning.training.build import (
@@ -41,9 +38,8 @@ from ptuning.training.build import (
     make_trainer,
     share_cut,
 )
-from ptuning.training.callbacks import HistoryCallback, write_predictions
+from ptuning.training.callbacks import HistoryCallback
 from ptuning.training.checkpoint import LastCheckpoint
-from ptuning.training.module import Predictions
 from ptuning.training.out_of_memory import is_out_of_memory, let_go
 from ptuning.training.plan import Plan, make_plan, with_new_callbacks
 from ptuning.training.refusals import explain_refusals
@@ -51,6 +47,7 @@ from ptuning.training.session import Session, as_it_was
 from ptuning.training.shared_answers import SharedAnswers
 from ptuning.training.timings import Timings
 from ptuning.training.trainable import choose_trainable, mean_magnitude
+from ptuning.training.unlabelled import check_texts, is_answered, predict
 
 Report = Callable[[RunProgress], None]
 """Called now and then with how far a run is."""
@@ -113,8 +110,9 @@ def locate(cfg: DictConfig | Config, shared: SharedAnswers | None = None) -> Loc
     """
     plan, folder, _ = _plan(cfg, shared)
     finished, _ = _look(plan, folder)
-    if any(not _predictions(plan, folder.path, split).exists() for split in plan.config.predict):
+    if not all(is_answered(plan, folder.path, split, shared) for split in plan.config.predict):
         finished = None
+        check_texts(plan, shared)
     return Located(plan, folder, finished)
 
 
@@ -170,6 +168,7 @@ def _execute(
         announce(folder.path)
         finished, lost = _look(plan, folder)
         if finished is None:
+            check_texts(plan)
             timings = Timings(began, partial(_peak_memory, str(plan.trainer["accelerator"])))
             record = _train(plan, folder, lost, session, sweep, timings, report)
         else:
@@ -180,7 +179,7 @@ def _execute(
             kept = other.record()
             console.print(f"In {kept.precision if kept else None}: {format_path(other.path)}")
         for split in plan.config.predict:
-            _predict(plan, folder.path, split)
+            predict(plan, folder.path, split)
     return Done(folder.path, record, finished is not None)
 
 
@@ -258,7 +257,8 @@ def train(
         classifier = make_classifier(plan, network, selection, cache, data, device, writer)
         timings.enter(None)
         writer.add(train_examples=len(data.split("train")), backbone_hash=digest, **counts(selection))
-        history = HistoryCallback(writer, plan.delta_description(digest), timings)
+        description = plan.delta_description(digest, network.config, session.tokenizer(plan.backbone))
+        history = HistoryCallback(writer, description, timings)
         last = LastCheckpoint(writer.folder, plan.config.checkpoint_seconds)
         shown: list[Any] = []
         if not plan.fits_exactly:  # which has no epochs to show
@@ -284,21 +284,3 @@ def train(
 
 def _peak_memory(accelerator: str) -> float:
     return peak_memory_mb(accelerator != "cpu" and torch.cuda.is_initialized())
-
-
-def _predict(plan: Plan, folder: Path, split: str) -> None:
-    """Predict an unlabelled split with the run's best weights, unless that was done before."""
-    path = _predictions(plan, folder, split)
-    if path.exists():
-        return
-    predictor = Predictor(load_run(folder), plan.config.data.eval_batch_size)
-    source: Any = plan.source
-    if split == "ax":
-        source, split = replace(source, task=get_task("ax")), "test"
-    logits, _ = predictor.answer_split(source, split)
-    write_predictions(path, Predictions(torch.arange(len(logits)), logits, None))
-    console.print(f"{len(logits):,} predictions in {format_path(path)}")
-
-
-def _predictions(plan: Plan, folder: Path, split: str) -> Path:
-    return folder / "predictions" / f"{plan.source.predictions_of(split)}.parquet"
