@@ -140,8 +140,9 @@ def _stored_config(ref: BackboneRef, labels: Mapping[str, Any]) -> Any:
 
     if ref.folder:
         _check_model_type(read_json(ref.folder / CONFIG)["model_type"], ref.folder / CONFIG)
-    labels.pop("num_labels", None)  # transformers warns where it is not that of the folder; id2label says the same
-    config = _from_pretrained(AutoConfig, ref, "configuration", **labels)
+    # id2label says the number of labels; beside a folder's own transformers would warn.
+    given = {name: value for name, value in labels.items() if name != "num_labels"}
+    config = _from_pretrained(AutoConfig, ref, "configuration", **given)
     check_counts(config, str(ref.folder / CONFIG) if ref.folder else ref.location)
     if getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
