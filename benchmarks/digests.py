@@ -1,6 +1,6 @@
 """What digests cost: process time of whole runs with SHA-256 and with the nearly free xxh3, in pairs.
 
-    python benchmarks/digests.py [--pairs 20]
+    python benchmarks/digests.py [--pairs 20] [--modules layernorm full]
 
 Two runs of MiniLM on synthetic data: LayerNorms, whose files are small, and full fine-tuning, which writes 273 MB of
 checkpoint an epoch. Every digest that the run makes or checks is in it: of weights, caches, checkpoints and records.
@@ -59,8 +59,10 @@ def main() -> None:
     """Measure and print a line per module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20)
-    pairs = parser.parse_args().pairs
-    for module in MODULES:
+    parser.add_argument("--modules", nargs="+", default=MODULES)
+    given = parser.parse_args()
+    pairs = given.pairs
+    for module in given.modules:
         measure(module, fast=True)  # the caches are warm from here on
         found: dict[bool, list[float]] = {True: [], False: []}
         for pair in range(pairs):
