@@ -55,6 +55,7 @@ def test_a_sweep_gives_what_plain_runs_give_and_is_not_done_twice(
     assert {name: record["ended"] for name, record in records(tmp_path).items()} == stamps
 
 
+@pytest.mark.slow
 def test_hydra_s_environment_reaches_the_jobs(tmp_path: Path, type_it: TypeIt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTUNING_PRECISION", "32")  # put back afterwards
     grid = ("module=frozen", "optim.head=trained", "seed=1,2", "trainer.max_epochs=1")
