@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import inspect
 import re
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -123,21 +125,24 @@ def test_every_task_has_a_file_and_every_file_is_a_task() -> None:
     assert all(content["name"] == name for name, content in files.items())
 
 
+def choices_typed(group: str) -> list[str]:
+    return [f"{group}={file.stem}" for file in sorted((CONF / group).glob("*.yaml"))]
+
+
 @pytest.mark.parametrize(
-    ("group", "choice"),
+    "typed",
     [
-        (file.parent.name, file.stem)
-        for file in sorted(CONF.glob("*/*.yaml"))
-        if file.parent.name not in ("hydra", "wandb")
+        *zip_longest(choices("module"), choices("backbone"), choices("logger"), fillvalue=""),
+        *(
+            (choice,)
+            for group in ("callbacks", "data", "experiment", "optim", "task", "trainer")
+            for choice in choices(group)
+        ),
     ],
+    ids=" ".join,
 )
-def test_every_choice_composes(group: str, choice: str) -> None:
-    compose(
-        [
-            f"{group}={choice}",
-            *(["data.dir=X"] if (group, choice) == ("data", "local") else []),
-        ]
-    )
+def test_every_choice_composes(typed: Sequence[str]) -> None:
+    compose([*filter(None, typed), *(["data.dir=X"] if "data=local" in typed else [])])
 
 
 # The schema

@@ -74,9 +74,8 @@ def test_masks_follow_from_the_seed_whatever_the_number_of_threads(variant: str)
         return learnt(acceleration, batch)
 
     first = step(2, 1)
-    for _ in range(3):
-        again = step(2, 1)
-        assert all(torch.equal(again[name], value) for name, value in first.items())
+    again = step(2, 1)
+    assert all(torch.equal(again[name], value) for name, value in first.items())
     assert_same_step(step(1, 1), first)
     assert not torch.equal(step(2, 2)["loss"], first["loss"])
 
