@@ -188,6 +188,8 @@ def test_what_comes_without_a_name_is_known_by_its_first_characters(content: str
     ("name", "content", "expected"),
     [
         ("a.csv", ",,\ntext,label,,\nx,a,,\n\n  \ny,b,,\n", ["x", "y"]),  # a spreadsheet's empty columns; blank lines
+        ("a.csv", "text,label\nx,a\ny,b\n,\n , \n\n,,,\n", ["x", "y"]),  # and its empty rows at the end
+        ("a.tsv", "text\tlabel\nx\ta\n\t\n", ["x"]),
         ("a.csv", "sep=;\ntext;label\nx, y;a\n", ["x, y"]),  # Excel's first line
         ("a.csv", '"sep=,"\ntext,label\nx;y,a\n', ["x;y"]),
         ("a.csv", "\ufeffSEP=\t\r\ntext\tlabel\r\nx;y,z\ta\r\n", ["x;y,z"]),
@@ -266,6 +268,7 @@ def test_a_run_of_glue_reads_the_benchmarks_own_files(tmp_path: Path) -> None:
         ("a.csv", b"text\nx\xed\xa0\xbd\n", "a.csv, line 2: byte 0xed is not UTF-8"),  # half a pair, as bytes
         ("a.csv", "text,text\nx,y\n", "a.csv has two columns 'text'"),
         ("a.csv", 'text\nx\n""\ny\n', "a.csv, line 3: 'text' is empty."),
+        ("a.csv", 'text\nx\n""\n', "a.csv, line 3: 'text' is empty."),
         ("a.csv", "text,label\nx,a\n,\ny,b\n", "a.csv, line 3: 'text' is empty."),
         ("a.csv", "text,label\nx,a\n  ,\ny,b\n", "a.csv, line 3: 'text' is empty."),
         ("a.csv", 'text,label\nx,a\n"\n",\ny,b\n', "a.csv, line 3: 'text' is empty."),

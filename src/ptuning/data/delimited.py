@@ -57,7 +57,8 @@ def tsv_rules(lines: Iterable[str]) -> dict[str, Any]:
 def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows below a header, quoted as in RFC 4180 or by ``rules``.
 
-    Blank lines are skipped. A line of quotes or delimiters alone is none: it is a row, whose fields are empty.
+    Blank lines are skipped, and lines of delimiters alone below the last row, as spreadsheets write them. Above it such a
+    line is a row, whose fields are empty, and so is one of quotes everywhere.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     raw = ""
@@ -69,7 +70,7 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
 
     reader = csv.reader(watched(), strict=True, **rules)
     head: Head | None = None
-    clean = str if dialect.verbatim else str.strip
+    spare: list[tuple[int, list[str]]] = []
     while True:
         line = reader.line_num + 1
         try:
@@ -87,13 +88,22 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
         if head is None:
             head = _head(line, cells, name)
             continue
-        if len(cells) != len(head.names):
-            raise DataError(
-                f"{name}, line {line} has {len(cells)} fields, but the first line names {len(head.names)}. "
-                "A field that holds the separator or a line end goes between double quotes."
-            )
-        pairs = zip(head.names, cells, strict=True)
-        yield Row(line, {column: clean(cell) for column, cell in pairs if column}, head)
+        spare.append((line, cells))
+        if raw.strip().strip(f"{rules['delimiter']} "):
+            for number, fields in spare:
+                yield _row(number, fields, head, name, dialect)
+            spare.clear()
+
+
+def _row(line: int, cells: Sequence[str], head: Head, name: str, dialect: Dialect) -> Row:
+    if len(cells) != len(head.names):
+        raise DataError(
+            f"{name}, line {line} has {len(cells)} fields, but the first line names {len(head.names)}. "
+            "A field that holds the separator or a line end goes between double quotes."
+        )
+    clean = str if dialect.verbatim else str.strip
+    pairs = zip(head.names, cells, strict=True)
+    return Row(line, {column: clean(cell) for column, cell in pairs if column}, head)
 
 
 def benchmark_rows(lines: Iterator[str], name: str, dialect: Dialect) -> Iterator[Row]:
