@@ -57,8 +57,8 @@ def tsv_rules(lines: Iterable[str]) -> dict[str, Any]:
 def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows below a header, quoted as in RFC 4180 or by ``rules``.
 
-    Blank lines are skipped, and lines of delimiters alone below the last row, as spreadsheets write them. Above it such a
-    line is a row, whose fields are empty, and so is one of quotes everywhere.
+    Blank lines are skipped, and lines of delimiters alone below the last row, as spreadsheets write them. Above it such
+    a line is a row, whose fields are empty, and so is one of quotes everywhere.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     raw = ""
