@@ -132,11 +132,11 @@ def choices_typed(group: str) -> list[str]:
 @pytest.mark.parametrize(
     "typed",
     [
-        *zip_longest(choices("module"), choices("backbone"), choices("logger"), fillvalue=""),
+        *zip_longest(*map(choices_typed, ("module", "backbone", "logger")), fillvalue=""),
         *(
             (choice,)
             for group in ("callbacks", "data", "experiment", "optim", "task", "trainer")
-            for choice in choices(group)
+            for choice in choices_typed(group)
         ),
     ],
     ids=" ".join,

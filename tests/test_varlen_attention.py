@@ -70,10 +70,12 @@ def test_it_is_attention_with_masks_in_answers_and_gradients(
 
 @needs_compiler
 def test_scores_of_any_size_are_no_trouble() -> None:
+    torch.manual_seed(1)
     query, key, value = (torch.randn(20, 2, 8) * size for size in (100.0, 100.0, 1.0))
     found = attend(query, key, value, cu_seqlens_of([12, 8]), 8**-0.5, 0, 0)
     masks = [torch.ones(2, length, length) for length in (12, 8)]
-    torch.testing.assert_close(found, plain(query, key, value, masks, 8**-0.5), rtol=1e-4, atol=1e-5)
+    # Scores of 10,000 have an error of 0.001 in fp32, and so have their exponentials, relatively.
+    torch.testing.assert_close(found, plain(query, key, value, masks, 8**-0.5), rtol=3e-3, atol=1e-5)
     key[3] = math.nan
     found = attend(query, key, value, cu_seqlens_of([12, 8]), 8**-0.5, 0, 0)
     assert found[:12].isnan().all()
