@@ -46,8 +46,7 @@ def main() -> None:
         print(f"round {number}, {runs} runs: {standing}")
     ran = [[scores[name][seed] for seed in range(1, race.seeds[one] + 1)] for one, name in enumerate(names)]
     means = [sum(own) / len(own) for own in ran]
-    best = max(race.left(), key=means.__getitem__)
-    for one, (name, gap) in enumerate(zip(names, race.differences(best), strict=True)):
+    for one, (name, gap) in enumerate(zip(names, race.differences(race.best(race.left())), strict=True)):
         more = race.more_seeds(one) if one in race.left() else "-"
         said = "best" if gap is None else f"{100 * gap.estimate:+.1f} ± {100 * gap.half:.1f}"
         print(f"{name:20} held out {100 * means[one]:.1f}  {said:14} more seeds {more}")

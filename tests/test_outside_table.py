@@ -30,18 +30,13 @@ from ptuning.errors import BackboneError
 from ptuning.selection.parameters import split_head
 from ptuning.tasks.glue import TASKS
 from ptuning.training.plan import make_plan
+from support import families
 from support.families import ANY_FAMILY, QUICK, every_variant, source
 from support.running import run_in
 from support.tokenizers import fresh_tokenizer
 
 RTE = TASKS["rte"]
-BERT_LIKE = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
+BERT_LIKE = {**families.SIZES, "num_hidden_layers": 2, "max_position_embeddings": 128}
 SIZES: dict[str, dict[str, Any]] = {
     "bert": BERT_LIKE,
     "big_bird": {**BERT_LIKE, "block_size": 4, "num_random_blocks": 1},

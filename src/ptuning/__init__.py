@@ -1,7 +1,6 @@
 """Which part of a pretrained transformer has to move? Train one module at a time, freeze the rest, compare."""
 
-from importlib import import_module
-from typing import Any
+from ptuning.system.imports import at_first_use
 
 __version__ = "0.1.0"
 
@@ -34,9 +33,5 @@ __all__ = [
     "select",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for at first use: torch and Lightning take seconds, ``--help`` must not."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ptuning' has no attribute '{name}'")
+__getattr__ = at_first_use(__name__, _HOMES)
+"""Torch and Lightning take seconds, ``--help`` must not."""

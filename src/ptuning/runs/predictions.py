@@ -72,14 +72,19 @@ def texts_answered(path: Path) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    content = read_regular(path, _LARGEST)
-    if is_damaged(path):
-        raise DamagedError("not what was written: its digest is another")
+    content = _content(path)
     try:
         said = (pq.read_schema(pa.BufferReader(content)).metadata or {}).get(_TEXTS)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedError(first_line(error)) from error
     return said.decode(errors="replace") if said else None
+
+
+def _content(path: Path) -> bytes:
+    content = read_regular(path, _LARGEST)
+    if is_damaged(path):
+        raise DamagedError("not what was written: its digest is another")
+    return content
 
 
 def read_predictions(path: Path) -> KeptPredictions:
@@ -96,9 +101,7 @@ def read_predictions(path: Path) -> KeptPredictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    content = read_regular(path, _LARGEST)
-    if is_damaged(path):
-        raise DamagedError("not what was written: its digest is another")
+    content = _content(path)
     try:
         table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
         index, lists = table["index"].to_numpy(), table["logits"].combine_chunks()

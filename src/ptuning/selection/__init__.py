@@ -1,7 +1,6 @@
 """Selection of trainable parameters: by module, layers and subset."""
 
-from importlib import import_module
-from typing import Any
+from ptuning.system.imports import at_first_use
 
 _HOMES = {
     "Subset": "ptuning.selection.subset_grammar",
@@ -37,9 +36,5 @@ __all__ = [
     "split_head",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for at first use: rooms that read names of modules alone know no torch."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ptuning.selection' has no attribute '{name}'")
+__getattr__ = at_first_use(__name__, _HOMES)
+"""Rooms that read names of modules alone know no torch."""

@@ -1,10 +1,12 @@
-"""Imports: of large packages, a sixth faster (benchmarks/log/2026-11.md); of modules that Python does not find."""
+"""Imports: at first use; large ones, a sixth faster (benchmarks/log/2026-11.md); what Python does not find."""
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 
 @contextmanager
@@ -23,6 +25,25 @@ def large_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def at_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package whose names are imported when they are asked for.
+
+    Parameters
+    ----------
+    package
+        Its ``__name__``.
+    homes
+        Name → the module that has it.
+    """
+
+    def find(name: str) -> Any:
+        if name in homes:
+            return getattr(import_module(homes[name]), name)
+        raise AttributeError(f"module '{package}' has no attribute '{name}'")
+
+    return find
 
 
 def explain_unfound(target: object) -> str:
