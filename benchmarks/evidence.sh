@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The runs behind docs/results.md, on real GLUE files. What has finished is not run again, so that it goes on after any stop.
 # From the project's root, in its environment:  bash benchmarks/evidence.sh GLUE_FOLDER RUNS_FOLDER [BLOCK …]
-# Blocks are A to H, in this order when none is named. F wants RUNS_FOLDER/all-mpnet-base-v2 (benchmarks/fetch_mpnet.py).
+# Blocks are A to H and L, in this order when none is named. F wants RUNS_FOLDER/all-mpnet-base-v2 (benchmarks/fetch_mpnet.py).
 # SEEDS="2 3" takes those of block B alone: a record that is kept has no weights, so its run would be done again.
 # Records, predictions and rankings are copied to docs/results/records after every sweep; `ptuning report` reads them there too.
 set -euo pipefail
@@ -75,6 +75,15 @@ H() {  # the ranking before training, and precision
   fixed=("${fixed[@]/trainer.precision=32/trainer.precision=bf16-mixed}")
   train stsb-bf16 "${minilm[@]}" task=stsb trainer.max_epochs=4 module=full,layernorm seed=1,2,3
 }
-for block in "${@:-A B C D E F G H}"; do
+L() {  # LoRA with as many weights as the LayerNorms have: rank 1 in query and value
+  for seed in 1 2 3; do
+    for rate in 0.0015 0.005 0.015; do
+      python benchmarks/lora.py 1 query,value "${fixed[@]}" "${minilm[@]}" "runs_dir=$runs/stsb-lora" task=stsb \
+        trainer.max_epochs=4 optim.head_lr=0.01 "optim.lr=$rate" "seed=$seed"
+    done
+  done
+  keep_records stsb-lora
+}
+for block in "${@:-A B C D E F G H L}"; do
   for name in $block; do "$name"; done
 done

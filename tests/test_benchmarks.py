@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
@@ -164,6 +165,21 @@ def test_shortened_files_are_the_first_rows(inputs: Path, tmp_path: Path) -> Non
         kept = (tmp_path / "RTE" / f"{split}.tsv").read_text()
         assert kept.count("\n") == rows + 1
         assert (inputs / "RTE" / f"{split}.tsv").read_text().startswith(kept)
+
+
+def test_lora_is_a_run_whose_low_rank_updates_alone_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ["backbone=tiny", "task=rte", "data=synthetic", "data.sizes.train=64", "logger=none", f"runs_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["lora.py", "2", "query,value", *data, "trainer.max_epochs=1", "optim.lr=0.01"])
+    runpy.run_path(str(BENCHMARKS / "lora.py"), run_name="__main__")
+    (path,) = tmp_path.rglob("record.json")
+    record = json.loads(path.read_text())
+    assert record["status"] == "finished"
+    assert record["trainable_parameters"] == 2 * 2 * (2 * 2 * 32)  # layers, matrices, two factors of 2 × 32 each
+    assert all(".lora_A." in name or ".lora_B." in name for name in record["selection"])
+    values = safetensors.torch.load_file(path.with_name("delta.safetensors"))
+    assert all(values[name].any() for name in record["selection"])  # B began as zeros
 
 
 @pytest.mark.slow
