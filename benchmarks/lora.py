@@ -6,8 +6,8 @@
 
 Rank 1 in query and value of MiniLM has 9,216 weights, exactly as many as its LayerNorms. Data, schedule, held-out rows,
 evaluation and record are the run's own, so that it stands in the same tables. PEFT makes the updates (factor B zero, A
-drawn from the seed, alpha equal to the rank, no dropout). The record is what is wanted: the delta of such a run cannot be
-loaded, since no backbone has these parameters.
+drawn from the seed, alpha equal to the rank, no dropout). The record is what is wanted: the delta of such a run cannot
+be loaded, since no backbone has these parameters.
 """
 
 import argparse
