@@ -96,7 +96,8 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
 
 def holder(runs_dir: Path) -> tuple[int, Path]:
     """Wait for a job that trains and return the process that holds its folder's lock, and the folder."""
-    while True:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
@@ -107,6 +108,7 @@ def holder(runs_dir: Path) -> tuple[int, Path]:
                     if file.name == ".lock" and runs_dir in file.parents and (file.parent / "last.ckpt").exists():
                         return int(entry.name), file.parent
         time.sleep(0.02)
+    raise AssertionError("no job trains")
 
 
 @slow
@@ -181,10 +183,11 @@ def test_ctrl_c_stops_gently_and_the_same_command_goes_on(
 
 
 @slow
+@pytest.mark.parametrize("launcher", [LOCAL, SLURM, (*SLURM, *PACKED)], ids=["submitit", "slurm", "slurm, packed"])
 def test_a_preempted_job_is_queued_again_and_goes_on_from_its_checkpoint(
-    tmp_path: Path, undisturbed: dict[str, Any]
+    launcher: tuple[str, ...], environment: dict[str, str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    process = start(tmp_path, *GRID, "checkpoint_seconds=0", *LOCAL)
+    process = start(tmp_path, *GRID, "checkpoint_seconds=0", *launcher, **environment)
     worker, _ = holder(tmp_path)
     os.kill(worker, signal.SIGUSR2)
     out, _ = process.communicate(timeout=300)
@@ -326,10 +329,18 @@ def run(task):
     name = f"{job}_{task}" if "--array" in text else job
     state = folder + "/state-" + name
     open(state, "w").write("RUNNING")
+    again = folder + "/again-" + name
     failed = subprocess.run(["bash", script], env={**os.environ, **names}).returncode
+    while os.path.exists(again):
+        os.remove(again)
+        failed = subprocess.run(["bash", script], env={**os.environ, **names}).returncode
     open(state, "w").write("FAILED" if failed else "COMPLETED")
 with ThreadPoolExecutor(2) as pool:
     list(pool.map(run, range(count)))
+""",
+        "scontrol": """
+assert sys.argv[1] == "requeue"
+open(folder + "/again-" + sys.argv[2], "w").close()
 """,
         "srun": """
 job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
