@@ -1,7 +1,7 @@
 """Sweeps through submitit and Ray: the same results, and a lost job stays one job's failure.
 
 Ray is real, with two workers on this machine. submitit runs its local executor, and its Slurm executor on stand-ins for
-``sbatch``, ``srun`` and ``sacct`` that start the array's tasks here.
+``sbatch``, ``srun``, ``sacct`` and ``scontrol`` that start the array's tasks here.
 """
 
 import importlib.util
