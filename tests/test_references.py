@@ -121,14 +121,14 @@ def test_the_appendix_counts_the_seeds_of_each_number(tmp_path: Path) -> None:
 
 
 def test_custom_selections_are_rows_and_not_recipes_of_one(tmp_path: Path) -> None:
-    for patterns, score in ((["LayerNorm.weight"], 0.7), (["query", r"key\.bias"], 0.5)):
+    for patterns, score in ((["LayerNorm.weight"], 0.7), (["query", r"key\.bias", "a\n"], 0.5)):
         seeds(tmp_path, score, score, module="custom", patterns=patterns)
     seeds(tmp_path, 0.6, 0.6, patterns=[])
     (table,) = module_tables(summarise(collect(tmp_path).runs))
     assert [row[0] for row in table.rows] == [
         "layernorm",
         "custom: LayerNorm.weight",
-        r"custom: query, key\.bias",
+        r"custom: query, key\.bias, a\n",
     ]
     assert not table.notes
 

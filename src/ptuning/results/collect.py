@@ -185,7 +185,8 @@ def _say(key: str, text: str) -> str:
         patterns = json.loads(text)
     except ValueError:  # no list of texts: a record that was written by hand
         patterns = text
-    return ", ".join(map(str, patterns)) if isinstance(patterns, list) else text
+    said = ", ".join(map(str, patterns)) if isinstance(patterns, list) else text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
 
 
 def _recipe(record: RunRecord) -> str:
