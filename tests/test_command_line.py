@@ -15,6 +15,7 @@ from ptuning.cli.entry import explain_errors
 from ptuning.config.compose import compose
 from ptuning.selection.architectures import BERT, CROSS_CUTTING, GROUPS
 from support.commands import TypeIt
+from support.records import seeds
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 TINY = ("backbone=tiny", "data=synthetic", "logger=none")
@@ -279,3 +280,22 @@ def test_a_number_that_came_as_a_text_is_said_to_be_one(type_it: TypeIt, monkeyp
     told = type_it(*TINY, "trainer.limit_train_batches=${oc.env:BATCHES}")
     assert told.code == 2
     assert "${oc.decode:${oc.env:NAME}}" in told.err
+
+
+def test_a_home_is_read_where_no_shell_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    seeds(tmp_path / "runs", 0.7, 0.8)
+    cli.main(["results", "~/runs", "--out=~/runs.csv"])
+    assert (tmp_path / "runs.csv").is_file()
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["results", "~no-one/runs"])
+    assert capsys.readouterr().err == "~no-one/runs begins with a user who has no home here. Type the whole path.\n"
+
+
+def test_every_option_that_is_a_path_knows_homes() -> None:
+    commands = Path(str(cli.__file__)).with_name("commands")
+    assert [file.name for file in commands.glob("*.py") if "type=Path" in file.read_text()] == []

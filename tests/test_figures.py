@@ -9,8 +9,9 @@ import pytest
 from matplotlib import image
 
 from ptuning.cli.main import main
-from ptuning.results import Results, read_results, write_report
+from ptuning.results import Results, collect, read_results, summarise, write_report
 from ptuning.results.picture import FigureSize, Picture
+from ptuning.results.points import Points, curve_points, describe_cells, look_names, styles
 from support.records import NOW, record, seeds
 
 
@@ -124,6 +125,69 @@ def test_a_score_of_custom_data_is_named_by_its_own_metrics(tmp_path: Path) -> N
     for module in ("query", "full"):
         seeds(tmp_path, 0.7, 0.8, task="my_task", module=module, score_of=["f1_macro"], epochs=1)
     assert ">my_task: macro F1 × 100</text>" in picture(read_results(tmp_path), "parameters").svg.decode()
+
+
+def curves(runs: Path) -> Points:
+    collected = collect(runs, history=True)
+    assert collected.history is not None
+    points = curve_points(describe_cells(summarise(collected.runs), collected.runs), collected.history, collected.runs)
+    assert points is not None
+    return points
+
+
+def test_a_curve_below_minus_one_is_drawn_where_a_score_has_no_floor(tmp_path: Path) -> None:
+    record(tmp_path, module="full", score=0.5, scores=[-2.4, 0.5], task="price", score_of=["r2"])
+    assert curves(tmp_path).rows["mean"].tolist() == [[-240, 50]]
+    record(tmp_path, module="query", score=0.5, scores=[-2.4, -0.2, 0.5])
+    (drawn,) = curves(tmp_path).rows.query("module == 'query'").to_dict("records")
+    assert drawn["mean"] == [-20, 50]  # no correlation
+
+
+def test_a_seed_that_ended_early_keeps_its_last_score_in_the_curve(tmp_path: Path) -> None:
+    for seed, scores in enumerate(([0.2, 0.4], [0.4]), start=1):
+        record(tmp_path, module="full", seed=seed, score=0.4, scores=scores)
+    drawn = curves(tmp_path)
+    (row,) = drawn.rows.to_dict("records")
+    assert {name: row[name] for name in ("mean", "least", "most")} == {
+        "mean": pytest.approx([30, 40]),
+        "least": [20, 40],
+        "most": [40, 40],
+    }
+    assert drawn.remark == " A seed that ended before others keeps its last score."
+
+
+def test_a_seed_that_was_run_twice_is_once_in_the_curve(tmp_path: Path) -> None:
+    for score, ended in ((0.9, "2026-01-01"), (0.5, "2026-02-01")):
+        record(tmp_path, module="full", score=score, ended=f"{ended}T10:00:00+00:00")
+    assert curves(tmp_path).rows["mean"].tolist() == [[25, 50]]
+
+
+def test_no_two_curves_of_a_figure_look_alike(tmp_path: Path) -> None:
+    names = ["query", "layernorm", "key+value", "query+value", *(f"m{number}" for number in range(30))]
+    looks = styles(names)
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == len(names)
+    assert looks["query"] == styles(["query"])["query"]
+    assert look_names(["query", "query", "key"], ["query 0", "query 1", "key 0"]) == ["query 0", "query 1", "key"]
+    for layers in ("0", "1"):
+        record(tmp_path, module="query", layers=layers)
+    drawn = picture(read_results(tmp_path), "curves")
+    dots = re.findall(r"<use [^>]*style=\"fill: (#\w+)", drawn.svg.decode())
+    assert len(set(dots) - {"#1b1b1f"}) == 2
+    assert len(set(drawn.spec["layer"][0]["encoding"]["color"]["scale"]["range"])) == 2
+
+
+def test_names_that_have_no_room_and_letters_without_a_glyph_are_told(tmp_path: Path) -> None:
+    for number in range(26):
+        record(tmp_path, module=f"m{number:02}{'x' * 60}", task="评论", epochs=1, score_of=["accuracy"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("always", "Glyph")
+        with warnings.catch_warnings(record=True) as told:
+            drawn = picture(read_results(tmp_path), "parameters")
+    assert not told
+    assert " 24 of 26 modules are named; the table has all." in drawn.caption
+    assert drawn.caption.endswith(" Boxes in PNG and PDF: letters that their font lacks; the SVG has them.")
+    assert f">m00{'x' * 17}…{'x' * 20}</text>" in drawn.svg.decode()
 
 
 @pytest.mark.slow

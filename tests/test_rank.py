@@ -97,6 +97,8 @@ def test_the_command_prints_the_table_and_finds_it_again(
         ([*asked, f"runs_dir={tmp_path / 'file'}"], "what should be a folder above it is a file"),
         ([*words, "--examples", "0"], "--examples 0 is none"),
         ([*words, "--out", "x.txt"], "x.txt is no kind of table"),
+        ([*words, "layers=0"], "layers= and subset= say nothing here: modules are ranked whole, or with --layers each"),
+        ([*words, "subset=top:1%"], "layers= and subset= say nothing here"),
     ):
         with pytest.raises(SystemExit):
             main(wrong)

@@ -15,7 +15,7 @@ import pytest
 from ptuning import UserError
 from ptuning.cli.main import main
 from ptuning.results import collect, mark_shown, read_results, summarise, write_report, write_table
-from ptuning.results.figures import spread
+from ptuning.results.labels import spread
 from ptuning.results.report import one_line
 from ptuning.results.text_table import Cell, hide_folders
 from support.records import NOW, record, seeds

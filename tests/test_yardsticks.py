@@ -79,6 +79,19 @@ def test_what_was_measured_is_found_and_force_measures_it_again(
     assert capsys.readouterr().out.count("finished earlier") == 4
 
 
+def test_nothing_below_zero_is_shown_as_minus_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SMALL, "task=rte", f"runs_dir={tmp_path}"]
+    main(["yardsticks", *words])
+    (file,) = tmp_path.glob("*/rte/cosine/*/*/record.json")
+    values = json.loads(file.read_text())
+    del values["sha256"]
+    values["score"] = values["best"]["score"] = values["best"]["accuracy"] = -0.0003
+    file.write_text(json.dumps(values))
+    capsys.readouterr()
+    main(["yardsticks", *words])
+    assert "cosine        0.0 (synthetic data)  (accuracy 0.0)\n" in capsys.readouterr().out
+
+
 def test_tables_have_yardsticks_below_the_modules_and_claims_have_none(beside: Beside) -> None:
     (table,) = module_tables(summarise(collect(beside.runs).runs))
     names = ["layernorm", "full", "frozen", "constant", "cosine", "probe_cls", "probe_mean"]

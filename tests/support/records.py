@@ -35,6 +35,8 @@ def record(runs: Path, **given: Any) -> Path:
         "trainer": {},
     } | given
     head = about.pop("head_lr", None)
+    chosen = {"patterns": about.pop("patterns")} if "patterns" in about else {}
+    scores = about.pop("scores", None)
     drawn = {"train_rows": about.pop("train_rows")} if "train_rows" in about else {}
     lr, data, score, epochs, trainer = (about.pop(name) for name in ("lr", "data", "score", "epochs", "trainer"))
     optimisation = {"lr": lr, "weight_decay": 0.01, "warmup": 0.06, "schedule": "linear"}
@@ -53,6 +55,7 @@ def record(runs: Path, **given: Any) -> Path:
             "max_length": 128,
             **({"select_on": about["select_on"]} if about.get("select_on", "dev") != "dev" else {}),
             **drawn,
+            **chosen,
             "optimisation": optimisation,
             "trainer": {"max_epochs": epochs, "precision": about["precision"], **trainer},
         },
@@ -63,9 +66,10 @@ def record(runs: Path, **given: Any) -> Path:
         "trainable_percent": about["trainable_parameters"] / 10_000,
     }
     if about["status"] == "finished":
+        scores = scores or [score * e / epochs for e in range(1, epochs + 1)]
         history = [
-            {"epoch": float(e), "step": e * 10, "train_loss": 1 / e, "score": score * e / epochs, "accuracy": score}
-            for e in range(1, epochs + 1)
+            {"epoch": float(e), "step": e * 10, "train_loss": 1 / e, "score": one, "accuracy": score}
+            for e, one in enumerate(scores, start=1)
         ]
         about |= {"score": score, "history": history, "best": history[-1], "last": history[-1]}
         about = {"seconds": {"train": 3.0, "total": 4.0}, **about}
@@ -76,7 +80,7 @@ def record(runs: Path, **given: Any) -> Path:
     )
     name += f"-{head or 0:g}-{'+'.join(about.get('score_of', ()))}"
     name += f"-{about['subset']}-{about.get('select_on', 'dev')}-{about['precision']}"
-    name += "".join(f"-{key}={value}" for key, value in {**drawn, **trainer}.items())
+    name += "".join(f"-{key}={value}" for key, value in {**drawn, **chosen, **trainer}.items())
     folder = runs / place / name
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(about, indent=2))

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 import ptuning
 from ptuning.deltas.card_data import Base
 from ptuning.deltas.description import Facts
-from ptuning.display.format import format_percent
+from ptuning.display.format import format_percent, format_points
 from ptuning.display.printable import code_span, escape_markdown
 from ptuning.tasks.glue import TASKS, Task
 
@@ -78,7 +78,7 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         needs_folder=not base.on_hub,
         revision=f", revision={json.dumps(base.revision)}" if base.revision else "",
         percent=format_percent(100 * facts.moved / facts.total),
-        points=lambda score: f"{100 * score:.1f}",
+        points=format_points,
         version=ptuning.__version__,
     )
     return ModelCard(page)

@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from ptuning.display.format import format_percent, format_seconds
+from ptuning.display.format import format_percent, format_points, format_seconds
 from ptuning.display.printable import printable
 from ptuning.runs.evaluation import Evaluation
 from ptuning.runs.limits import part_of_data
@@ -185,14 +185,14 @@ def show_result(record: RunRecord, folder: str, earlier: bool) -> None:
     best, last = record.best or Evaluation(), record.last or Evaluation()
     synthetic = " (synthetic data)" if record.source == "synthetic" else ""
     part = f" [yellow]({escape(part)})[/]" if (part := part_of_data(record)) else ""
-    metrics = escape("  ".join(f"{name} {100 * value:.1f}" for name, value in best.scores.items()))
+    metrics = escape("  ".join(f"{name} {format_points(value)}" for name, value in best.scores.items()))
     how = f" in {record.precision} on {record.device}" if record.device else ""
     seconds = (record.seconds or {}).get("total", math.nan)
     when = f"finished earlier{how}; force=true runs it again" if earlier else format_seconds(seconds)
     epoch = f"at epoch {best.epoch:g} of {last.epoch:g}"
     if record.optimisation.get("head") == "exact":
         epoch = "by an exact head"
-    console.print(f"[bold green]score {100 * (record.score or 0):.1f}[/]{synthetic}{part}  {epoch}  ({metrics})")
+    console.print(f"[bold green]score {format_points(record.score or 0)}[/]{synthetic}{part}  {epoch}  ({metrics})")
     console.print(f"{folder}  ({when})", markup=False)
     if record.wandb_sync:
         console.print(f"W&B is offline: {record.wandb_offline}. To upload later: {record.wandb_sync}", markup=False)

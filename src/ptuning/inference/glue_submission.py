@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptuning.config.schema import Config
+from ptuning.display.format import format_points
 from ptuning.errors import ConfigError, DataError, RunError, nearest
 from ptuning.runs.limits import part_scored
 from ptuning.runs.predictions import read_predictions
@@ -243,7 +244,7 @@ def write_submission(entries: Sequence[Entry], out: Path, overrides: Sequence[st
                         answering = (entry.run, Predictor(load_run(entry.run)))
                     logits = _answer(answering[1], rule, overrides)
                 predictions = format_predictions(get_task(rule.task), rule, logits)
-                who = f"{entry.run}, dev score {100 * entry.score:.1f}{f' ({entry.why})' if entry.why else ''}"
+                who = f"{entry.run}, dev score {format_points(entry.score)}{f' ({entry.why})' if entry.why else ''}"
             lines = "".join(f"{index}\t{prediction}\n" for index, prediction in enumerate(predictions))
             # A fixed date: the same predictions give the same archive.
             file = zipfile.ZipInfo(rule.file, date_time=(1980, 1, 1, 0, 0, 0))

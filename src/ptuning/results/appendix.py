@@ -1,6 +1,7 @@
 """The appendix of a report: the hyperparameters behind every number that it shows."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -25,8 +26,9 @@ _HEADINGS: Mapping[str, str] = {
 """Column of the table of runs → its heading; those that are empty for all runs are left out."""
 
 _CAPTION = (
-    "The settings of the runs behind the scores. Modules that were trained alike on one task share a row. All that can "
-    "change a result is in runs.csv, in the columns recipe/…"
+    "The settings of the runs behind the scores. Modules trained alike on one task, with as many seeds, share "
+    "one row; a range of seeds is over their layers and subsets. All that can change a result is in runs.csv, in the "
+    "columns recipe/…"
 )
 
 
@@ -46,16 +48,17 @@ def hyperparameter_tables(runs: pd.DataFrame) -> list[TextTable]:
         settings = list(zip(*texts.values(), strict=True)) or [()] * len(part)
         rows = []
         for (task, source), name in column_names(part).items():
-            alike: dict[tuple[str, ...], tuple[set[str], set[int]]] = {}
-            described = part[["task", "source", "module", "seed"]].itertuples(index=False, name=None)
-            for (its_task, its_source, module, seed), how in zip(described, settings, strict=True):
+            trained: dict[tuple[str, tuple[str, ...]], Counter[tuple[str, str]]] = {}
+            described = part[["task", "source", "module", "layers", "subset"]].itertuples(index=False, name=None)
+            for (its_task, its_source, module, *chosen), how in zip(described, settings, strict=True):
                 if (its_task, its_source) == (task, source):
-                    modules, seeds = alike.setdefault(how, (set(), set()))
-                    modules.add(module)
-                    seeds.add(int(seed))
+                    trained.setdefault((module, how), Counter())[chosen[0], chosen[1]] += 1
+            alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+            for (module, how), seeds in trained.items():
+                alike.setdefault((how, _from_to(seeds.values())), []).append(module)
             rows += [
-                (name, ", ".join(sorted(modules, key=module_key)), f"{len(seeds)}", *(text or MISSING for text in how))
-                for how, (modules, seeds) in alike.items()
+                (name, ", ".join(sorted(modules, key=module_key)), seeds, *(text or MISSING for text in how))
+                for (how, seeds), modules in alike.items()
             ]
         head = ("task", "modules", "seeds", *(_HEADINGS[name] for name in texts))
         title = f"{backbone}, hyperparameters"
@@ -63,6 +66,12 @@ def hyperparameter_tables(runs: pd.DataFrame) -> list[TextTable]:
         file_name = slug(f"{number}-{backbone}-hyperparameters")
         tables.append(TextTable(file_name, title, _CAPTION, head, align, tuple(rows)))
     return tables
+
+
+def _from_to(counts: Iterable[int]) -> str:
+    """Return ``3``, or ``1 to 3`` where they differ."""
+    least, most = min(counts := list(counts)), max(counts)
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _text(value: object) -> str:

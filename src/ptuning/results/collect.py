@@ -17,6 +17,7 @@ from ptuning.runs.limits import drawn_rows, part_of_data
 from ptuning.runs.recipe import canonical, short_hash
 from ptuning.runs.record import RECORD, RunRecord
 from ptuning.runs.walk import walk_records
+from ptuning.selection.names import MODULES
 from ptuning.tasks.glue import TASKS
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")
@@ -25,6 +26,7 @@ CELL = ("backbone", "task", "source", "module", "layers", "subset")
 SETTING = "recipe/"
 """Prefix of the columns with a recipe's settings: ``recipe/optimisation.lr``."""
 
+_KNOWN = frozenset(MODULES)
 _NOT_RECIPE = ("format", "seed", "task", "module", "modules", "layers", "subset", "subset_scope")
 """Parts of a record's recipe that a cell or the seed says already."""
 _NOT_OF_A_SCORE = (
@@ -32,6 +34,8 @@ _NOT_OF_A_SCORE = (
     *("profiler", "enable_progress_bar", "log_every_n_steps", "limit_predict_batches"),
 )
 """Trainer arguments without effect on a score: the machine, the display. The precision used is recorded apart."""
+_PATTERNS, _OWN_CLASS = f"{SETTING}patterns", f"{SETTING}callbacks.selection."
+"""Settings that say, beside its name, which weights a module is."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -71,7 +75,7 @@ class Collected:
 
 
 def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None = None) -> Collected:
-    """Return all runs with a ``record.json`` below ``runs_dir``; hidden folders and links to folders are skipped.
+    """Return all runs with a ``record.json`` below ``runs_dir``; hidden folders are skipped.
 
     Parameters
     ----------
@@ -104,6 +108,7 @@ def collect(runs_dir: Path, history: bool = False, only: Sequence[Path] | None =
                 edited.append(_file(folder))
             if history:
                 evaluations += [{**one.as_json(), "folder": folder} for one in found.history or ()]
+    _tell_selections_apart(rows)
     if not rows:
         unread = f" ({left_out[0].file}: {left_out[0].reason})" if left_out else ""
         raise RunError(f"No record of a run lies below {runs_dir}{unread}. Train one, or name another folder.")
@@ -156,6 +161,32 @@ def _row(record: RunRecord, folder: str) -> dict[str, Any]:
         **{f"version/{name}": value for name, value in record.versions.items()},
         **settings,
     }
+
+
+def _tell_selections_apart(rows: Sequence[dict[str, Any]]) -> None:
+    """Name what else chose the weights where rows of one name differ in it: ``custom: LayerNorm.weight``."""
+    named: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if not row["kind"] and not _KNOWN.issuperset(row["module"].split("+")):
+            named.setdefault(row["module"], []).append(row)
+    for module, alike in named.items():
+        keys = {key for row in alike for key in row if key == _PATTERNS or key.startswith(_OWN_CLASS)}
+        differing = [key for key in sorted(keys) if len({row.get(key, "") for row in alike}) > 1]
+        for row in alike:
+            said = ", ".join(_say(key, row[key]) for key in differing if row.get(key))
+            row["module"] = f"{module}: {said}" if said else module
+
+
+def _say(key: str, text: str) -> str:
+    """Return a setting that chose weights, for the name of a row: patterns as typed, others with their key."""
+    if key != _PATTERNS:
+        return f"{key.removeprefix(_OWN_CLASS)} {text}"
+    try:
+        patterns = json.loads(text)
+    except ValueError:  # no list of texts: a record that was written by hand
+        patterns = text
+    said = ", ".join(map(str, patterns)) if isinstance(patterns, list) else text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
 
 
 def _recipe(record: RunRecord) -> str:

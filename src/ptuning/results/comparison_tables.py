@@ -8,6 +8,7 @@ import pandas as pd
 
 from ptuning.display.format import format_points
 from ptuning.results.bootstrap import RESAMPLES
+from ptuning.results.comparisons import HELD
 from ptuning.results.more_seeds import POWER, say_more
 from ptuning.results.statistics import BOOTSTRAP, T_SEEDS, UNDECIDED
 from ptuning.results.tables import column_names, describe_choice, half_width, name_layers, on_marks, short_marks
@@ -39,7 +40,7 @@ def comparison_tables(comparisons: pd.DataFrame, with_task: bool = True) -> list
             head, align = _COMPARED[:shown], "llrrrllrl"[: len(_COMPARED[:shown])]
             short = (
                 "Score × 100 less that of full fine-tuning ± half the 90 % interval (over seeds; of one seed over dev "
-                f"examples).{short_marks(rows)}"
+                f"examples).{_held_otherwise(rows)}{short_marks(rows)}"
             )
             texts = (file_name, title, caption, head, align, body, notes)
             tables.append((str(backbone), TextTable(*texts, short=short, in_latex=_IN_LATEX)))
@@ -107,6 +108,8 @@ def _on_task(row: Mapping[str, Any]) -> str:
     return f"{row['verdict_task']}; {more} more seeds" if more else str(row["verdict_task"])
 
 
+_FEW = 6
+"""Selections that a caption names."""
 _MOST_ROWS = 100
 """Times the dev rows; more are not named."""
 
@@ -162,6 +165,21 @@ def _more_caption(rows: pd.DataFrame) -> str:
 
 
 def _of_full(rows: pd.DataFrame) -> str:
-    """Return the note on the full fine-tuning that all rows are compared with, as a sentence."""
-    note = hide_folders(rows["full_note"].iloc[0])
-    return f" Full fine-tuning itself: {note}" if note else ""
+    """Return what is said of the full fine-tuning that rows are compared with, with a space before it."""
+    notes = dict.fromkeys(note for note in rows[rows["method"] != ""]["full_note"] if note)
+    shown = [f" Full fine-tuning itself: {hide_folders(note)}" for note in notes if not note.startswith(HELD)]
+    return "".join(shown) + _held_otherwise(rows)
+
+
+def _held_otherwise(rows: pd.DataFrame) -> str:
+    """Return which rows are held against a full fine-tuning that is not the one shown, with a space before it."""
+    compared, said = rows[rows["method"] != ""], ""
+    for note, part in compared[compared["full_note"].str.startswith(HELD)].groupby("full_note", sort=False):
+        chosen = part[["module", "layers", "subset"]].itertuples(index=False, name=None)
+        names = [
+            module if (layers, subset) == ("all", "all") else f"{module} {name_layers(layers, subset)}"
+            for module, layers, subset in chosen
+        ]
+        few = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+        said += f" {'All' if len(part) == len(compared) else few}: {hide_folders(str(note))}."
+    return said

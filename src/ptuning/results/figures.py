@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -22,6 +22,7 @@ from ptuning.results.interactive import (
     middle_of,
     parameter_spec,
 )
+from ptuning.results.labels import name_at_right, short_name
 from ptuning.results.picture import FAINT, FigureSize, Picture, new_axes, new_grid, render, small
 from ptuning.results.points import (
     FULL_LINE,
@@ -33,6 +34,7 @@ from ptuning.results.points import (
     outside,
     parameter_points,
     style,
+    styles,
     within,
 )
 from ptuning.results.statistics import UNDECIDED
@@ -95,6 +97,7 @@ def draw_all(
 def _forest(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the figure, its title and its caption."""
     rows, lines, ends = points.rows, places(points.rows), window(points.rows)
+    looks = styles(rows[rows["is_module"]]["module"])
     panels = list(dict.fromkeys(rows["panel"]))
     names = 1.6 * size.scale  # inches beside the panels
     across = int((size.width - names) / (1.3 * size.scale)) if size.width else _COLUMNS
@@ -111,7 +114,7 @@ def _forest(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, 
         _forest_frame(axes, lines, modules, ends, float(part["margin"].iloc[0]))
         axes.set_title(panels[number])
         for row in part.to_dict("records"):
-            _forest_line(axes, lines.index(row["place"]), row, ends)
+            _forest_line(axes, lines.index(row["place"]), row, ends, looks.get(row["module"], {}))
         axes.tick_params(labelleft=number % columns == 0, labelbottom=number + columns >= len(panels))
     figure.supxlabel(DIFFERENCE, size="medium")
     return figure, f"Difference to full fine-tuning: {where}", _forest_caption(rows, ends)
@@ -125,13 +128,14 @@ def _forest_frame(axes: Axes, lines: list[str], modules: int, ends: tuple[float,
         axes.axhline(modules - 0.5, color=FAINT, lw=0.5)
     axes.set_xlim(*ends)
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_yticks(range(len(lines)), lines)
+    axes.set_yticks(range(len(lines)), list(map(short_name, lines)))
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
-def _forest_line(axes: Axes, y: int, row: Mapping[str, Any], ends: tuple[float, float]) -> None:
-    look = style(row["module"])
+def _forest_line(
+    axes: Axes, y: int, row: Mapping[str, Any], ends: tuple[float, float], look: Mapping[str, Any]
+) -> None:
     colour, marker = (look["color"], look["marker"]) if row["is_module"] else (FAINT, "D")
     for low, high, thick in ((row["low_task"], row["high_task"], 1.0), (row["low"], row["high"], 2.6)):
         if not math.isnan(low):
@@ -167,14 +171,15 @@ def _forest_caption(rows: pd.DataFrame, ends: tuple[float, float]) -> str:
 def _parameters(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the figure of score against trainable parameters; modules in all layers are named in it."""
     whole, some = points.rows[points.rows["is_whole"]], points.rows[~points.rows["is_whole"]]
-    figure, axes = _named_axes(size, len(whole) + 1)
+    figure, axes = _named_axes(size, min(len(whole), NAMED) + 1)
     axes.set_xscale("log")
+    looks = styles(points.rows["module"])
     for module, part in some.groupby("module", sort=False):
-        look = style(str(module))
+        look = looks[str(module)]
         axes.plot(part["size"], part["mean"], look["marker"], ms=3.5, mfc="none", mec=look["color"])
     labels = []
     for row in whole.to_dict("records"):
-        look, error = style(row["module"]), None if math.isnan(row["std"]) else row["std"]
+        look, error = looks[row["module"]], None if math.isnan(row["std"]) else row["std"]
         axes.errorbar(row["size"], row["mean"], error, fmt="none", color=look["color"], zorder=1.8)
         if len(row["each"]) > 1:
             x = [row["size"]] * len(row["each"])
@@ -187,11 +192,12 @@ def _parameters(points: Points, where: str, size: FigureSize) -> tuple[Figure, s
     room = 1.6 if high > 10 * low else 5.0  # at least a decade, so that ticks are there
     axes.set_xlim(low / room, high * room)
     _label(figure, axes, PARAMETERS, points.axis)
+    named = f" {NAMED} of {len(labels)} modules are named; the table has all." if len(labels) > NAMED else ""
     labels = labels[:NAMED] + _draw_lines(axes, points, high * room)
     name_at_right(axes, labels)
     hollow = "" if some.empty else " Small hollow marks: chosen layers or weights."
     lines = "".join(f" {'Dashed' if name == FULL_LINE else 'Dotted'}: {name}." for name in points.lines)
-    caption = f"Mean over seeds, bars one standard deviation, a dot per seed.{lines}{hollow}"
+    caption = f"Mean over seeds, bars one standard deviation, a dot per seed.{lines}{hollow}{named}"
     return figure, f"Score against trainable parameters: {where}", caption
 
 
@@ -229,10 +235,10 @@ def _layers(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, 
                 axes.text(x, y, MISSING, ha="center", va="center", color=FAINT)
                 continue
             light = value > middle
-            said = f"{value:.1f}{found[modules[y], x][1]}"
+            said = f"{value:z.1f}{found[modules[y], x][1]}"
             axes.text(x, y, said, ha="center", va="center", color="#000000" if light else "#ffffff", size=letters)
     axes.set_xticks(list(layers), [str(layer) for layer in layers])
-    axes.set_yticks(range(len(modules)), modules)
+    axes.set_yticks(range(len(modules)), list(map(short_name, modules)))
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -244,9 +250,9 @@ def _layers(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, 
 def _curves(points: Points, where: str, size: FigureSize) -> tuple[Figure, str, str]:
     """Return the learning curves."""
     figure, axes = _named_axes(size, len(points.rows))
-    labels = []
+    labels, looks = [], styles(points.rows["look"])
     for row in points.rows.to_dict("records"):
-        look, epochs = style(row["module"]), row["epoch"]
+        look, epochs = looks[row["look"]], row["epoch"]
         axes.plot(epochs, row["mean"], look["line"], color=look["color"], marker=look["marker"], ms=3)
         axes.fill_between(epochs, row["least"], row["most"], color=look["color"], alpha=0.12, lw=0)
         labels.append((float(epochs[-1]), float(row["mean"][-1]), row["name"], look["color"]))
@@ -268,35 +274,6 @@ def _label(figure: Figure, axes: Axes, below: str, beside: str) -> None:
     across, down = figure.get_size_inches() * 72 / (0.55 * float(mpl.rcParams["font.size"]))  # letters
     axes.set_xlabel(textwrap.fill(below, int(0.75 * across)))
     axes.set_ylabel(textwrap.fill(beside, int(0.85 * down)))
-
-
-def name_at_right(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write names in a column beside the axes, near the height of their points, with thin leaders."""
-    axes.autoscale_view()  # now, as matplotlib would when it draws
-    points = axes.bbox.height / axes.figure.dpi * 72
-    gap = min((small() + 1.5) / points, 1 / max(len(labels), 1))
-    labels = sorted(labels, key=lambda label: label[1])
-    inside = (axes.transScale + axes.transLimits).transform([(x, y) for x, y, _, _ in labels])
-    heights = spread([place[1] for place in inside], gap)
-    for (x, y), (_, _, name, colour), height in zip(inside, labels, heights, strict=True):
-        axes.plot([x, 1.035], [y, height], color=colour, lw=0.5, alpha=0.6, transform=axes.transAxes, clip_on=False)
-        axes.text(1.04, height, name, va="center", size=small(), transform=axes.transAxes)
-
-
-def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Return ascending positions at least ``gap`` apart, moved as little as possible, within 0 and 1 if they fit.
-
-    >>> spread([0.0, 0.0, 0.9], 0.25)
-    [0.0, 0.25, 0.9]
-    """
-    apart: list[float] = []
-    for position in positions:
-        apart.append(max(position, apart[-1] + gap) if apart else max(position, 0.0))
-    limit = max(1.0, gap * (len(apart) - 1))
-    for index in reversed(range(len(apart))):
-        apart[index] = min(apart[index], limit)
-        limit = apart[index] - gap
-    return apart
 
 
 def _count(value: float) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ptuning.results.collect import CELL
-from ptuning.results.comparisons import FULL
 from ptuning.results.points import ABOUT, Points, on_marks
 from ptuning.results.statistics import T_SEEDS
 from ptuning.results.tables import column_names
@@ -25,6 +24,8 @@ _YARDSTICKS: Mapping[str, str] = {
 """Modules that train nothing of the backbone, and yardsticks → their names, in the order in which they are drawn."""
 GAPS = ("difference", "low", "high", "low_task", "high_task")
 """Columns in points: the difference and the ends of its intervals."""
+_SAME = ("task", "source", "data_id", "part", "score_of")
+"""Columns in which a yardstick and what it is held against agree."""
 _MOST_MODULES = 60
 _REACH = 10.0
 """Points on either side of full fine-tuning that are always shown if something is there."""
@@ -45,14 +46,15 @@ def forest_points(cells: pd.DataFrame, comparisons: pd.DataFrame) -> Points | No
     Points
         ``panel`` (the task), ``place`` (the line), ``is_module``, ``difference``, its 90 % interval over seeds
         (``low``, ``high``) and over dev examples too (``low_task``, ``high_task``), ``verdict``, ``mark``, ``margin``.
-        A yardstick is held against the mean of full fine-tuning on the same data, without an interval.
+        A yardstick is held against the mean of the full fine-tuning that the modules beside it are compared with,
+        without an interval; it is left out where they are compared with several.
     """
     names = {place: name.removesuffix(f" {DAGGER}") for place, name in column_names(cells).items()}
     found = _compared(cells, comparisons)
     panels = set(found[found["is_module"]][["task", "source"]].itertuples(index=False, name=None))
     if not panels:
         return None
-    rows = pd.concat([found, _yardsticks(cells, float(found["margin"].iloc[0]))], ignore_index=True)
+    rows, mixed = _on_one_zero(found, _yardsticks(cells, found))
     rows = rows.loc[[pair in panels for pair in zip(rows["task"], rows["source"], strict=True)]]
     order = {place: number for number, place in enumerate(names)}
     keys = [
@@ -63,6 +65,9 @@ def forest_points(cells: pd.DataFrame, comparisons: pd.DataFrame) -> Points | No
     rows = rows.assign(panel=[names[pair] for pair in zip(rows["task"], rows["source"], strict=True)])
     modules = sorted(set(rows[rows["is_module"]]["module"]), key=module_key)
     remark = on_marks(rows)
+    if mixed:
+        tasks = " and ".join(name for place, name in names.items() if place in mixed)
+        remark = f" In {tasks} not all is held against one full fine-tuning: yardsticks are left out.{remark}"
     if len(modules) > _MOST_MODULES:
         remark = f" {_MOST_MODULES} of {len(modules)} modules are drawn; the tables have all.{remark}"
         rows = rows[~rows["is_module"] | rows["module"].isin(modules[:_MOST_MODULES])]
@@ -71,8 +76,10 @@ def forest_points(cells: pd.DataFrame, comparisons: pd.DataFrame) -> Points | No
 
 def _compared(cells: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of whole modules that were compared with full fine-tuning."""
-    known = comparisons[comparisons["method"] != ""][[*CELL, *GAPS, "margin", "method", "verdict"]]
-    shown = cells[cells["is_whole"]][[*dict.fromkeys((*CELL, *ABOUT)), "note"]]
+    known = comparisons[comparisons["method"] != ""][
+        [*CELL, *GAPS, "margin", "method", "verdict", "full_recipe", "full_mean"]
+    ]
+    shown = cells[cells["is_whole"]][[*dict.fromkeys((*CELL, *_SAME, *ABOUT)), "note"]]
     rows = shown.merge(known, on=list(CELL))
     rows[["margin", *GAPS]] *= 100
     rows.loc[rows["method"] != T_SEEDS, ["low", "high"]] = math.nan  # of one seed both intervals are over examples
@@ -83,21 +90,32 @@ def _compared(cells: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _yardsticks(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """Return the yardsticks that were measured on the data of the full fine-tuning beside them."""
-    same = ["task", "source", "data_id", "part", "score_of"]
-    whole = cells[["module", "layers", "subset"]].itertuples(index=False, name=None)
-    full = cells.loc[[cell == FULL for cell in whole], [*same, "mean"]].rename(columns={"mean": "reference"})
-    rows = cells[cells["module"].isin(list(_YARDSTICKS)) & (cells["kind"] != "")].merge(full, on=same)
+def _yardsticks(cells: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Return the yardsticks that were measured on the data of modules, held against what these were compared with."""
+    full = compared[compared["is_module"]][[*_SAME, "full_recipe", "full_mean"]].drop_duplicates()
+    measured = cells[cells["module"].isin(list(_YARDSTICKS)) & (cells["kind"] != "")]
+    rows = measured.drop(columns="full_recipe").merge(full, on=list(_SAME))
     return rows.assign(
-        difference=rows["mean"] - rows["reference"],
+        difference=rows["mean"] - 100 * rows["full_mean"],
         **dict.fromkeys(GAPS[1:], math.nan),
-        margin=margin,
+        margin=compared["margin"].iloc[0],
         verdict="",
         mark="",
         is_module=False,
         place=[_YARDSTICKS[module] for module in rows["module"]],
     )
+
+
+def _on_one_zero(compared: pd.DataFrame, yardsticks: pd.DataFrame) -> tuple[pd.DataFrame, set[tuple[str, str]]]:
+    """Return all rows but yardsticks with another zero than their panel's modules, and the panels that had such."""
+    rows = pd.concat([compared, yardsticks], ignore_index=True)
+    modules = rows[rows["is_module"]].groupby(["task", "source"])["full_recipe"].agg(set).to_dict()
+    places = list(rows[["task", "source"]].itertuples(index=False, name=None))
+    fits = [
+        is_module or modules.get(place, {recipe}) == {recipe}
+        for place, recipe, is_module in zip(places, rows["full_recipe"], rows["is_module"], strict=True)
+    ]
+    return rows[fits], {place for place, fit in zip(places, fits, strict=True) if not fit}
 
 
 def _rank(module: str) -> tuple[int, str]:

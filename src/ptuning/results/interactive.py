@@ -7,7 +7,18 @@ from typing import Any
 import pandas as pd
 
 from ptuning.results.forest import GAPS, beyond, places, window
-from ptuning.results.points import ABOUT, CONSTANT_LINE, FULL_LINE, LINES, MARKERS, Points, outside, style, within
+from ptuning.results.points import (
+    ABOUT,
+    CONSTANT_LINE,
+    FULL_LINE,
+    LINES,
+    MARKERS,
+    Points,
+    outside,
+    style,
+    styles,
+    within,
+)
 from ptuning.results.statistics import UNDECIDED
 from ptuning.results.text_table import MARK, MISSING
 from ptuning.selection.names import module_key
@@ -96,7 +107,7 @@ def curve_spec(points: Points) -> Spec:
     for value, row in zip(values, rows.to_dict("records"), strict=True):
         value |= {"name": row["name"], **{name: [_short(number) for number in row[name]] for name in lists}}
     plain = {"symbolStrokeWidth": 0}  # dashes are of lines
-    look = _look("name", dict(zip(rows["name"], rows["module"], strict=True)), legend=plain)
+    look = _look("name", dict(zip(rows["name"], rows["look"], strict=True)), legend=plain)
     mean, color = _number("mean", points.axis), look["color"]
     band = {"y": _number("least", points.axis), "y2": {"field": "most"}, "color": color, "opacity": _picked(0.15, 0.02)}
     hover = _hover(epoch=("epoch", "~g"), mean=("score here", ".1f"), least=("least", ".1f"), most=("most", ".1f"))
@@ -119,7 +130,7 @@ def layer_spec(points: Points) -> Spec:
     values = _about(rows)
     shown = rows[["layer", "mean", "note"]].itertuples(index=False, name=None)
     for value, (layer, mean, note) in zip(values, shown, strict=True):
-        value |= {"layer": int(layer), "mean": _short(mean), "text": f"{mean:.1f}{MARK if note else ''}"}
+        value |= {"layer": int(layer), "mean": _short(mean), "text": f"{mean:z.1f}{MARK if note else ''}"}
     modules = sorted(set(rows["module"]), key=module_key)
     layers = list(range(int(rows["layer"].max()) + 1))
     found = {(value["module"], value["layer"]) for value in values}
@@ -162,7 +173,8 @@ def forest_spec(points: Points) -> Spec:
             "side": "" if not outside else "left" if outside[0] == "◀" else "right",
         }
         value["hollow"] = row["verdict"] in (UNDECIDED, "")
-    looks = {row["place"]: style(row["module"]) if row["is_module"] else _GREY for row in rows.to_dict("records")}
+    own = styles(rows[rows["is_module"]]["module"])
+    looks = {row["place"]: own[row["module"]] if row["is_module"] else _GREY for row in rows.to_dict("records")}
     domain: Spec = {"domain": list(looks)}
     color: Spec = {"field": "place", "type": "nominal", "legend": None}
     shape: Spec = {**color, "scale": {**domain, "range": [_SHAPES[look["marker"]] for look in looks.values()]}}
@@ -237,14 +249,15 @@ def _number(field: str, title: str, **rest: Any) -> Spec:
 
 def _look(field: str, modules: Mapping[str, str], **rest: Any) -> dict[str, Spec]:
     """Return the encodings of colour, shape and dashes of names by their module, as in the static figures."""
-    styles = {name: style(module) for name, module in modules.items()}
+    found = styles(modules.values())
+    looks = [found[module] for module in modules.values()]
     ranges: Mapping[str, list[Any]] = {
-        "color": [look["color"] for look in styles.values()],
-        "shape": [_SHAPES[look["marker"]] for look in styles.values()],
-        "strokeDash": [_DASHES[look["line"]] for look in styles.values()],
+        "color": [look["color"] for look in looks],
+        "shape": [_SHAPES[look["marker"]] for look in looks],
+        "strokeDash": [_DASHES[look["line"]] for look in looks],
     }
     return {
-        channel: {"field": field, "type": "nominal", "title": None, "scale": {"domain": list(styles), "range": values}}
+        channel: {"field": field, "type": "nominal", "title": None, "scale": {"domain": list(modules), "range": values}}
         | rest
         for channel, values in ranges.items()
     }

@@ -3,6 +3,7 @@
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ STYLE: Any = {
 }
 
 
+_NO_GLYPH = r"Glyph \d+ .*missing from"
 _WIDTHS, _FONT_SIZES, _LEAST_LETTERS = (1.5, 20.0), (4.0, 24.0), 20
 """Inches; points; the least width in heights of a letter, below which names leave no room to draw."""
 
@@ -145,13 +147,20 @@ def render(
     figure.suptitle(shown, size=letters + 1, gid="title")
     layout = figure.get_layout_engine()
     assert layout is not None  # new_axes has set it
-    layout.execute(figure)
-    figure.set_layout_engine("none")  # once is enough: it takes as long as drawing
     png, drawn, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
-    figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", _NO_GLYPH)
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # once is enough: it takes as long as drawing
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    others = [one for one in told if not re.match(_NO_GLYPH, str(one.message))]
+    for one in others:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if len(others) < len(told):
+        caption += " Boxes in PNG and PDF: letters that their font lacks; the SVG has them."
     svg = drawn.getvalue().decode()
     width = round(96 * float(figure.get_size_inches()[0]))
     files = png.getvalue(), on_white(svg).encode(), pdf.getvalue()

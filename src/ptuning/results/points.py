@@ -1,8 +1,10 @@
 """What the figures show, as tables with a row per point: for the files and for the page's interactive figures."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -13,12 +15,14 @@ from ptuning.results.score_names import score_title
 from ptuning.results.summary import recipe_keys, scores_by_recipe
 from ptuning.results.tables import name_layers
 from ptuning.results.text_table import MARK, MISSING
-from ptuning.selection.names import module_key
+from ptuning.selection.names import MODULES, module_key
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette for all kinds of colour vision, without black and yellow, which vanish on some pages."""
 LINES = ("-", "--", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+_LOOKS = len(COLOURS) * len(MARKERS)
+"""Looks that no two of are alike."""
 NAMED = 24
 """Names that fit beside a figure, and learning curves that it shows."""
 FULL_LINE, CONSTANT_LINE = "full fine-tuning", "constant answer"
@@ -123,7 +127,7 @@ def within(points: Points, low: float, high: float) -> dict[str, float]:
 def outside(points: Points, low: float, high: float) -> str:
     """Return what is said of the other lines, all of which lie below in practice: ``▼ constant answer 0.0``."""
     shown = within(points, low, high)
-    left = [f"{'▼' if y < low else '▲'} {name} {y:.1f}" for name, y in points.lines.items() if name not in shown]
+    left = [f"{'▼' if y < low else '▲'} {name} {y:z.1f}" for name, y in points.lines.items() if name not in shown]
     return ", ".join(left).replace("-", "−")
 
 
@@ -143,22 +147,30 @@ def layer_points(cells: pd.DataFrame) -> Points | None:
 def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> Points | None:
     """Return a learning curve per row: lists ``epoch``, ``mean``, ``least`` and ``most`` over its seeds.
 
-    They are of the modules in all layers; of every selection, if none has all layers.
+    They are of the modules in all layers; of every selection, if none has all layers. A seed that ended before others
+    keeps its last score, as its model would.
     """
     whole = cells[cells["is_whole"]]
     chosen = whole if len(whole) else cells
     shown = chosen.head(NAMED)
-    finished = runs[runs["status"] == "finished"].rename(columns={"recipe": "recipe_id"})
-    key = [*CELL, "recipe_id"]
-    theirs = finished[[*key, "folder"]].merge(shown[key], on=key)
-    points = history.merge(theirs, on="folder")
-    points = points[points["score"].between(-1, 1) & points["epoch"].between(0, 1e6)]
+    scores = scores_by_recipe(runs)
+    theirs = [
+        {"folder": folder, "module": key[3], "layers": key[4], "subset": key[5], "least": least}
+        for key, least in zip(_keys(shown), map(_least_score, shown["score_of"]), strict=True)
+        for _, folder in scores[key].values()
+    ]
+    points = history.merge(pd.DataFrame(theirs), on="folder")
+    can_be = (points["score"] >= points["least"]) & (points["score"] <= 1)
+    points = points[can_be & (points["score"] > -math.inf) & points["epoch"].between(0, 1e6)]
     if points.empty or points["epoch"].nunique() < 2:
         return None
     curves: dict[Hashable, Mapping[str, Any]] = {}
-    thinned = False
+    thinned = carried = False
     for selection, part in points.groupby(["module", "layers", "subset"], sort=False):
-        line = 100 * part.groupby("epoch")["score"].agg(["mean", "min", "max"])
+        known = part.groupby(["epoch", "folder"])["score"].last().unstack("folder")
+        by_seed = known.ffill()
+        carried |= bool((known.isna() & by_seed.notna()).any(axis=None))
+        line = 100 * by_seed.agg(["mean", "min", "max"], axis=1)
         thinned |= len(line) > _MOST_EVALUATIONS
         line = line.iloc[_evenly(len(line), _MOST_EVALUATIONS)]
         columns = {"least": line["min"], "mean": line["mean"], "most": line["max"]}
@@ -168,15 +180,47 @@ def curve_points(cells: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame)
         for row in shown.to_dict("records")
         if (selection := (row["module"], row["layers"], row["subset"])) in curves
     ]
+    looks = look_names([row["module"] for row in rows], [row["name"] for row in rows])
+    rows = [{**row, "look": look} for row, look in zip(rows, looks, strict=True)]
     remark = f" {len(shown)} of {len(chosen)} selections are drawn." if len(shown) < len(chosen) else ""
+    if carried:
+        remark += " A seed that ended before others keeps its last score."
     if thinned:
         remark += f" Of longer curves {_MOST_EVALUATIONS} evaluations are drawn, evenly."
     return Points(pd.DataFrame(rows), remark + on_marks(shown), shown["axis"].iloc[0])
 
 
+def _keys(cells: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Yield the (cell, recipe) of described cells."""
+    yield from cells[[*CELL, "recipe_id"]].itertuples(index=False, name=None)
+
+
+def _least_score(score_of: str) -> float:
+    """Return the least that a score can be: R² has no least, every other metric has -1."""
+    return -math.inf if "r2" in score_of.split(", ") else -1.0
+
+
 def style(module: str) -> dict[str, Any]:
-    """Return colour, line and marker of a module: the same in every figure of every report."""
-    rank = module_key(module)[0]
+    """Return colour, line and marker of a known module: the same in every figure of every report."""
+    return _look(module_key(module)[0])
+
+
+def styles(modules: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return module → colour, line and marker in one figure: other names than the known ones get what these leave."""
+    names = list(dict.fromkeys(modules))
+    known = {name: module_key(name)[0] for name in names if name in MODULES}
+    taken = {rank % _LOOKS for rank in known.values()}
+    free = (rank for rank in count(len(MODULES)) if rank % _LOOKS not in taken)
+    return {name: _look(known[name] if name in known else next(free)) for name in names}
+
+
+def look_names(modules: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return what gives each mark its look: its module, or its own name where marks share a module."""
+    several = {module for module, times in Counter(modules).items() if times > 1}
+    return [name if module in several else module for module, name in zip(modules, names, strict=True)]
+
+
+def _look(rank: int) -> dict[str, Any]:
     return {
         "color": COLOURS[rank % len(COLOURS)],
         "line": LINES[rank // len(COLOURS) % len(LINES)],

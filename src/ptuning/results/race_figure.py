@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.ticker import MaxNLocator
 
-from ptuning.results.figures import name_at_right
+from ptuning.results.labels import name_at_right
 from ptuning.results.picture import FAINT, STYLE, Picture, new_axes, render
-from ptuning.results.points import style
+from ptuning.results.points import look_names, styles
 from ptuning.results.race_rules import OUT, Gap
 from ptuning.results.races import Replay, ShownRace, race_table, race_title, replay
 from ptuning.runs.race_record import RaceRecord
@@ -51,9 +51,12 @@ def draw_race(race: RaceRecord, found: Replay, slug: str, title: str) -> Picture
     axes.axhspan(-margin, margin if race.objective == "score" else 0, color="#0072b2", alpha=0.1, lw=0)
     axes.axhline(0, color=FAINT, lw=0.8)
     labels = [(float(len(found.rounds)), 0.0, race.candidates[found.base].name, FAINT)]
+    names = [race.candidates[one].name for one in shown]
+    own = look_names([name.split()[0] for name in names], names)
+    looks = styles(own)
     for place, one in enumerate(shown):
         candidate = race.candidates[one]
-        look = style(candidate.name.split()[0])
+        look = looks[own[place]]
         colour = _OUT if candidate.status == OUT else look["color"]
         beside = _SPREAD * ((place + 0.5) / len(shown) - 0.5)
         rounds = [number + beside for number, _ in lines[one]]

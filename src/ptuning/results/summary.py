@@ -263,14 +263,22 @@ def _note(cell: tuple[str, ...], recipes: pd.DataFrame) -> str:
     if len(recipes) > 1:
         names = [name for name in recipes.columns if name.startswith(SETTING)]
         differing = [name for name in names if recipes[name].nunique(dropna=False) > 1]
-        described = [_describe(row, differing) for row in recipes.to_dict("records")]
+        described = [describe_recipe(row, differing) for row in recipes.to_dict("records")]
         left_out = "; ".join(described[1:4]) + (f"; and {len(described) - 4} more" if len(described) > 4 else "")
         said.append(f"{len(described)} recipes. Shown: {described[0]}. Left out: {left_out}")
     return f"{': '.join(said)}."
 
 
-def _describe(row: Mapping[str, Any], differing: list[str]) -> str:
-    """Return ``lr 0.001, epochs 8 (3 seeds, mean 71.2)``."""
+def describe_recipe(row: Mapping[str, Any], differing: list[str]) -> str:
+    """Return a recipe by the settings that it does not share: ``lr 0.001, epochs 8 (3 seeds, mean 71.2)``.
+
+    Parameters
+    ----------
+    row
+        Its settings (``recipe/…``), ``recipe``, ``seeds``, ``mean`` and ``part``.
+    differing
+        Names of the settings to say.
+    """
     keys = [name.removeprefix(SETTING) for name in differing]
     said = [f"{_NAMES.get(key, key.rpartition('.')[2])} {short_setting(row[SETTING + key], key)}" for key in keys]
     seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"

@@ -21,6 +21,7 @@ def module_tables(summary: pd.DataFrame) -> list[TextTable]:
     tables = []
     for number, (backbone, part) in enumerate(summary.groupby("backbone", sort=True), start=1):
         start = slug(f"{number}-{backbone}")
+        part = part.assign(elsewhere=_held_elsewhere(part))
         whole = (part["layers"] == "all") & (part["subset"] == "all")
         if whole.any():
             tables.append(_table(part[whole], f"{start}-modules", "all layers"))
@@ -44,6 +45,18 @@ def column_names(part: pd.DataFrame) -> dict[tuple[str, str], str]:
         named = f"{task} ({source})" if len(real) > 1 and source != "synthetic" else task
         names[task, source] = f"{named} {DAGGER}" if source == "synthetic" else named
     return names
+
+
+def _held_elsewhere(part: pd.DataFrame) -> list[bool]:
+    """Return for every cell of a backbone whether its recovery is between scores that are not the ones shown."""
+    whole = part[(part["layers"] == "all") & (part["subset"] == "all")]
+    shown = set(whole[["task", "source", "module", "recipe"]].itertuples(index=False, name=None))
+    return [
+        not math.isnan(recovery) and not {(task, source, "full", full), (task, source, "frozen", head)} <= shown
+        for task, source, recovery, full, head in part[
+            ["task", "source", "recovery", "full_recipe", "head_recipe"]
+        ].itertuples(index=False, name=None)
+    ]
 
 
 def _by_number(text: str) -> tuple[str, int]:
@@ -77,8 +90,9 @@ def _table(part: pd.DataFrame, file_name: str, title: str, shows_layers: bool = 
     selections = sorted(groups, key=lambda row: (module_key(row[0]), layers_key(row[1]), subset_key(row[2])))
     # Numbered as they are read: row by row, along the columns.
     marks, notes = number_notes(row["note"] for selection in selections for row in groups[selection])
-    unlike = set().union(*(_several(part, one) for one in (*_MIXED, "select_on", "precision")))
-    several = part[part["part"] == ""].groupby(["task", "source"])["mean"].agg(["max", "size"])
+    modules = _of_modules(part)  # a yardstick is no candidate, and is computed and measured in its own way
+    unlike = set().union(*(_several(modules, one) for one in (*_MIXED, "select_on", "precision")))
+    several = modules[modules["part"] == ""].groupby(["task", "source"])["mean"].agg(["max", "size"])
     best = {place: mean for place, mean, size in several.itertuples(name=None) if size > 1 and place not in unlike}
     mixed = len(set(part["interval_over"]) - {""}) > 1
     for module, layers, subset in selections:
@@ -114,7 +128,7 @@ def _cell(row: Mapping[str, Any], marks: Mapping[str, str], best: Mapping[tuple[
         "" if math.isnan(row["recovery"]) else "{} [{}, {}]".format(*ends),
         row["source"] == "synthetic",
         marks[row["note"]],
-        not row["part"] and mean == best.get((row["task"], row["source"])),
+        not (row["part"] or row["kind"]) and mean == best.get((row["task"], row["source"])),
         half_width(low, high),
     )
 
@@ -137,10 +151,15 @@ def _caption(part: pd.DataFrame) -> str:
             "; in brackets, recovery: percent of the way from the head alone (frozen) to full fine-tuning, with its "
             "95 % interval (Fieller), where full fine-tuning is surely above the head alone"
         )
+        if part["elsewhere"].any():
+            said += (
+                "; both are those trained and scored as the cell was, which for some cells are not the ones shown "
+                "(summary.csv says which)"
+            )
     missing = f". {MISSING}: no finished run."
     synthetic = f" {DAGGER}: synthetic data, no measure of a task." if (part["source"] == "synthetic").any() else ""
-    chosen = f" {describe_choice(part)}"
-    said = f"{said}{missing}{synthetic}{chosen}{_on_precision(part)}{_on_names(part)}{on_marks(part)}"
+    chosen = f" {choice}" if (choice := describe_choice(part)) else ""
+    said = f"{said}{missing}{synthetic}{chosen}{_on_precision(_of_modules(part))}{_on_names(part)}{on_marks(part)}"
     return said.replace(" x ", " × ")
 
 
@@ -173,7 +192,7 @@ def _on_intervals(over: set[str], least: int) -> str:
 
 
 def _on_precision(part: pd.DataFrame) -> str:
-    """Return a sentence on precision, if the cells were not all computed in the same one."""
+    """Return a sentence on precision, if the cells of modules were not all computed in the same one."""
     found = sorted(set(part["precision"]) - {""})
     several = f" Computed in {' or '.join(found)}: summary.csv says which, and none is held against another."
     return several if len(found) > 1 else ""
@@ -200,6 +219,11 @@ _MIXED: Mapping[str, tuple[str, str]] = {
 """Column of the summary in which the cells of a table should agree → what it is, and the mend where they do not."""
 
 
+def _of_modules(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are no yardsticks; all rows of a table without that column, which has none."""
+    return part[part["kind"] == ""] if "kind" in part else part
+
+
 def _several(part: pd.DataFrame, name: str) -> set[tuple[str, str]]:
     """Return the columns, (task, source), whose cells differ in ``name``."""
     found = part[part[name].fillna("") != ""].groupby(["task", "source"])[name].nunique()
@@ -208,7 +232,9 @@ def _several(part: pd.DataFrame, name: str) -> set[tuple[str, str]]:
 
 def describe_choice(part: pd.DataFrame) -> str:
     """Return a sentence on the data that the best epochs were chosen on, and the bias of that choice."""
-    ways = set(part["select_on"])
+    ways = set(_of_modules(part)["select_on"])
+    if not ways:
+        return ""
     optimistic = "which flatters every score somewhat"
     if ways == {"dev"}:
         return f"Best epoch chosen on the dev set that is reported, {optimistic}."

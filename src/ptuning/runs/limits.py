@@ -56,6 +56,8 @@ def _rows(record: RunRecord) -> str:
 
 
 def _training(record: RunRecord) -> str:
+    if record.kind == "yardstick":
+        return ""  # it knows no batches: limits of training that were typed beside it hold nothing back
     if record.partial_training is not None:
         return f"trained on {_of(record.partial_training)} batches"
     name, limit = _limit(record, "limit_train_batches")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptuning.config.compose import Restored
-from ptuning.display.format import format_seconds
+from ptuning.display.format import format_points, format_seconds
 from ptuning.errors import ConfigError, SelectionError, UserError, first_line
 from ptuning.sweeps.durations import Durations
 from ptuning.sweeps.job import FAILED, SKIPPED, Job, Outcome
@@ -128,9 +128,8 @@ def show_grid(console: Console, jobs: Sequence[Job], status: GridStatus, slots: 
 def _fate(job: Job, status: GridStatus) -> tuple[str, str]:
     settled, seconds = status.settled.get(job.number), status.seconds(job)
     if settled is not None:
-        return (
-            ("done", f"score {100 * (settled.score or 0):.1f}") if settled.status == SKIPPED else ("-", settled.reason)
-        )
+        score = f"score {format_points(settled.score or 0)}"
+        return ("done", score) if settled.status == SKIPPED else ("-", settled.reason)
     return (
         "goes on" if job.number in status.begun else "to run",
         f"about {format_seconds(seconds)}" if seconds is not None else "",

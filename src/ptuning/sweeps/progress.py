@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ptuning.display.format import format_seconds
+from ptuning.display.format import format_points, format_seconds
 from ptuning.runs.progress import RunProgress, read_progress
 from ptuning.sweeps.grid_status import GridStatus
 from ptuning.sweeps.job import (
@@ -198,7 +198,7 @@ def _measures(progress: RunProgress) -> tuple[str, str, str, str]:
 
 
 def _points(score: float) -> str:
-    return f"{100 * score:.1f}" if isfinite(score) else ""
+    return format_points(score) if isfinite(score) else ""
 
 
 def _since(one: Running, now: float) -> str:

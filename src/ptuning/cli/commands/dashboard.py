@@ -3,8 +3,8 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
+from ptuning.cli.arguments import path
 from ptuning.errors import nearest
 from ptuning.tasks.glue import TASKS
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK[,TASK]",
         help="tasks that get a heat map over layers, custom ones too (GLUE's)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write what would be sent as JSON, and send nothing")
+    parser.add_argument("--out", type=path, metavar="FILE", help="write what would be sent as JSON, and send nothing")
 
 
 def run(chosen: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ def run(chosen: argparse.Namespace) -> None:
     loaded = load_quietly(chosen.run_name, chosen.backbone, chosen.overrides)
 
     from ptuning.deltas.predictor import Predictor
+    from ptuning.display.format import format_points
     from ptuning.inference.evaluation import evaluate
 
     found = evaluate(Predictor(loaded, chosen.batch_size), chosen.task, chosen.split, chosen.overrides)
@@ -35,6 +36,6 @@ def run(chosen: argparse.Namespace) -> None:
         return
     synthetic = " (synthetic data)" if found.data == "synthetic" else ""
     for split, metrics in found.metrics.items():
-        shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+        shown = "  ".join(f"{name} {format_points(value)}" for name, value in metrics.items())
         sys.stdout.write(f"{found.task} {split}{synthetic}, {found.rows[split]:,} rows: {shown}\n")
-    sys.stdout.write(f"score {100 * found.score:.1f}{synthetic}\n")
+    sys.stdout.write(f"score {format_points(found.score)}{synthetic}\n")

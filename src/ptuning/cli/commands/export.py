@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ptuning.cli.arguments import path
 from ptuning.cli.commands.loading import add_run_arguments, load_quietly
 
 HELP = "write a run as a folder for others: a Hugging Face model, a PEFT adapter, or a delta"
@@ -12,7 +13,7 @@ HELP = "write a run as a folder for others: a Hugging Face model, a PEFT adapter
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_common_arguments(parser, "--to")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="the folder to write")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, form: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from ptuning.cli.arguments import path
 from ptuning.cli.commands.loading import add_batch_size, add_run_arguments, count, load_quietly
 from ptuning.data.readers import open_file
 from ptuning.data.rows import FORMATS
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", default="-", metavar="FILE", help="the texts; - is standard input (-)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the file's ending")
     parser.add_argument("--text", default="", metavar="A[,B]", help="names of the text columns, if not the task's")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="answers.csv or .jsonl; - is standard output (-)")
+    parser.add_argument("--output", type=path, metavar="FILE", help="answers.csv or .jsonl; - is standard output (-)")
     add_batch_size(parser)
     parser.add_argument(
         "--chunk", type=count("--chunk"), metavar="N", help="rows read at a time (1024; 1 at a terminal)"

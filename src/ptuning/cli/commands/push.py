@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ptuning.cli.arguments import path
 from ptuning.cli.commands.export import add_common_arguments, describe_folder
 from ptuning.cli.commands.loading import load_quietly
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="write the folder, say what would go where, and send nothing"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the folder here (with --dry-run: NAME)")
+    parser.add_argument("--out", type=path, metavar="DIR", help="keep the folder here (with --dry-run: NAME)")
 
 
 def run(chosen: argparse.Namespace) -> None:

@@ -3,8 +3,8 @@
 import argparse
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
+from ptuning.cli.arguments import path
 from ptuning.cli.commands.loading import add_training_overrides
 
 HELP = "rank a backbone's modules on a task before training, by gradients behind a fitted head"
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds averaged over, from seed= on (3)")
     parser.add_argument("--layers", choices=("all", "each"), default="all", help="modules in all layers, or in each")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table too: .csv or .json")
+    parser.add_argument("--out", type=path, metavar="FILE", help="write the table too: .csv or .json")
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -36,6 +36,10 @@ def run(chosen: argparse.Namespace) -> None:
         check_place(chosen.out, "table", (".csv", ".json"))
     # Which module would train is what is asked: one that was typed says nothing.
     config = compose([*(word for word in chosen.overrides if not word.startswith("module=")), "module=frozen"])
+    if config.layers != "all" or config.subset != "all":
+        raise UserError(
+            "layers= and subset= say nothing here: modules are ranked whole, or with --layers each by layer."
+        )
     use_cache_for_run(asdict(config))
 
     with large_imports():

@@ -4,13 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from ptuning.cli.arguments import path
+
 HELP = "write tables and figures of the runs as one page"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", type=Path, help="a folder of runs")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="the report's folder (report)")
+    parser.add_argument("runs", type=path, help="a folder of runs")
+    parser.add_argument("--out", type=path, default=Path("report"), help="the report's folder (report)")
     parser.add_argument(
         "--margin",
         type=float,

@@ -4,14 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from ptuning.cli.arguments import path
+
 HELP = "train a finished run again from its record, and say whether the bits are the same"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument("run_folder", metavar="RUN", type=path, help="a run folder")
     parser.add_argument(
-        "--into", type=Path, default=Path("reruns"), metavar="FOLDER", help="the folder of runs to train into (reruns)"
+        "--into", type=path, default=Path("reruns"), metavar="FOLDER", help="the folder of runs to train into (reruns)"
     )
 
 
@@ -24,7 +26,7 @@ def run(chosen: argparse.Namespace) -> None:
         from ptuning.training.rerun import rerun
 
     found = rerun(chosen.run_folder, chosen.into)
-    before, after = (f"{100 * score:.2f}" for score in found.scores)
+    before, after = (f"{100 * score:z.2f}" for score in found.scores)
     if found.is_same:
         sys.stdout.write(f"The same bits: {found.tensors} trained tensors, score {after}.\n")
     else:

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
+
+from ptuning.cli.arguments import path
 
 _COMPARED = 300
 """Cells that are shown beside full fine-tuning."""
@@ -11,9 +12,9 @@ HELP = "show the scores of all runs, or write every run's record into one table"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", type=Path, help="a folder of runs")
+    parser.add_argument("runs", type=path, help="a folder of runs")
     parser.add_argument(
-        "--out", type=Path, help="write a row per run into FILE.csv or FILE.parquet, in the place of showing scores"
+        "--out", type=path, help="write a row per run into FILE.csv or FILE.parquet, in the place of showing scores"
     )
 
 
@@ -26,6 +27,7 @@ def run(chosen: argparse.Namespace) -> None:
     from ptuning.results.examples import Examples
     from ptuning.results.tables import module_tables
     from ptuning.results.terminal import command, print_tables
+    from ptuning.results.text_table import Cell
 
     collected = collect(chosen.runs)
     summary = summarise(collected.runs)
@@ -36,11 +38,16 @@ def run(chosen: argparse.Namespace) -> None:
             comparer = Comparer(chosen.runs, collected.runs, examples=Examples(None))  # predictions are not read
             compared = comparison_tables(against_full(comparer, modules), with_task=False)
         console = CleanConsole(highlight=False, soft_wrap=True)
-        print_tables(console, [*module_tables(summary), *(table for _, table in compared)])
+        tables = module_tables(summary)
+        print_tables(console, [*tables, *(table for _, table in compared)])
         if not is_short:
             sys.stdout.write(f"{len(modules):,} cells are too many to compare here; the report does.\n")
         finished = (collected.runs["status"] == "finished").sum()
-        sys.stdout.write(f"{runs}, {finished:,} finished. *: the best of its column.\n")
+        has_best = any(
+            isinstance(cell, Cell) and cell.is_best for table in tables for row in table.rows for cell in row
+        )
+        star = " *: the best of its column." if has_best else ""
+        sys.stdout.write(f"{runs}, {finished:,} finished.{star}\n")
         sys.stdout.write(
             f"With dev examples in every interval, figures and claims, as one page: {command('report', chosen.runs)}\n"
         )

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ptuning.cli.arguments import path
 from ptuning.cli.commands.loading import mind_the_hub
 
 HELP = "write GLUE's submission archive from the best run of each task"
@@ -11,8 +12,8 @@ HELP = "write GLUE's submission archive from the best run of each task"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", type=Path, metavar="RUNS_DIR", help="a folder of runs")
-    parser.add_argument("--out", type=Path, default=Path("submission.zip"), help="the archive (submission.zip)")
+    parser.add_argument("runs", type=path, metavar="RUNS_DIR", help="a folder of runs")
+    parser.add_argument("--out", type=path, default=Path("submission.zip"), help="the archive (submission.zip)")
     parser.add_argument(
         "--sample",
         default="",

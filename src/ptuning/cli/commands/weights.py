@@ -1,7 +1,8 @@
 """``ptuning weights``: the magnitudes of a pretrained backbone."""
 
 import argparse
-from pathlib import Path
+
+from ptuning.cli.arguments import path
 
 HELP = "show the magnitudes of a pretrained backbone, by module and layer"
 
@@ -9,8 +10,8 @@ HELP = "show the magnitudes of a pretrained backbone, by module and layer"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py: backbone=minilm")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table too")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the distributions: .png, .svg or .pdf")
+    parser.add_argument("--csv", type=path, metavar="FILE", help="write the table too")
+    parser.add_argument("--figure", type=path, metavar="FILE", help="draw the distributions: .png, .svg or .pdf")
 
 
 def run(chosen: argparse.Namespace) -> None:

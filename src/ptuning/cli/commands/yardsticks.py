@@ -26,7 +26,7 @@ def run(chosen: argparse.Namespace) -> None:
 
     with large_imports():
         from ptuning.display.console import quiet
-        from ptuning.display.format import format_path
+        from ptuning.display.format import format_path, format_points
         from ptuning.inference.yardsticks import measure_yardsticks
 
     quiet()
@@ -35,7 +35,7 @@ def run(chosen: argparse.Namespace) -> None:
         record = found.record
         assert record.score is not None  # finished
         assert record.best is not None
-        metrics = "  ".join(f"{name} {100 * value:.1f}" for name, value in record.best.scores.items())
+        metrics = "  ".join(f"{name} {format_points(value)}" for name, value in record.best.scores.items())
         when = "  (finished earlier)" if found.earlier else ""
-        sys.stdout.write(f"{record.module:<10}  {100 * record.score:5.1f}{synthetic}  ({metrics})\n")
+        sys.stdout.write(f"{record.module:<10}  {format_points(record.score):>5}{synthetic}  ({metrics})\n")
         sys.stdout.write(f"            {format_path(found.folder)}{when}\n")
