@@ -7,6 +7,7 @@ from torch import nn
 
 from ptuning.errors import SelectionError, nearest
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
+from ptuning.selection.parameters import split_head
 
 
 class Encoder(NamedTuple):
@@ -57,6 +58,17 @@ def find_encoder(module: nn.Module, attribute: str | None = None) -> Encoder | N
     if not found and attribute:
         return Encoder(attribute, start)
     return found[0] if found else None
+
+
+def refuse_two_selections(network: nn.Module, other: nn.Module) -> None:
+    """Raise :class:`SelectionError` if two callbacks choose among the same parameters: the last would win."""
+    one, two = ({id(parameter) for _, parameter in split_head(each)[1].values()} for each in (network, other))
+    if one & two:
+        raise SelectionError(
+            f"Two selection callbacks choose in one {type(network).__name__}, and the last would undo the others. Name "
+            "all that trains in one of them: module=['layernorm', 'query'], or module='custom' with patterns. Where "
+            "two encoders are meant, say attribute= in both."
+        )
 
 
 def _submodule(module: nn.Module, attribute: str) -> nn.Module:
