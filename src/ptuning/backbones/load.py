@@ -193,8 +193,12 @@ def input_names(model: nn.Module) -> tuple[str, ...]:
     """Return the inputs of a model: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if it has several types.
 
     RoBERTa has one type, DistilBERT takes none, and GPT-2 would take type ids for words. XLNet and Funnel have a table
-    of segments in every block, of which their configuration says nothing.
+    of segments in every block, of which their configuration says nothing. What is wrapped around a Hugging Face model
+    (PEFT, ``torch.compile``) hands inputs down to it, and does not say which.
     """
+    from transformers import PreTrainedModel
+
+    model = next((one for one in model.modules() if isinstance(one, PreTrainedModel)), model)
     types = getattr(getattr(model, "config", None), "type_vocab_size", None)
     if types is None:
         tells_apart = any(name.endswith(".seg_embed") for name, _ in model.named_parameters())
