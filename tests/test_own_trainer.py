@@ -250,6 +250,16 @@ def test_a_checkpoint_scores_and_predicts_in_a_fresh_process(tmp_path: Path) -> 
         assert torch.equal(logits, plain_logits(loaded.model, batch))
 
 
+def test_a_checkpoint_of_trainable_weights_in_mixed_precision_scores_too(tmp_path: Path) -> None:
+    module = classifier()
+    own = ptuning.TrainableCheckpoint(tmp_path, "end")
+    trainer(own, precision="bf16-mixed").fit(module, datamodule=data())
+    fresh = classifier()
+    own = ptuning.TrainableCheckpoint(tmp_path, "other")
+    trainer(own).validate(fresh, datamodule=data(), ckpt_path=tmp_path / "end.ckpt", verbose=False)
+    assert torch.equal(fresh.evaluation["validation"].logits, module.evaluation["validation"].logits)
+
+
 def test_a_checkpoint_of_a_subset_scores_without_the_indices(tmp_path: Path) -> None:
     name = "bert.encoder.layer.0.attention.self.query.weight"
     module = classifier(indices={name: torch.arange(0, 1024, 7)})
