@@ -156,7 +156,11 @@ def test_an_unknown_family_inside_gets_its_sentence_and_patterns_leave_the_rest_
     selection = ptuning.select(model, "custom", patterns=[f"^{norm}"])
     assert trainable(model) == set(selection.names) == {f"own.{norm}.weight", f"own.{norm}.bias"}
     model["text"] = BertModel(CONFIG)
+    with pytest.raises(SelectionError, match=r"2 pretrained encoders: own \(OPTModel, .* weights, none of .*, text"):
+        ptuning.select(model, "layernorm", layers=0)  # it would train whole beside the other's LayerNorms
+    own.requires_grad_(False)
     assert ptuning.select(model, "layernorm", layers=0).trainable_parameters == LAYERNORMS // 2
+    assert not trainable(own)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen3", "gemma3_text", "vit"])
@@ -357,6 +361,54 @@ def test_a_checkpoint_of_another_model_or_selection_is_refused(tmp_path: Path) -
         fit(Scorer(), tmp_path, pl.callbacks.WeightAveraging(), checkpoint(tmp_path))
     with pytest.raises(ConfigError, match="save_weights_only"):
         TrainableCheckpoint(save_weights_only=True)
+
+
+def evaluate(module: pl.LightningModule, stored: Path, precision: Any = 32) -> None:
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    kept = checkpoint(stored.parent / "evaluated")
+    trainer = pl.Trainer(accelerator="cpu", precision=precision, callbacks=[selector(module), kept], **quiet)
+    trainer.validate(module, torch.utils.data.DataLoader(rows(8), batch_size=8), ckpt_path=stored, verbose=False)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "32-true"])
+def test_other_frozen_weights_are_refused_in_evaluation_too(precision: str, tmp_path: Path) -> None:
+    module = Scorer()
+    fit(module, tmp_path, selector(module), checkpoint(tmp_path), epochs=1, precision=precision)
+    stored = tmp_path / "epoch=0.ckpt"
+    for other in ("bf16-true", "32-true", "bf16-mixed"):
+        evaluate(Scorer(), stored, other)
+    foreign = Scorer()
+    nn.init.normal_(foreign.body["text"].encoder.layer[0].output.dense.weight)
+    with pytest.raises(
+        RunError, match=r"frozen 'body\.text\.encoder\.layer\.0\.output\.dense\.weight' has other values"
+    ):
+        evaluate(foreign, stored)
+
+
+class Drawn(Scorer):
+    """Draws a number as each epoch's training begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.drawn.append(float(torch.rand(1)))
+
+
+def test_a_checkpoint_that_was_evaluated_does_not_seed_a_later_fit(tmp_path: Path) -> None:
+    module = Drawn()
+    trainer = fit(module, tmp_path, selector(module), checkpoint(tmp_path), epochs=1)
+    loader = torch.utils.data.DataLoader(rows(8), batch_size=8)
+    first = []
+    for seed in (77, 78):
+        trainer.validate(module, loader, ckpt_path=tmp_path / "epoch=0.ckpt", verbose=False)
+        torch.manual_seed(seed)
+        trainer.fit_loop.max_epochs += 1
+        module.drawn.clear()
+        trainer.fit(module, loader, loader)
+        first.append(module.drawn[0])
+    assert first[0] != first[1]
 
 
 @needs_minilm

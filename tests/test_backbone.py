@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,39 @@ def test_the_hash_changes_with_one_value_and_not_with_the_head() -> None:
         bias[3] = 0.0
     assert backbone_hash(model) == before
     assert backbone_hash(model.to(torch.float64)) != before
+
+
+# What else the process does
+
+
+def test_threads_load_the_same_weights(saved: Path) -> None:
+    drawn = {name: p for name, p in load_model(tiny(), RTE, seed=1).state_dict().items() if "pooler" not in name}
+    save_file({name: p.contiguous() for name, p in drawn.items()}, saved / "model.safetensors")
+    wanted = {ref.label: backbone_hash(load_model(ref, RTE, seed=1)) for ref in (tiny(), find_backbone(str(saved)))}
+
+    def load(number: int) -> tuple[str, str]:
+        ref = tiny() if number % 2 else find_backbone(str(saved))
+        return ref.label, backbone_hash(load_model(ref, (RTE, MNLI)[number % 3 % 2], seed=number))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(wanted[label] == found for label, found in pool.map(load, range(24)))
+
+
+def test_the_default_type_of_the_process_is_not_that_of_a_backbone() -> None:
+    wanted = backbone_hash(load_model(tiny(), RTE, seed=1))
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = load_model(tiny(), RTE, seed=1)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert backbone_hash(model) == wanted
+
+
+def test_every_load_of_a_tokenizer_is_its_own() -> None:
+    one, other = load_tokenizer(tiny()), load_tokenizer(tiny())
+    one.model_max_length = 7
+    one(["a dog runs"] * 2, truncation=True, padding="max_length")
+    assert other.model_max_length == 512
+    assert len(one("a dog runs", truncation=True)["input_ids"]) < len(other("a dog runs")["input_ids"])

@@ -16,6 +16,7 @@ from ptuning.config.compose import compose
 from ptuning.errors import ConfigError, RunError
 from ptuning.selection.select import select
 from ptuning.tasks.glue import TASKS
+from support.classifiers import bert, classifier, data, trainer
 from support.learning import learnt
 from support.running import Train
 
@@ -113,3 +114,20 @@ def test_a_compiled_run_learns_and_is_the_same_run(train: Train) -> None:
     assert plain["key"] == compiled["key"]
     losses = [record["history"][-1]["train_loss"] for record in (compiled, plain)]
     assert losses[0] == pytest.approx(losses[1], abs=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_classifier_around_a_compiled_model_computes_by_it(in_place: bool) -> None:
+    model: Any = bert()
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    module, rows = classifier(model=model), data(train=8)
+    trainer().fit(module, datamodule=rows)
+    module.eval()
+    batch = next(iter(rows.val_dataloader()[0]))
+    with torch.no_grad():
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        assert torch.equal(module(batch), model(**inputs).logits)

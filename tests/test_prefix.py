@@ -327,7 +327,7 @@ def test_a_changed_tokenizer_never_meets_old_states(tmp_path: Path) -> None:
     shuffled = {word: (place if place < 6 else 6 + len(vocabulary) - 1 - place) for word, place in vocabulary.items()}
     from tokenizers.models import WordLevel
 
-    tokenizer = synthetic_tokenizer.__wrapped__()
+    tokenizer = synthetic_tokenizer()
     tokenizer.backend_tokenizer.model = WordLevel(shuffled, unk_token="[UNK]")
     source = SyntheticSource(RTE, {"train": 40, "validation": 16, "test": 8})
     cache.computed = 0

@@ -243,7 +243,8 @@ def accelerate(
     ----------
     model
         A Hugging Face model with a classification head. Of a family that is not in the table of architectures,
-        batches are cut and dropout is replaced, and no more; decoders stay as Hugging Face made them.
+        batches are cut and dropout is replaced, and no more; decoders stay as Hugging Face made them, and what
+        ``torch.compile`` has compiled as it is.
     device
         Where it trains, by default wherever the model is when it does.
     prefix
@@ -254,7 +255,7 @@ def accelerate(
     architecture = known_architecture(model)
     config: Any = model.config
     is_unusual = getattr(config, "is_decoder", False) or getattr(config, "chunk_size_feed_forward", 0)
-    if is_unusual or (architecture and not architecture.is_accelerated):
+    if is_unusual or (architecture and not architecture.is_accelerated) or _is_compiled(model):
         return none(model, prefix)
     return _Accelerated(model, None if device is None else torch.device(device), prefix, without)
 
@@ -262,3 +263,8 @@ def accelerate(
 def none(model: nn.Module, prefix: FrozenPrefix | None = None) -> Acceleration:
     """Return an acceleration that leaves a model as Hugging Face made it."""
     return Acceleration(model, prefix)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Return True if a model or a part of it went through ``torch.compile``, which cannot follow replaced forwards."""
+    return any(hasattr(one, "_orig_mod") or one._compiled_call_impl is not None for one in model.modules())

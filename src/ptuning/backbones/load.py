@@ -2,8 +2,10 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -67,8 +69,7 @@ def load_model(
     check_memory(load_skeleton(ref), ref.location or "backbone.config")
     if attention_dropout is not None:
         setattr(config, attention_dropout_key(config), attention_dropout)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for random weights, and for what a checkpoint leaves out (a pooler)
+    with _drawing_alike():  # for random weights, and for what a checkpoint leaves out (a pooler)
         if ref.location:
             model, found = _pretrained_model(ref, config)
             check_loaded(model, found, ref)
@@ -85,8 +86,28 @@ def missing_weights(ref: BackboneRef, task: Task) -> set[str]:
     """Return the names of the parameters that a backbone's checkpoint lacks; none for random weights."""
     if not ref.location:
         return set()
-    _, found = _pretrained_model(ref, load_config(ref, task))
+    with _drawing_alike():
+        _, found = _pretrained_model(ref, load_config(ref, task))
     return set(found["missing_keys"])
+
+
+_one_at_a_time = RLock()
+
+
+@contextmanager
+def _drawing_alike() -> Iterator[None]:
+    """Within, random weights are the same ones at each time, in fp32.
+
+    Threads take turns: the generator, the default type and what transformers sets while it loads are the process's.
+    """
+    with _one_at_a_time, torch.random.fork_rng(devices=[]):
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
 
 
 def _pretrained_model(ref: BackboneRef, config: Any) -> Any:
@@ -118,11 +139,12 @@ def load_skeleton(ref: BackboneRef) -> nn.Module:
     The last one is kept and returned again, as sweeps plan many runs on it. Do not change it.
     """
     key = f"{ref.location} {ref.identity}"
-    if key not in _skeletons:
-        _skeletons.clear()
-        with torch.device("meta"):
-            _skeletons[key] = _from_config(load_config(ref), ref)
-    return _skeletons[key]
+    with _drawing_alike():
+        if key not in _skeletons:
+            _skeletons.clear()
+            with torch.device("meta"):
+                _skeletons[key] = _from_config(load_config(ref), ref)
+        return _skeletons[key]
 
 
 def load_config(ref: BackboneRef, task: Task | None = None) -> Any:
@@ -193,8 +215,12 @@ def input_names(model: nn.Module) -> tuple[str, ...]:
     """Return the inputs of a model: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if it has several types.
 
     RoBERTa has one type, DistilBERT takes none, and GPT-2 would take type ids for words. XLNet and Funnel have a table
-    of segments in every block, of which their configuration says nothing.
+    of segments in every block, of which their configuration says nothing. What is wrapped around a Hugging Face model
+    (PEFT, ``torch.compile``) hands inputs down to it, and does not say which.
     """
+    from transformers import PreTrainedModel
+
+    model = next((one for one in model.modules() if isinstance(one, PreTrainedModel)), model)
     types = getattr(getattr(model, "config", None), "type_vocab_size", None)
     if types is None:
         tells_apart = any(name.endswith(".seg_embed") for name, _ in model.named_parameters())

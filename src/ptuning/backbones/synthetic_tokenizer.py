@@ -16,13 +16,31 @@ WITH_TOKEN_TYPES = ("bert", "electra", "albert")
 """Families whose models tell two texts apart by token types, where their configuration says nothing else."""
 
 
-@lru_cache(maxsize=4)
 def synthetic_tokenizer(model_type: str = "bert") -> Any:
-    """Return a fast tokenizer for ``model_type`` that knows the grammar's words and spells out all others."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    """Return a fast tokenizer for ``model_type`` that knows the grammar's words and spells out all others.
+
+    It is a new one at each call, as people set its ``model_max_length`` and padding.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    special = _AS_FAIRSEQ if model_type in FAIRSEQ else _AS_BERT
+    token_types = ["token_type_ids"] if model_type in WITH_TOKEN_TYPES else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_word_pieces(_AS_FAIRSEQ if model_type in FAIRSEQ else _AS_BERT),  # which it copies
+        model_input_names=["input_ids", *token_types, "attention_mask"],
+        model_max_length=512,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+@lru_cache(maxsize=2)
+def _word_pieces(special: tuple[str, ...]) -> Any:
+    """Return the ``tokenizers.Tokenizer`` whose first ids are the special tokens in this order."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     words = sorted({*vocabulary(), *letters, *(f"##{letter}" for letter in letters)} - set(special))
     ids = {word: number for number, word in enumerate([*special, *words])}
@@ -34,14 +52,4 @@ def synthetic_tokenizer(model_type: str = "bert") -> Any:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
-    token_types = ["token_type_ids"] if model_type in WITH_TOKEN_TYPES else []
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_input_names=["input_ids", *token_types, "attention_mask"],
-        model_max_length=512,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    return tokenizer

@@ -79,6 +79,8 @@ class GlueDataModule(pl.LightningDataModule):
         self.train_rows = train_rows
         self.splits = splits if splits is not None else {}
         self._parts: dict[str, TokenTable] = {}
+        self._order: LengthGroupedBatches | None = None
+        self._start = (0, 0)  # epoch and batch
         self.served: dict[str, Dataset[Batch]] = {}
         """Split → table that batches are taken from instead: the same rows with more columns."""
 
@@ -114,28 +116,45 @@ class GlueDataModule(pl.LightningDataModule):
         return self.splits[name]
 
     def setup(self, stage: str) -> None:
-        """Read the splits of the stage and make the training order."""
+        """Read the splits of the stage; a training begins with the first batch, unless a checkpoint says otherwise."""
         if getattr(self.trainer, "overfit_batches", 0):
             raise ConfigError(
                 "Trainer(overfit_batches=…) would score the rows that it trains on. For a quick try: "
                 "Trainer(max_steps=5). To learn a few rows by heart, give them as train and as dev."
             )
         if stage == "fit":
-            train = self.split("train")
-            self.order = LengthGroupedBatches(
-                train.lengths,
-                self.batch_size,
-                self.seed,
-                window=50 if self.group_by_length else 1,
-                parts=self.micro_batches,
-                batch_tokens=self.batch_tokens,
-            )
-            for name in self.evaluated:
+            self._order, self._start = None, (0, 0)
+            for name in ("train", *self.evaluated):
                 self.split(name)
 
+    @property
+    def order(self) -> LengthGroupedBatches:
+        """The training order: that of the last :meth:`train_dataloader`."""
+        if self._order is None:
+            self._order = self._make_order()
+        return self._order
+
+    def _make_order(self) -> LengthGroupedBatches:
+        order = LengthGroupedBatches(
+            self.split("train").lengths,
+            self.batch_size,
+            self.seed,
+            window=50 if self.group_by_length else 1,
+            parts=self.micro_batches,
+            batch_tokens=self.batch_tokens,
+        )
+        order.start_at(*self._start)
+        return order
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training batches."""
-        return self._loader(self.served.get("train", self.split("train")), self.order)
+        """Return the training batches, of as many rows as :attr:`batch_size` says now: Lightning's searches change it.
+
+        In a loop of one's own, ``loader.sampler.set_epoch(epoch)`` gives each epoch its order.
+        """
+        epoch = self._order.epoch if self._order else 0
+        self._order = self._make_order()
+        self._order.set_epoch(epoch)
+        return self._loader(self.served.get("train", self.split("train")), self._order)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return one loader per split of :attr:`evaluated`, longest rows first."""
@@ -158,7 +177,9 @@ class GlueDataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from the position in a checkpoint."""
-        self.order.start_at(state_dict["epoch"], state_dict["batch"])
+        self._start = (state_dict["epoch"], state_dict["batch"])
+        if self._order:
+            self._order.start_at(*self._start)
 
     def _loader(self, split: Dataset[Batch], order: LengthGroupedBatches | SortedBatches) -> DataLoader[Batch]:
         # A "sampler" of lists with batch_size=None: the table builds a whole batch in one indexing operation.

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from ptuning.errors import ConfigError, RunError
@@ -68,6 +69,7 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
             )
         super().setup(trainer, pl_module, stage)
         pl_module.strict_loading = False
+        self._loaded = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the frozen weights.
@@ -137,32 +139,43 @@ class TrainableCheckpoint(pl.callbacks.ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep what going on needs.
+        """Keep what going on needs; where nothing is to train, compare the frozen weights now.
 
         Raises
         ------
         RunError
-            If parameters are missing, in the checkpoint or here.
+            If parameters are missing, in the checkpoint or here, or frozen ones are not those of then.
         """
-        self._loaded = checkpoint.get(_KEY, {})
-        frozen = self._loaded.get("frozen", {})
+        loaded = checkpoint.get(_KEY, {})
+        frozen = loaded.get("frozen", {})
         parameters = dict(pl_module.named_parameters())
         for name in parameters:
             if name not in frozen and name not in checkpoint["state_dict"]:
                 _refuse(f"it lacks '{name}'", "Build the LightningModule as before")
         if missing := sorted({*frozen, *checkpoint["state_dict"]} - set(pl_module.state_dict())):
             _refuse(f"the LightningModule lacks '{missing[0]}'", "Build it as before")
-        if self._loaded:
-            self._stored = set(parameters) & set(checkpoint["state_dict"])
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._loaded = loaded
+            self._stored = set(parameters) & set(checkpoint["state_dict"]) if loaded else self._stored
+            return
+        for name, checksum in frozen.items():
+            if name in parameters and not _rounds_to(parameters[name], checksum):
+                _refuse(f"the frozen '{name}' has other values now", "Load the pretrained weights of before")
 
 
 def _refuse(why: str, mend: str) -> None:
     raise RunError(f"The checkpoint does not belong to this model: {why}. {mend}.")
 
 
-def _checksum(parameter: nn.Parameter) -> int:
+def _checksum(parameter: Tensor) -> int:
     """Return the CRC-32 of a parameter's bytes: one second per gigabyte."""
     return zlib.crc32(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _rounds_to(parameter: nn.Parameter, checksum: int) -> bool:
+    """Return True if a checksum is that of a parameter, as it is or in a precision that training may have had."""
+    kinds = (parameter.dtype, torch.bfloat16, torch.float16, torch.float64)
+    return any(_checksum(parameter.to(kind)) == checksum for kind in kinds)
 
 
 def _due_plateaus(trainer: pl.Trainer) -> list[Tensor | None]:

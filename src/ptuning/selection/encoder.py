@@ -7,6 +7,7 @@ from torch import nn
 
 from ptuning.errors import SelectionError, nearest
 from ptuning.selection.architectures import ARCHITECTURES, known_architecture
+from ptuning.selection.parameters import split_head
 
 
 class Encoder(NamedTuple):
@@ -28,7 +29,8 @@ def find_encoder(module: nn.Module, attribute: str | None = None) -> Encoder | N
     """Return the one pretrained encoder of a module, or ``None`` if it has none.
 
     The outermost Hugging Face model of a family of the architectures' table is taken; where there is none of these,
-    one of another family, on which ``module=custom`` works. Models around one shared encoder count as one.
+    one of another family, on which ``module=custom`` works. Beside one of the table others count if they train. Models
+    around one shared encoder count as one.
 
     Parameters
     ----------
@@ -47,9 +49,10 @@ def find_encoder(module: nn.Module, attribute: str | None = None) -> Encoder | N
     prefix = f"{attribute}." if attribute else ""
     everywhere = _distinct(_walk(start))
     known = [one for one in everywhere if known_architecture(one.network)]
-    found = [Encoder((prefix + one.path).rstrip("."), one.network) for one in known or everywhere]
+    counted = everywhere if any(_trains(one) for one in everywhere if one not in known) else known or everywhere
+    found = [Encoder((prefix + one.path).rstrip("."), one.network) for one in counted]
     if len(found) > 1:
-        trains = (one for one in found if any(p.requires_grad for p in one.network.parameters()))
+        trains = (one for one in found if _trains(one))
         raise SelectionError(
             f"{type(start).__name__} holds {len(found)} pretrained encoders: {', '.join(map(_describe, found))}. "
             f"Say which one is meant: attribute='{next(trains, found[0]).path}'."
@@ -57,6 +60,17 @@ def find_encoder(module: nn.Module, attribute: str | None = None) -> Encoder | N
     if not found and attribute:
         return Encoder(attribute, start)
     return found[0] if found else None
+
+
+def refuse_two_selections(network: nn.Module, other: nn.Module) -> None:
+    """Raise :class:`SelectionError` if two callbacks choose among the same parameters: the last would win."""
+    one, two = ({id(parameter) for _, parameter in split_head(each)[1].values()} for each in (network, other))
+    if one & two:
+        raise SelectionError(
+            f"Two selection callbacks choose in one {type(network).__name__}, and the last would undo the others. Name "
+            "all that trains in one of them: module=['layernorm', 'query'], or module='custom' with patterns. Where "
+            "two encoders are meant, say attribute= in both."
+        )
 
 
 def _submodule(module: nn.Module, attribute: str) -> nn.Module:
@@ -93,8 +107,12 @@ def _distinct(encoders: Iterator[Encoder]) -> list[Encoder]:
     return list(distinct.values())
 
 
+def _trains(one: Encoder) -> bool:
+    return any(parameter.requires_grad for parameter in one.network.parameters())
+
+
 def _describe(one: Encoder) -> str:
     parameters = list(one.network.parameters())
-    frozen = "" if any(p.requires_grad for p in parameters) else ", frozen"
+    frozen = "" if _trains(one) else ", frozen"
     unknown = "" if known_architecture(one.network) else f", none of {', '.join(ARCHITECTURES)}"
     return f"{one.path} ({type(one.network).__name__}, {sum(p.numel() for p in parameters):,} weights{frozen}{unknown})"

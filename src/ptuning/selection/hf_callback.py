@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ptuning.selection.encoder import find_encoder
+from ptuning.selection.encoder import find_encoder, refuse_two_selections
 from ptuning.selection.layers import Layers
 from ptuning.selection.select import choose_parameters, freeze_backbone
 
@@ -25,7 +25,7 @@ class ModuleSelectionTrainerCallback(TrainerCallback):
     Raises
     ------
     SelectionError
-        From ``Trainer(...)``: as :func:`ptuning.select`.
+        From ``Trainer(...)``: as :func:`ptuning.select`, or if two of these callbacks choose in one encoder.
 
     Examples
     --------
@@ -49,15 +49,21 @@ class ModuleSelectionTrainerCallback(TrainerCallback):
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Freeze the ``Trainer``'s model before its optimizer is made."""
-        self._freeze(given["model"])
+        self._freeze(given["model"], state)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         """Freeze the model that ``model_init`` has made anew."""
-        self._freeze(given["model"])
+        self._freeze(given["model"], state)
 
-    def _freeze(self, model: nn.Module) -> None:
+    def _freeze(self, model: nn.Module, state: TrainerState) -> None:
         found = find_encoder(model, self.attribute)
         network = found.network if found else model
+        # Callbacks see neither the Trainer nor each other; they share its state, of which only fields are written.
+        chosen: dict[int, nn.Module] = vars(state).setdefault("ptuning_networks", {})
+        for callback, other in chosen.items():
+            if callback != id(self):
+                refuse_two_selections(network, other)
+        chosen[id(self)] = network
         freeze_backbone(network, choose_parameters(network, self.module, self.layers, self.patterns))

@@ -130,7 +130,7 @@ def choose_parameters(
     """
     found = find_encoder(model, attribute)
     if found and found.path:
-        return _named_around(model, found, choose_parameters(found.network, module, layers, patterns))
+        return named_around(model, found, choose_parameters(found.network, module, layers, patterns))
     wanted = (module,) if isinstance(module, str) else tuple(module)
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     if not wanted:
@@ -223,7 +223,7 @@ def _set_trainable(parameters: Mapping[str, nn.Parameter], trainable: Set[str]) 
             parameter.grad = None
 
 
-def _named_around(model: nn.Module, encoder: Encoder, selection: Selection) -> Selection:
+def named_around(model: nn.Module, encoder: Encoder, selection: Selection) -> Selection:
     """Return a selection inside an encoder with the names of the module around it."""
     parameters = dict(model.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}

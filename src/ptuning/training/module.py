@@ -3,22 +3,27 @@
 import math
 import random
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.acceleration import Acceleration, accelerate
+from ptuning.data.datamodule import HOLDOUT
 from ptuning.data.tokenize import Batch
-from ptuning.errors import ConfigError, DivergedError, RunError
+from ptuning.errors import ConfigError, DivergedError
 from ptuning.tasks import metrics
 from ptuning.tasks.glue import Task
+from ptuning.training import classifier_checkpoint
 from ptuning.training.optim import Optimisation
-from ptuning.training.sparse_parameters import SparseParameters, compact_indices, trainable_values
+from ptuning.training.sparse_parameters import SparseParameters
+from ptuning.training.trainer_rules import check_loaders, check_optimizers, check_trainer
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class GlueClassifier(pl.LightningModule):
         self.evaluation: dict[str, Predictions] = {}
         self.val_metrics: dict[str, float] = {}
         self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._counted: Counter[int] = Counter()
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits [batch, outputs] in fp32."""
@@ -105,22 +111,17 @@ class GlueClassifier(pl.LightningModule):
         return [_PutsBack()]
 
     def setup(self, stage: str) -> None:
-        """Refuse several processes, of which each would score a part of a dev set.
-
-        Raises
-        ------
-        ConfigError
-            If the Trainer has more than one.
-        """
-        if self.trainer.world_size > 1 and stage in ("fit", "validate"):
-            raise ConfigError(
-                f"A dev set is scored as a whole, and {self.trainer.world_size} processes would have a part each: "
-                "Trainer(devices=1). Several runs go side by side: train.py -m."
-            )
+        """Refuse a Trainer that would score something else than it trains (:func:`check_trainer`)."""
+        check_trainer(self.trainer, self.task, stage)
 
     def on_fit_start(self) -> None:
         """Make the model ready for training in the Trainer's precision."""
+        check_optimizers(self.trainer, (self._parts.compact(name) for name in self.indices))
         self.acceleration.begin_fit(str(self.trainer.precision))
+
+    def on_train_start(self) -> None:
+        """Refuse other splits than are scored (:func:`check_loaders`)."""
+        check_loaders(self.trainer, self._splits)
 
     def on_fit_end(self) -> None:
         """Put the pretrained values back."""
@@ -161,14 +162,30 @@ class GlueClassifier(pl.LightningModule):
         with self._parts.gathering():
             super().backward(loss, *args, **kwargs)
 
+    @property
+    def _splits(self) -> tuple[str, ...]:
+        return (*self.task.validation, *([HOLDOUT] if self.holdout else []))
+
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the last evaluation."""
-        self._collected = {number: [] for number in range(len(self.task.validation) + self.holdout)}
+        check_loaders(self.trainer, self._splits)
+        self._collected = {number: [] for number in range(len(self._splits))}
+        self._counted.clear()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect the answers of one batch."""
-        logits = self.acceleration.evaluation_logits(batch)
-        self._collected[dataloader_idx].append((batch["index"], logits, batch["labels"]))
+        """Collect the answers of one batch, computed in fp32 where training is mixed."""
+        with self._without_autocast():
+            logits = self.acceleration.evaluation_logits(batch)
+        self._collected[dataloader_idx].append((self._index(batch, dataloader_idx), logits, batch["labels"]))
+
+    def _without_autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _index(self, batch: Batch, loader: int) -> Tensor:
+        """Return which rows of its split a batch holds, [batch]; counted, if it does not say."""
+        begin, rows = self._counted[loader], len(batch["input_ids"])
+        self._counted[loader] += rows
+        return batch["index"] if "index" in batch else torch.arange(begin, begin + rows)
 
     def on_validation_epoch_end(self) -> None:
         """Score every dev set as a whole, in the data's own order.
@@ -222,9 +239,14 @@ class GlueClassifier(pl.LightningModule):
         assert answers.labels is not None  # evaluated splits have labels
         return metrics.evaluate(self.task, answers.logits, answers.labels)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Return (index, logits) of one batch."""
-        return batch["index"].cpu(), self(batch).cpu()
+    def on_predict_epoch_start(self) -> None:
+        """Count rows from the first."""
+        self._counted.clear()
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """Return (index, logits) of one batch, computed in fp32 unless the weights are in another type."""
+        with self._without_autocast():
+            return self._index(batch, dataloader_idx).cpu(), self(batch).cpu()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over what is trainable, with warm-up and decay counted in optimiser steps."""
@@ -259,47 +281,24 @@ class GlueClassifier(pl.LightningModule):
     def trainable_state(self) -> dict[str, Tensor]:
         """Return what is trainable, by name in the Hugging Face model, on the CPU: whole parameters, or the values at
         :attr:`indices`."""
-        return {
-            name: trainable_values(parameter, self.indices[name]).cpu()
-            if name in self.indices
-            else parameter.detach().cpu().clone()
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad
-        }
+        return classifier_checkpoint.trainable_state(self.model, self.indices)
 
     def trainable_indices(self) -> dict[str, Tensor]:
         """Return :attr:`indices` as they are stored: in 32 bits where a parameter's size allows it."""
-        parameters = dict(self.model.named_parameters())
-        return {name: compact_indices(index, parameters[name].numel()) for name, index in self.indices.items()}
+        return classifier_checkpoint.stored_indices(self.model, self.indices)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what is trainable, and its indices where that is a part."""
-        checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.trainable_state().items()}
-        checkpoint["indices"] = self.trainable_indices()
-        checkpoint["run_key"] = self.run_key
+        classifier_checkpoint.fill_checkpoint(checkpoint, self.model, self.indices, self.run_key)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another run, or one with another selection; make its parameters whole.
+        """Make a checkpoint's parameters whole. Training does not go on from another run's, or another selection's.
 
         Raises
         ------
         RunError
-            If the checkpoint was not written by this run.
+            If the checkpoint is of another model, or ``Trainer.fit`` is to go on from one of another run.
         """
-        trainable = {f"model.{name}" for name, p in self.model.named_parameters() if p.requires_grad}
-        stored = checkpoint.get("indices", {})
-        if (
-            checkpoint.get("run_key") != self.run_key
-            or set(checkpoint["state_dict"]) != trainable
-            or set(stored) != set(self.indices)
-            or not all(torch.equal(stored[name].long(), index) for name, index in self.indices.items())
-        ):
-            raise RunError(
-                f"The checkpoint in this run's folder was written by another run ({checkpoint.get('run_key')}, "
-                f"not {self.run_key}). Remove last.ckpt, or type force=true to begin anew."
-            )
-        parameters = dict(self.model.named_parameters())
-        for name, index in self.indices.items():
-            whole = parameters[name].detach().cpu().clone()
-            whole.view(-1)[index] = checkpoint["state_dict"][f"model.{name}"].cpu()
-            checkpoint["state_dict"][f"model.{name}"] = whole
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            classifier_checkpoint.check_same_run(checkpoint, self.model, self.indices, self.run_key)
+        classifier_checkpoint.make_whole(checkpoint, self.model)

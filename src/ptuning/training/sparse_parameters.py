@@ -32,6 +32,10 @@ class SparseParameters:
         """Return what an optimiser trains for a parameter of the model: its compact parameter, or all of it."""
         return self._compact.get(name, whole)
 
+    def compact(self, name: str) -> nn.Parameter | None:
+        """Return the compact parameter of one that is trainable in part, if there is one."""
+        return self._compact.get(name)
+
     @contextmanager
     def gathering(self) -> Iterator[None]:
         """Within, a backward pass leaves gradients with the compact parameters and none with the whole tensors.
