@@ -123,7 +123,8 @@ def _plan(
     config = check(cfg)
     quiet()
     plan = make_plan(config, shared)
-    return plan, *find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+    runs_dir = Path(config.runs_dir).expanduser()
+    return plan, *find_run(runs_dir, plan.backbone.label, plan.recipe(), plan.recipe_as_typed())
 
 
 def _look(plan: Plan, folder: RunFolder) -> tuple[RunRecord | None, str]:
