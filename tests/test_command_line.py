@@ -259,6 +259,41 @@ def test_hydra_s_folder_of_outputs_is_answered_with_ours(type_it: TypeIt, tmp_pa
     assert f"Type runs_dir={tmp_path / 'out'}" in told.err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("-m", "seed=1,2", "hydra.sweep.dir=out"), "Leave it out, or type runs_dir=out."),
+        (("-m", "seed=1,2", "hydra.sweep.subdir=job", "hydra/launcher=basic"), "hydra.sweep.subdir=job would part"),
+        (("race.minutes=1",), "race.minutes=1 says nothing where there is no race: add -m and hydra/sweeper=race"),
+        (("-m", "seed=1,2", "race.runs=9"), "race.runs=9 says nothing"),
+        (
+            ("-m", "seed=1,2", "hydra/launcher=basic", "job_timeout=5"),
+            "job_timeout=5 ends no job of hydra/launcher=basic",
+        ),
+        (("-m", "seed=1,2", "hydra.sweeper.max_batch_size=1"), "workers=1 says how many jobs run at once"),
+        (
+            ("-m", "seed=1,2", "+hydra.callbacks.log._target_=hydra.experimental.callbacks.LogJobReturnCallback"),
+            "hydra.callbacks.log waits for on_job_end",
+        ),
+    ],
+)
+def test_what_a_sweep_or_a_run_would_not_heed_is_refused_before_it_begins(
+    words: tuple[str, ...], told: str, type_it: TypeIt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = type_it(*TINY, "module=query", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_hydra_s_own_launcher_calls_what_waits_for_a_job(type_it: TypeIt, tmp_path: Path) -> None:
+    waits = "+hydra.callbacks.log._target_=hydra.experimental.callbacks.LogJobReturnCallback"
+    told = type_it("-m", *TINY, waits, "hydra/launcher=basic", "dry_run=true", "seed=1,2", f"runs_dir={tmp_path}")
+    assert (told.code, told.out.count("1 to run")) == (0, 2), told.err
+
+
 def test_a_key_that_the_launcher_has_not_is_named(type_it: TypeIt) -> None:
     told = type_it("-m", *TINY, "dry_run=true", "seed=1,2", "+hydra.launcher.n_jobs=4")
     assert told.code == 2

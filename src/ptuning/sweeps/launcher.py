@@ -26,6 +26,7 @@ from ptuning.sweeps.composed import ComposedOnce
 from ptuning.sweeps.engines import Engine
 from ptuning.sweeps.grid import grid_of
 from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, NOT_BEGUN, SKIPPED, Job, Outcome
+from ptuning.sweeps.refusals import refuse_unheeded
 from ptuning.tasks.glue import CUSTOM
 
 
@@ -40,6 +41,7 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over; its variables are there for the jobs before the first is composed."""
+        refuse_unheeded(config.hydra, config, calls_jobs=False)
         os.environ.update({name: str(value) for name, value in config.hydra.job.env_set.items()})
         hydra_context.config_loader = cast(ConfigLoader, ComposedOnce(hydra_context.config_loader))
         self.hydra_context = hydra_context
