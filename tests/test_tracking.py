@@ -19,6 +19,7 @@ from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings
 from ptuning.tracking.make_loggers import make_loggers
 from ptuning.tracking.make_loggers import wandb_settings as wandb_settings_of
+from ptuning.tracking.wandb import WandbTracker
 from ptuning.training.run import execute
 from ptuning.training.session import Session
 from support.callbacks import FAILS, ctrl_c_at, stopped
@@ -103,6 +104,22 @@ def test_a_name_a_group_and_a_project_of_ones_own_count(train: Train, monkeypatc
     own = ("+logger.wandb.name=mine", "+logger.wandb.group=few", "logger.wandb.mode=offline")
     found = read_back(train("logger=wandb", "trainer.max_epochs=1", *own).path)
     assert (found["name"], found["group"], found["project"]) == ("mine", "few", "theirs")
+
+
+@pytest.mark.parametrize("sweep", [None, "a sweep"])
+def test_w_and_b_s_own_variables_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str | None) -> None:
+    for name, value in (("MODE", "offline"), ("TAGS", "one, two,"), ("RUN_GROUP", "theirs"), ("NAME", "by hand")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    record = RunRecord(name="name", task="rte", module="layernorm", backbone="tiny", wandb_id="1d")
+
+    def known(*typed: str) -> tuple[str, str, list[str]]:
+        (logger,) = make_loggers(compose(["logger=wandb", *typed]).logger, tmp_path, record, sweep)
+        assert isinstance(logger, WandbTracker)
+        told = logger._wandb_init  # what Lightning gives to wandb.init
+        return told["name"], told["group"], told["tags"][3:]
+
+    assert known("logger.wandb.tags=[typed,one]") == ("name" if sweep else "by hand", "theirs", ["typed", "one", "two"])
+    assert known("+logger.wandb.name=typed", "+logger.wandb.group=few")[:2] == ("typed", "few")
 
 
 def test_a_mode_that_is_typed_is_checked_too_and_a_project(train: Train) -> None:
