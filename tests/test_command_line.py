@@ -1,5 +1,6 @@
 """What a person at a prompt meets: the manual page, one sentence per mistake, exit codes, the ptuning command."""
 
+import codecs
 import importlib.util
 import os
 import signal
@@ -288,6 +289,14 @@ def test_what_a_sweep_or_a_run_would_not_heed_is_refused_before_it_begins(
     assert not list(tmp_path.rglob("record.json"))
 
 
+@pytest.mark.parametrize("word", ["runs_dir=x/${hydra:runtime.choices.task}", "data.name=${hydra:job.num}"])
+def test_what_a_sweep_does_not_know_of_hydra_is_told_with_its_key(word: str, type_it: TypeIt, tmp_path: Path) -> None:
+    told = type_it("-m", *TINY, "seed=1,2", "dry_run=true", f"runs_dir={tmp_path}", word)
+    key = word.partition("=")[0]
+    assert (told.code, told.err.count("\n")) == (2, 1), told.err
+    assert told.err.startswith(f"{key} refers to ${{hydra:…}}, which a single run knows and a sweep does not.")
+
+
 def test_hydra_s_own_launcher_calls_what_waits_for_a_job(type_it: TypeIt, tmp_path: Path) -> None:
     waits = "+hydra.callbacks.log._target_=hydra.experimental.callbacks.LogJobReturnCallback"
     told = type_it("-m", *TINY, waits, "hydra/launcher=basic", "dry_run=true", "seed=1,2", f"runs_dir={tmp_path}")
@@ -307,6 +316,40 @@ def test_an_experiment_of_ones_own_without_its_package_is_told_the_line(type_it:
     assert told.code == 2
     assert "experiment/mine.yaml cannot be composed" in told.err
     assert "# @package _global_" in told.err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            b"trainer:\n\tmax_steps: 2",
+            "mine.yaml, line 3: found character '\\t' that cannot start any token. Indent with spa",
+        ),
+        (b"seed: 1\nseed: 2", "mine.yaml, line 3: found duplicate key seed."),
+        (
+            b"trainer:\n  max_stepz: 2",
+            "mine.yaml: there is no key 'trainer.max_stepz'. Did you mean 'trainer.max_steps'?",
+        ),
+        (
+            b"seed: one",
+            "mine.yaml cannot be composed: Value 'one' of type 'str' could not be converted to I",
+        ),
+        (b"seed: '\xe9'", "mine.yaml, line 2: this is not in UTF-8. Save the file in UTF-8."),
+        (b"seed: '\x07'", "mine.yaml, line 2: a character that no YAML has. Take it out."),
+        (codecs.BOM_UTF8, "mine.yaml begins with a byte-order mark"),
+    ],
+)
+def test_a_file_of_ones_own_that_cannot_be_read_is_told_with_its_place(
+    content: bytes, told: str, type_it: TypeIt, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    mark = codecs.BOM_UTF8 if content == codecs.BOM_UTF8 else b""
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.write_bytes(mark + b"# @package _global_\n" + (b"seed: 1" if mark else content) + b"\n")
+    answer = type_it(*TINY, "dry_run=true", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"{file.parent}/{told}")
+    assert answer.err.count("\n") == 1
 
 
 def test_a_number_that_came_as_a_text_is_said_to_be_one(type_it: TypeIt, monkeypatch: pytest.MonkeyPatch) -> None:
