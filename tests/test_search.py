@@ -73,6 +73,7 @@ def test_what_cannot_be_searched_is_told_in_one_sentence(
     assert "Traceback" not in told.out + told.err
 
 
+@pytest.mark.slow
 def test_a_search_whose_data_changed_is_another_and_goes_on_with_no_earlier_score(
     tmp_path: Path, type_it: TypeIt
 ) -> None:

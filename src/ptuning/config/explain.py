@@ -108,8 +108,8 @@ def _explain_override(error: BaseException) -> str:
         return f"'{match[1]}' exists already: type it without the +."
     if "HydraConfig was not set" in text:
         return (
-            f"{_key_in(text) or 'A key'} refers to ${{hydra:…}}, which a single run knows and a sweep does not. Say it "
-            "by the configuration's own keys: ${task.name}, ${seed}."
+            "${hydra:…} has a value in a single run alone, and none in a sweep: say it by the configuration's own "
+            "keys, ${task.name} or ${seed}."
         )
     if text.startswith("In 'wandb/"):
         return "conf/wandb holds sweeps for W&B's own agents: wandb sweep conf/wandb/modules.yaml"
@@ -147,7 +147,8 @@ def _file_of(error: BaseException) -> Path | None:
         within = frame.f_locals
         if "full_path" in within and frame.f_code.co_filename.endswith("file_config_source.py"):
             return Path(str(within["full_path"]))
-        loaded, default = within.get("loaded"), within.get("default")
+        loaded: Any = within.get("loaded")
+        default: Any = within.get("default")
         if str(getattr(loaded, "path", "")).startswith("file://") and hasattr(default, "config_path"):
             path = Path(loaded.path.removeprefix("file://")) / f"{default.config_path.removesuffix('.yaml')}.yaml"
             return path if path.is_file() else None

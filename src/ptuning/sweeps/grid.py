@@ -1,7 +1,7 @@
 """What makes two calls one sweep: the words that were typed, and what files of one's own say on top."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +26,7 @@ def grid_of(config: DictConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _as_written(config: DictConfig) -> Mapping[str, Any]:
     params: Any = OmegaConf.select(config, "hydra.sweeper.params")
-    return OmegaConf.to_container(params, resolve=False) if OmegaConf.is_config(params) else {}
+    return cast(Mapping[str, Any], OmegaConf.to_container(params)) if OmegaConf.is_config(params) else {}
 
 
 def _packaged(experiment: str | None) -> Mapping[str, Any]:
@@ -34,4 +34,4 @@ def _packaged(experiment: str | None) -> Mapping[str, Any]:
     file = config_folder() / "experiment" / f"{experiment}.yaml"
     if not experiment or not file.is_file():
         return {}
-    return _as_written(OmegaConf.create({"hydra": OmegaConf.load(file).get("hydra") or {}}))
+    return _as_written(cast(DictConfig, OmegaConf.load(file)))

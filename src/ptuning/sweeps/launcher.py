@@ -41,8 +41,8 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over; its variables are there for the jobs before the first is composed."""
-        refuse_unheeded(config.hydra, config, calls_jobs=False)
         os.environ.update({name: str(value) for name, value in config.hydra.job.env_set.items()})
+        refuse_unheeded(config.hydra, config, calls_jobs=False)
         hydra_context.config_loader = cast(ConfigLoader, ComposedOnce(hydra_context.config_loader))
         self.hydra_context = hydra_context
         self.config = config

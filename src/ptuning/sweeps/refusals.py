@@ -6,7 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ptuning.errors import ConfigError
 from ptuning.runs.race_record import SWEEPS
@@ -34,7 +34,8 @@ def refuse_unheeded(hydra: Any, config: DictConfig, calls_jobs: bool) -> None:
     """
     is_sweep = hydra.mode == RunMode.MULTIRUN
     sweeper = str(hydra.sweeper._target_)
-    race = next((word for word in map(str, hydra.overrides.task) if word.lstrip("+").startswith("race.")), None)
+    typed: Any = OmegaConf.to_container(hydra.overrides.task)  # not resolved: that is for the jobs
+    race = next((word for word in map(str, typed) if word.lstrip("+").startswith("race.")), None)
     if race is not None and not (is_sweep and sweeper.endswith(".RaceSweeper")):
         raise ConfigError(
             f"{race} says nothing where there is no race: add -m and hydra/sweeper=race, or leave it out."
