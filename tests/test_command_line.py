@@ -1,5 +1,6 @@
 """What a person at a prompt meets: the manual page, one sentence per mistake, exit codes, the ptuning command."""
 
+import codecs
 import importlib.util
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from ptuning.cli import main as cli
@@ -260,6 +262,52 @@ def test_hydra_s_folder_of_outputs_is_answered_with_ours(type_it: TypeIt, tmp_pa
     assert f"Type runs_dir={tmp_path / 'out'}" in told.err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("-m", "seed=1,2", "hydra.sweep.dir=out"), "Leave it out, or type runs_dir=out."),
+        (("-m", "seed=1,2", "hydra.sweep.subdir=job", "hydra/launcher=basic"), "hydra.sweep.subdir=job would part"),
+        (("race.minutes=1",), "race.minutes=1 says nothing where there is no race: add -m and hydra/sweeper=race"),
+        (
+            ("-m", "seed=1,2", "hydra/launcher=basic", "job_timeout=5"),
+            "job_timeout=5 ends no job of hydra/launcher=basic",
+        ),
+        (("-m", "seed=1,2", "hydra.sweeper.max_batch_size=1"), "workers=1 says how many jobs run at once"),
+        (
+            ("-m", "seed=1,2", "+hydra.callbacks.log._target_=hydra.experimental.callbacks.LogJobReturnCallback"),
+            "hydra.callbacks.log waits for on_job_end",
+        ),
+    ],
+)
+def test_what_a_sweep_or_a_run_would_not_heed_is_refused_before_it_begins(
+    words: tuple[str, ...], told: str, type_it: TypeIt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = type_it(*TINY, "module=query", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_what_a_sweep_does_not_know_of_hydra_is_told(
+    type_it: TypeIt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as in a process of its own
+    told = type_it("-m", *TINY, "seed=1,2", "dry_run=true", "runs_dir=x/${hydra:runtime.choices.task}")
+    assert told.code == 2
+    assert told.err.startswith("${hydra:…} has a value in a single run alone, and none in a sweep")
+    assert told.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_hydra_s_own_launcher_calls_what_waits_for_a_job(type_it: TypeIt, tmp_path: Path) -> None:
+    waits = "+hydra.callbacks.log._target_=hydra.experimental.callbacks.LogJobReturnCallback"
+    told = type_it("-m", *TINY, waits, "hydra/launcher=basic", "dry_run=true", "seed=1,2", f"runs_dir={tmp_path}")
+    assert (told.code, told.out.count("1 to run")) == (0, 2), told.err
+
+
 def test_a_key_that_the_launcher_has_not_is_named(type_it: TypeIt) -> None:
     told = type_it("-m", *TINY, "dry_run=true", "seed=1,2", "+hydra.launcher.n_jobs=4")
     assert told.code == 2
@@ -273,6 +321,40 @@ def test_an_experiment_of_ones_own_without_its_package_is_told_the_line(type_it:
     assert told.code == 2
     assert "experiment/mine.yaml cannot be composed" in told.err
     assert "# @package _global_" in told.err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            b"trainer:\n\tmax_steps: 2",
+            "mine.yaml, line 3: found character '\\t' that cannot start any token. Indent with spa",
+        ),
+        (b"seed: 1\nseed: 2", "mine.yaml, line 3: found duplicate key seed."),
+        (
+            b"trainer:\n  max_stepz: 2",
+            "mine.yaml: there is no key 'trainer.max_stepz'. Did you mean 'trainer.max_steps'?",
+        ),
+        (
+            b"seed: one",
+            "mine.yaml cannot be composed: Value 'one' of type 'str' could not be converted to I",
+        ),
+        (b"seed: '\xe9'", "mine.yaml, line 2: this is not in UTF-8. Save the file in UTF-8."),
+        (b"seed: '\x07'", "mine.yaml, line 2: a character that no YAML has. Take it out."),
+        (codecs.BOM_UTF8, "mine.yaml begins with a byte-order mark"),
+    ],
+)
+def test_a_file_of_ones_own_that_cannot_be_read_is_told_with_its_place(
+    content: bytes, told: str, type_it: TypeIt, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    mark = codecs.BOM_UTF8 if content == codecs.BOM_UTF8 else b""
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.write_bytes(mark + b"# @package _global_\n" + (b"seed: 1" if mark else content) + b"\n")
+    answer = type_it(*TINY, "dry_run=true", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"{file.parent}/{told}")
+    assert answer.err.count("\n") == 1
 
 
 def test_a_number_that_came_as_a_text_is_said_to_be_one(type_it: TypeIt, monkeypatch: pytest.MonkeyPatch) -> None:

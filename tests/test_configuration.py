@@ -415,11 +415,37 @@ def test_what_cannot_change_the_result_does_not_change_the_run() -> None:
         ["force=true"],
         ["predict=[test]"],
         ["task.max_epochs=99"],
+        ["data.eval_batch_size=8", "trainer.num_sanity_val_steps=2", "trainer.detect_anomaly=true"],
+        ["trainer.limit_train_batches=1.0", "trainer.limit_val_batches=1.0", "trainer.val_check_interval=1.0"],
+        ["trainer.gradient_clip_algorithm=norm", "trainer.deterministic=false", "trainer.inference_mode=false"],
+        ["trainer.overfit_batches=0", "trainer.fast_dev_run=0", "trainer.min_epochs=1", "trainer.min_steps=2"],
+        [
+            "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor",
+            "+callbacks.sizes._target_=lightning.pytorch.callbacks.model_summary.ModelSummary",
+        ],
     ):
         assert folder("trainer.precision=32", *overrides) == same, overrides
     elsewhere = folder("trainer.precision=32", "runs_dir=elsewhere")
     assert elsewhere.key == same.key
     assert elsewhere.path == Path("elsewhere") / same.path.relative_to("runs")
+
+
+def test_no_clipping_has_one_spelling() -> None:
+    none = folder("trainer.gradient_clip_val=null")
+    assert folder("trainer.gradient_clip_val=0", "trainer.gradient_clip_algorithm=value") == none
+
+
+def test_a_run_that_an_earlier_version_knew_by_what_was_typed_is_found(tmp_path: Path) -> None:
+    typed = (f"runs_dir={tmp_path}", "trainer.deterministic=false", "trainer.num_sanity_val_steps=2")
+    made, settled = plan(*typed), folder(*typed)
+    early, _ = find_run(tmp_path, made.backbone.label, made.recipe_as_typed())
+    assert early.key != settled.key
+    early.path.mkdir(parents=True)
+    (early.path / "record.json").write_text("{}")
+    assert find_run(tmp_path, made.backbone.label, made.recipe(), made.recipe_as_typed())[0] == early
+    settled.path.mkdir(parents=True)
+    (settled.path / "record.json").write_text("{}")
+    assert find_run(tmp_path, made.backbone.label, made.recipe(), made.recipe_as_typed()) == (settled, ())
 
 
 def test_what_can_change_the_result_changes_the_run() -> None:
@@ -445,12 +471,17 @@ def test_what_can_change_the_result_changes_the_run() -> None:
         ["trainer.gradient_clip_val=0.5"],
         ["trainer.accumulate_grad_batches=2"],
         ["trainer.limit_train_batches=3"],
+        ["trainer.limit_val_batches=1"],
+        ["trainer.limit_val_batches=1", "data.eval_batch_size=8"],
+        ["trainer.deterministic=true"],
+        ["trainer.gradient_clip_algorithm=value"],
         ["data.seed=1"],
         ["data.sizes.train=300"],
         ["data.group_by_length=true"],
         ["task.batch_tokens=600"],
         ["backbone.config.hidden_size=64"],
         ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer"],
+        ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", "trainer.min_epochs=1"],
     ]
     found = [folder("trainer.precision=32", *overrides) for overrides in variations]
     assert len({run.key for run in found}) == len(variations)

@@ -131,8 +131,11 @@ def test_the_head_alone_is_exact_by_itself_and_in_the_recipe_only_then() -> None
     assert not changed_training_keys(compose(["module=frozen", "task=custom", "data.train=x.csv"]))
     exact = make_plan(compose(HEAD)).recipe()
     assert exact["optimisation"] == {"head": "exact"}
-    same = ("optim.head=exact", "frozen_prefix=cache", "trainer.gradient_clip_val=1.0", "attention_dropout=0.3")
+    same = (*("optim.head=exact", "frozen_prefix=cache", "trainer.gradient_clip_val=1.0", "attention_dropout=0.3"),)
     assert all(make_plan(compose([*HEAD, typed])).recipe() == exact for typed in same)
+    spelled = ("limit_train_batches=1.0", "min_epochs=1", "gradient_clip_algorithm=norm", "num_sanity_val_steps=2")
+    logs = "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+    assert make_plan(compose([*HEAD, *(f"trainer.{one}" for one in spelled), logs])).recipe() == exact
     moving = make_plan(compose([*PLAIN, "module=layernorm"])).recipe()
     assert moving == make_plan(compose([*PLAIN, "module=layernorm", "optim.head=trained"])).recipe()
     assert moving["optimisation"].keys() == {"lr", "head_lr", "weight_decay", "warmup", "schedule", "betas", "eps"}

@@ -48,6 +48,18 @@ def test_a_dry_run_says_what_is_done_what_is_left_and_what_it_may_cost(one_run: 
     assert {path: path.read_bytes() for path in runs_dir.rglob("record.json")} == records
 
 
+def test_jobs_are_composed_with_the_variables_that_hydra_sets(
+    tmp_path: Path, type_it: TypeIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PTUNING_HEAD", "trained")  # put back afterwards
+    monkeypatch.delenv("PTUNING_HEAD")
+    head = "optim.head=${oc.env:PTUNING_HEAD}"
+    told = type_it(
+        "-m", *TINY, "seed=1,2", head, f"runs_dir={tmp_path}", "dry_run=true", "+hydra.job.env_set.PTUNING_HEAD=trained"
+    )
+    assert "2 jobs: 0 done, 2 to run" in told.out, told.err
+
+
 def test_a_dry_run_of_one_run_trains_nothing(tmp_path: Path, type_it: TypeIt) -> None:
     out = type_it(*TINY, f"runs_dir={tmp_path}", "dry_run=true").out
     assert "1 job: 0 done, 1 to run" in out

@@ -276,3 +276,20 @@ def test_a_key_without_its_loggers_name_is_answered_with_the_whole_one(type_it: 
         told = type_it(*TINY, "logger=wandb", typed)
         assert (told.code, told.err.count("\n")) == (2, 1)
         assert whole in told.err
+
+
+@pytest.mark.parametrize("ends", ["trainer.check_val_every_n_epoch=2", "trainer.max_steps=15"])
+def test_an_evaluation_after_the_last_step_is_logged_at_that_step(
+    ends: str, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("logger=csv", "trainer.max_epochs=3", ends)  # six batches an epoch
+    table = pd.read_csv(run.path / "csv" / "metrics.csv")
+    steps = [entry["step"] for entry in run.record["history"]]
+    assert steps[-1] == (15 if "max_steps" in ends else 18)
+    for key in ("val/score", "train/examples_per_second"):
+        rows = table[table[key].notna()]
+        assert rows["step"].tolist() == [step - 1 for step in steps]
+    assert table[table["val/score"].notna()]["epoch"].tolist() == [(step - 1) // 6 for step in steps]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == len(steps)
+    assert all("loss 0." in line for line in lines)

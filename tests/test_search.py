@@ -73,6 +73,20 @@ def test_what_cannot_be_searched_is_told_in_one_sentence(
     assert "Traceback" not in told.out + told.err
 
 
+@pytest.mark.slow
+def test_a_search_whose_data_changed_is_another_and_goes_on_with_no_earlier_score(
+    tmp_path: Path, type_it: TypeIt
+) -> None:
+    file = tmp_path / "train.csv"
+    own = ("task=custom", f"data.train={file}", "data.text=text", "backbone=tiny", "logger=none", "module=frozen")
+    search = ("hydra/sweeper=optuna", "hydra/launcher=basic", "seed=1,2", "hydra.sweeper.n_trials=1")
+    told = []
+    for word in ("good", "fine"):
+        file.write_text("text,label\n" + f"{word} film,1\nbad film,0\n" * 20)
+        told.append(type_it("-m", *own, *search, f"runs_dir={tmp_path}").out)
+    assert all("1 complete; 0 of them from earlier calls" in out for out in told), told
+
+
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [

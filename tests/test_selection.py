@@ -31,6 +31,7 @@ from ptuning.selection.architectures import CROSS_CUTTING, GROUPS, architecture_
 from ptuning.selection.parameters import count_modules
 from ptuning.selection.select import choose_parameters, describe, select
 from ptuning.training.plan import make_plan
+from support.running import Train
 
 with torch.device("meta"):
     BERT_BASE = BertForSequenceClassification(BertConfig())
@@ -394,3 +395,30 @@ def test_a_class_named_in_the_configuration_decides_and_gets_what_was_typed(
     for wrong in ("my_choice.Pooler", "no_such_module.Poolers", "collections.OrderedDict"):
         with pytest.raises(ConfigError, match=r"callbacks\.selection"):
             make_plan(compose([*tiny, f"callbacks.selection._target_={wrong}"]))
+
+
+class Edited(SelectionCallback):
+    """A choice of one's own, whose file is edited between two calls."""
+
+    part = "query.bias"
+    reads = False
+
+    def choose(self, model: nn.Module) -> Iterable[str]:
+        found = [(name, one) for name, one in model.named_parameters() if name.endswith(self.part)]
+        return [name for name, one in found if not self.reads or float(one.detach().sum()) < 1e9]
+
+
+def test_a_finished_run_whose_class_chooses_otherwise_now_is_no_answer(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ("callbacks.selection._target_=test_selection.Edited", "trainer.max_steps=1")
+    first = train(*own)
+    assert train(*own).record == first.record
+    monkeypatch.setattr(Edited, "reads", True)  # what it chooses is not known without weights
+    assert train(*own).record == first.record
+    monkeypatch.setattr(Edited, "reads", False)
+    for part, told in (("query.weight", "query.weight is new"), ("0.attention.self.query.bias", "is left out")):
+        monkeypatch.setattr(Edited, "part", part)
+        with pytest.raises(ConfigError, match=rf"=test_selection.Edited chooses otherwise .*{told}.*force=true"):
+            train(*own)
+    assert train(*own, "force=true").record["selection"] == ["bert.encoder.layer.0.attention.self.query.bias"]

@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from ptuning.config.compose import compose, config_folder
 from ptuning.errors import ConfigError
 from ptuning.runs.record import RunRecord
 from ptuning.runs.sweep import Sweep, find_sweep, note_sweep
+from ptuning.sweeps.grid import grid_of
 from ptuning.tracking import run_logger as tracking
 from ptuning.tracking import wandb_settings
 from ptuning.tracking.make_loggers import make_loggers
 from ptuning.tracking.make_loggers import wandb_settings as wandb_settings_of
+from ptuning.tracking.wandb import WandbTracker
 from ptuning.training.run import execute
 from ptuning.training.session import Session
 from support.callbacks import FAILS, ctrl_c_at, stopped
@@ -100,6 +104,22 @@ def test_a_name_a_group_and_a_project_of_ones_own_count(train: Train, monkeypatc
     own = ("+logger.wandb.name=mine", "+logger.wandb.group=few", "logger.wandb.mode=offline")
     found = read_back(train("logger=wandb", "trainer.max_epochs=1", *own).path)
     assert (found["name"], found["group"], found["project"]) == ("mine", "few", "theirs")
+
+
+@pytest.mark.parametrize("sweep", [None, "a sweep"])
+def test_w_and_b_s_own_variables_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str | None) -> None:
+    for name, value in (("MODE", "offline"), ("TAGS", "one, two,"), ("RUN_GROUP", "theirs"), ("NAME", "by hand")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    record = RunRecord(name="name", task="rte", module="layernorm", backbone="tiny", wandb_id="1d")
+
+    def known(*typed: str) -> tuple[str, str, list[str]]:
+        (logger,) = make_loggers(compose(["logger=wandb", *typed]).logger, tmp_path, record, sweep)
+        assert isinstance(logger, WandbTracker)
+        told = logger._wandb_init  # what Lightning gives to wandb.init
+        return told["name"], told["group"], told["tags"][3:]
+
+    assert known("logger.wandb.tags=[typed,one]") == ("name" if sweep else "by hand", "theirs", ["typed", "one", "two"])
+    assert known("+logger.wandb.name=typed", "+logger.wandb.group=few")[:2] == ("typed", "few")
 
 
 def test_a_mode_that_is_typed_is_checked_too_and_a_project(train: Train) -> None:
@@ -237,3 +257,34 @@ def test_a_sweep_is_gone_on_with_by_the_same_grid_whatever_says_how(tmp_path: Pa
     assert find_sweep(tmp_path / "2", same) == first
     for other in (("module=query,bias",), ("module=query,bias", "seed=1,2", "force=true")):
         assert find_sweep(tmp_path / "2", other).name == "2"
+
+
+def test_sweeps_of_one_s_own_files_are_told_apart_by_what_the_files_say(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    own = tmp_path / "experiment" / "mine.yaml"
+
+    def found(folder: str, config: str = "config", *typed: str) -> Sweep:
+        """Begin a sweep, or find the earlier one, in a folder of calls."""
+        with initialize_config_dir(str(tmp_path if config == "grid" else config_folder()), version_base="1.3"):
+            words = [f"hydra.searchpath=[file://{config_folder()},file://{tmp_path}]", *typed]
+            loader = GlobalHydra.instance().config_loader()
+            cfg = loader.load_configuration(config, words, run_mode=RunMode.MULTIRUN)
+        sweep = find_sweep(tmp_path / "sweeps" / folder, *grid_of(cfg))
+        note_sweep(tmp_path / "sweeps" / folder, sweep)
+        return sweep
+
+    plain = found("1", "config", "module=query,key")
+    packaged = found("2", "config", "experiment=quick")
+    assert plain.params == packaged.params == ()  # as earlier versions noted them
+    written = []
+    for number, grid in enumerate(("seed: 1,2", "seed: 1,3"), start=3):
+        own.write_text(f"# @package _global_\nhydra:\n  sweeper:\n    params:\n      {grid}\n")
+        (tmp_path / "grid.yaml").write_text(f"defaults: [config, _self_]\n{own.read_text().partition(chr(10))[2]}")
+        written.append(found(f"{number}-mine", "config", "experiment=mine", "module=query"))
+        written.append(found(f"{number}-grid", "grid"))
+        assert found(f"{number}-typed", "config", "experiment=mine", "module=query", "workers=2") == written[-2]
+    added = found("5", "config", "experiment=quick", "++hydra.sweeper.params.seed='1,2'")
+    assert len({sweep.name for sweep in (plain, packaged, added, *written)}) == 7
+    assert found("6", "config", "module=query,key") == plain
+    assert found("7", "config", "experiment=quick", "logger=none") == packaged
+    assert found("8", "config", "experiment=mine", "seed=1,2").params == ()  # what is typed takes a line's place

@@ -4,11 +4,9 @@ hydra-optuna-sweeper asks for Optuna 2, hands no trial to its jobs, so that none
 """
 
 import contextlib
-import hashlib
-import json
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from ptuning.errors import (
     SweepError,
     first_line,
 )
+from ptuning.runs.recipe import short_hash
 from ptuning.runs.sweep import asked_of
 from ptuning.sweeps.engines import require
 from ptuning.system.files import write_whole
@@ -141,14 +140,20 @@ class OptunaSweeper(Sweeper):
     def _journal(self, fixed: Sequence[str], space: dict[str, Any]) -> Path:
         """Return the file of this search's study: another for other overrides, ranges, samplers or pruners.
 
-        Those that say how jobs run make no other search; but earlier versions took them for one.
+        So it is for other data, weights or values in files, on which the scores of its trials hang as well. What says
+        how jobs run makes no other search.
         """
-        journals = [self._journal_of(kept, space) for kept in (fixed, asked_of(fixed))]
-        return next((journal for journal in journals if journal.exists()), journals[-1])
+        from optuna.distributions import CategoricalDistribution
 
-    def _journal_of(self, fixed: Collection[str], space: dict[str, Any]) -> Path:
-        of = [sorted(fixed), {key: repr(one) for key, one in sorted(space.items())}, self.sampler, self.pruner]
-        key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:8]
+        from ptuning.sweeps.search import recipes_of
+
+        tried = {
+            key: one.choices if isinstance(one, CategoricalDistribution) else (one.low,) for key, one in space.items()
+        }
+        assert self.hydra_context is not None  # setup has it
+        recipes = recipes_of(self.hydra_context.config_loader, self.config, fixed, tried)
+        ranges = {key: repr(one) for key, one in sorted(space.items())}
+        key = short_hash([sorted(asked_of(fixed)), ranges, self.sampler, self.pruner, recipes])
         return self.folder.expanduser().absolute() / f"{key}.journal"
 
     @contextlib.contextmanager

@@ -76,6 +76,7 @@ def run_job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    _refuse_unheeded(cfg)
     try:
         _refuse_run_dir()
         if cfg.dry_run:
@@ -96,6 +97,20 @@ def run_job(cfg: DictConfig) -> float | None:
             sys.stderr.write(printable(f"{' '.join(HydraConfig.get().overrides.task)}: {sentence}\n"))
             raise
         _leave(sentence, _code(error))
+
+
+def _refuse_unheeded(cfg: DictConfig) -> None:
+    """End the process, and with it a sweep of Hydra's own launcher, at what would say nothing there."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from ptuning.sweeps.refusals import refuse_unheeded
+
+    try:
+        refuse_unheeded(HydraConfig.get(), cfg, calls_jobs=True)
+    except ConfigError as error:
+        if os.environ.get(_SHOW) == "1":
+            raise
+        _leave(str(error), 2)
 
 
 def _refuse_run_dir() -> None:

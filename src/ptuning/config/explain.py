@@ -1,5 +1,6 @@
 """Sentences for errors: those of Hydra and OmegaConf, ptuning's own, and what the file system refuses."""
 
+import codecs
 import re
 import traceback
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
+
+import yaml
 
 from ptuning.config.schema import Config
 from ptuning.errors import Interrupted, UserError, first_line, nearest, shorten
@@ -30,7 +33,7 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError | Interrupted):
             return str(link)
-        if sentence := explain_os_error(link) or _explain_giant(link):
+        if sentence := explain_os_error(link) or _explain_giant(link) or _explain_yaml(link):
             return sentence
     if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(error.missing_cfg_file or "")):
         return f"That needs packages that are not installed: pip install 'ptuning[{extra}]'"
@@ -103,13 +106,76 @@ def _explain_override(error: BaseException) -> str:
         return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"'{match[1]}' exists already: type it without the +."
+    if "HydraConfig was not set" in text:
+        return (
+            "${hydra:…} has a value in a single run alone, and none in a sweep: say it by the configuration's own "
+            "keys, ${task.name} or ${seed}."
+        )
     if text.startswith("In 'wandb/"):
         return "conf/wandb holds sweeps for W&B's own agents: wandb sweep conf/wandb/modules.yaml"
     first = shorten(first_line(error), _MOST)
-    if match := re.match("In '(experiment/[^']+)'", text):
-        why = shorten(" ".join(text.splitlines()[1:]), _MOST) or detail
-        return f"{match[1]}.yaml cannot be composed ({why}). An experiment begins with the line # @package _global_."
+    if match := re.match("In '([^']+)': .* raised while composing", text):
+        return _explain_file(error, match[1], text)
     return f"{first}{f' ({detail})' if detail and detail not in first else ''}"
+
+
+def _explain_file(error: BaseException, name: str, text: str) -> str:
+    """Return the sentence for a file of the reader's own that was read and does not fit into the configuration."""
+    lines = text.splitlines()[1:] or [""]
+    why, key, file = shorten(lines[0], _MOST), _key_in(text), _file_of(error)
+    if file is not None and file.read_bytes().startswith(codecs.BOM_UTF8):
+        return (
+            f"{file} begins with a byte-order mark, behind which the line # @package _global_ is not seen: save it in "
+            "UTF-8 without one."
+        )
+    if "Key 'experiment' not in 'Config'" in text:
+        return f"{name}.yaml cannot be composed ({why}). An experiment begins with the line # @package _global_."
+    if key and why.startswith("Key '"):
+        return f"{file or name}: there is no key '{key}'.{suggest_key(key)}"
+    return f"{file or name} cannot be composed: {why}{f' ({key})' if key else ''}."
+
+
+def _key_in(text: str) -> str:
+    """Return the key that an error of OmegaConf's names; empty if it names none."""
+    found = re.search(r"^\s*full_key: (\S+)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _file_of(error: BaseException) -> Path | None:
+    """Return the file that Hydra was at when it raised an error; ``None`` for what is no file, or unknown."""
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        within = frame.f_locals
+        if "full_path" in within and frame.f_code.co_filename.endswith("file_config_source.py"):
+            return Path(str(within["full_path"]))
+        loaded: Any = within.get("loaded")
+        default: Any = within.get("default")
+        if str(getattr(loaded, "path", "")).startswith("file://") and hasattr(default, "config_path"):
+            path = Path(loaded.path.removeprefix("file://")) / f"{default.config_path.removesuffix('.yaml')}.yaml"
+            return path if path.is_file() else None
+    return None
+
+
+def _explain_yaml(error: BaseException) -> str | None:
+    """Return the sentence for a file that cannot be read as YAML, with its line, or ``None``."""
+    if not isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return None
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        problem = str(error.problem or error.context)
+        mend = " Indent with spaces in the place of tabs." if "'\\t'" in problem else ""
+        return f"{mark.name}, line {mark.line + 1}: {problem}.{mend}"
+    file = _file_of(error)
+    if file is None:
+        return None
+    text = file.read_bytes().decode("utf-8", "surrogateescape")
+    if half := re.search("[\udc80-\udcff]", text):
+        return f"{file}, line {_line(text, half.start())}: this is not in UTF-8. Save the file in UTF-8."
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{file}, line {_line(text, error.position)}: a character that no YAML has. Take it out."
+    return None
+
+
+def _line(text: str, place: int) -> int:
+    return text[:place].count("\n") + 1
 
 
 def _leaves(schema: Any, place: str = "") -> Iterator[tuple[str, str]]:

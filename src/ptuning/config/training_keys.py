@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from ptuning.config.compose import config_folder
 from ptuning.config.schema import Config
+from ptuning.config.spellings import changing_callbacks, settled_trainer
 
 _TRAINER = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches"),
@@ -34,12 +35,14 @@ def _changed(config: Config) -> Iterator[str]:
         ("optim", "optim/adamw", optim),
         ("task", f"task/{config.task.name}", ("max_epochs",)),
     ):
-        defaults = {**plain[group], **_defaults(file)}
-        yield from (f"{group}.{name}" for name in names if values[group][name] != defaults[name])
+        typed, defaults = values[group], {**plain[group], **_defaults(file)}
+        if group == "trainer":
+            typed, defaults = (settled_trainer(one, config.callbacks) for one in (typed, defaults))
+        yield from (f"{group}.{name}" for name in names if typed.get(name) != defaults.get(name))
     for module, chosen in values["module"]["chosen"].items():
         defaults = _defaults(f"module/{module}").get("chosen", {}).get(module, {})
         yield from (f"module.chosen.{module}.{name}" for name in chosen if chosen[name] != defaults.get(name))
-    if config.callbacks != _defaults("callbacks/default"):
+    if changing_callbacks(config.callbacks) != _defaults("callbacks/default"):
         yield "callbacks"
 
 

@@ -21,6 +21,7 @@ class TrainingProgress(pl.Callback):
         self.score = ""
         self._bar: Progress | None = None
         self._shown = 0.0
+        self._outputs: Any = None  # of the last batch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
@@ -42,6 +43,7 @@ class TrainingProgress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Move the bar, five times a second at most: reading the loss waits for the device."""
+        self._outputs = outputs
         now = time.monotonic()
         if self._bar is None or now - self._shown < 0.2:
             return
@@ -55,8 +57,7 @@ class TrainingProgress(pl.Callback):
             return
         score = 100 * getattr(pl_module, "val_metrics", {}).get("score", 0.0)
         self.score = f"  score {score:.1f}"
-        loss = trainer.callback_metrics.get("train/loss")
-        shown = f"  loss {float(loss):.3f}" if loss is not None else ""
+        shown = f"  loss {float(batch_loss(trainer, self._outputs)):.3f}" if self._outputs is not None else ""
         epoch = -(-_batches(trainer) // int(trainer.num_training_batches))
         console.print(f"epoch {epoch}/{trainer.max_epochs}{shown}{self.score}")
 

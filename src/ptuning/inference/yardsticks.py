@@ -38,6 +38,7 @@ from ptuning.training.session import Session
 _OF_TRAINING = (
     *("module", "modules", "layers", "subset", "subset_scope", "patterns", "batch_size", "batch_tokens"),
     *("group_by_length", "optimisation", "trainer", "callbacks", "attention_dropout", "frozen_prefix", "pooling"),
+    "eval_batch_size",
 )
 """Parts of a run's recipe that change no yardstick."""
 _THRESHOLDS = 200

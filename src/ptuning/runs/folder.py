@@ -102,7 +102,9 @@ class RunFolder:
         return lock
 
 
-def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> tuple[RunFolder, tuple[RunFolder, ...]]:
+def find_run(
+    runs_dir: Path, backbone: str, recipe: Mapping[str, Any], as_typed: Mapping[str, Any] | None = None
+) -> tuple[RunFolder, tuple[RunFolder, ...]]:
     """Return the folder of the run that ``recipe`` describes, and others that hold it too.
 
     The first folder that holds a record is taken, that of ``recipe`` before those of the recipes by which earlier
@@ -117,10 +119,15 @@ def find_run(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> tuple[
     recipe
         Everything that can change the result, as plain JSON values, with ``task``, ``module``, ``layers`` and ``seed``
         among its keys, and ``subset`` and ``subset_scope`` where only some weights train.
+    as_typed
+        The recipe of earlier versions that held what changes nothing too; asked where there is no other.
     """
     folders = [_folder(runs_dir, backbone, one) for one in (recipe, *earlier_recipes(recipe))]
     there = [folder for folder in folders if (folder.path / RECORD).exists()]
-    return (there[0], tuple(there[1:])) if there else (folders[0], ())
+    if there or as_typed is None or as_typed == recipe:
+        return (there[0], tuple(there[1:])) if there else (folders[0], ())
+    found, others = find_run(runs_dir, backbone, as_typed)
+    return (found, others) if (found.path / RECORD).exists() else (folders[0], ())
 
 
 def _folder(runs_dir: Path, backbone: str, recipe: Mapping[str, Any]) -> RunFolder:

@@ -8,7 +8,7 @@ from typing import Any
 from ptuning.runs.sealed_json import read_sealed_json, write_sealed_json
 
 FILE = "race.json"
-_SWEEPS = ".sweeps"
+SWEEPS = ".sweeps"
 """Below the folder of runs: ``hydra.sweep.dir`` in conf/config.yaml."""
 _OBJECTIVES = ("smallest", "score")
 _STATUS = ("", "in", "out", "paused", "failed", "refused")
@@ -113,7 +113,7 @@ def read_race(path: Path) -> RaceRecord | str:
 
 def find_races(runs_dir: Path) -> Iterator[tuple[str, RaceRecord | str]]:
     """Yield (path relative to the folder of runs, race or why there is none), the earliest call first."""
-    for path in sorted(runs_dir.glob(f"{_SWEEPS}/*/{FILE}")):
+    for path in sorted(runs_dir.glob(f"{SWEEPS}/*/{FILE}")):
         yield str(path.relative_to(runs_dir)), read_race(path)
 
 

@@ -24,14 +24,18 @@ class Sweep:
         The overrides as typed: ``module=layernorm,query``, ``seed=1,2``.
     summary_id
         W&B's id of the run that sums it up.
+    params
+        What files say on top: the name of a configuration of one's own, and ``hydra.sweeper.params`` of it or of an
+        experiment of one's own. Those of a packaged experiment are in its name.
     """
 
     name: str
     grid: tuple[str, ...] = ()
     summary_id: str = ""
+    params: tuple[str, ...] = ()
 
 
-def find_sweep(folder: Path, grid: Sequence[str]) -> Sweep:
+def find_sweep(folder: Path, grid: Sequence[str], params: Sequence[str] = ()) -> Sweep:
     """Return the sweep that a call of ``train.py -m`` begins, or goes on with: the first with this grid beside it.
 
     Parameters
@@ -40,11 +44,14 @@ def find_sweep(folder: Path, grid: Sequence[str]) -> Sweep:
         The folder of this call, named by its time; its neighbours are those of others.
     grid
         The overrides as typed. Their order, and those that say how jobs run and who listens, make no other sweep.
+    params
+        What files say on top, as in :class:`Sweep`.
     """
+    asked = (asked_of(grid), asked_of(params))
     for earlier in _noted(folder.parent):
-        if asked_of(earlier.grid) == asked_of(grid):
+        if (asked_of(earlier.grid), asked_of(earlier.params)) == asked:
             return earlier
-    return Sweep(folder.name, tuple(grid), f"sweep-{os.urandom(6).hex()}")
+    return Sweep(folder.name, tuple(grid), f"sweep-{os.urandom(6).hex()}", tuple(params))
 
 
 def note_sweep(folder: Path, sweep: Sweep) -> None:

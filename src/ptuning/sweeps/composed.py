@@ -180,6 +180,13 @@ def _with(values: Values, key: Sequence[str], value: Any) -> Values:
     return {**values, first: _with(values[first], rest, value) if rest else value}
 
 
+def job_values(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> Values:
+    """Return a job's configuration as plain containers, resolved, through whichever loader the launcher left."""
+    if isinstance(loader, ComposedOnce):
+        return loader.values(master, overrides)
+    return plain_values(loader.load_sweep_config(master, list(overrides)))
+
+
 def plain_values(cfg: DictConfig) -> Values:
     """Return a configuration's values without Hydra's own, resolved."""
     return cast(Values, OmegaConf.to_container(_but_hydra(cfg), resolve=True))

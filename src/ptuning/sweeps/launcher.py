@@ -24,7 +24,9 @@ from ptuning.runs.folder import RunFolder
 from ptuning.runs.sweep import find_sweep, note_sweep
 from ptuning.sweeps.composed import ComposedOnce
 from ptuning.sweeps.engines import Engine
+from ptuning.sweeps.grid import grid_of
 from ptuning.sweeps.job import DONE, FAILED, INTERRUPTED, NOT_BEGUN, SKIPPED, Job, Outcome
+from ptuning.sweeps.refusals import refuse_unheeded
 from ptuning.tasks.glue import CUSTOM
 
 
@@ -38,7 +40,9 @@ class SweepLauncher(Launcher):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over."""
+        """Keep what Hydra hands over; its variables are there for the jobs before the first is composed."""
+        os.environ.update({name: str(value) for name, value in config.hydra.job.env_set.items()})
+        refuse_unheeded(config.hydra, config, calls_jobs=False)
         hydra_context.config_loader = cast(ConfigLoader, ComposedOnce(hydra_context.config_loader))
         self.hydra_context = hydra_context
         self.config = config
@@ -81,7 +85,6 @@ class SweepLauncher(Launcher):
         from ptuning.sweeps.progress import show_end
 
         began = time.monotonic()
-        os.environ.update({name: str(value) for name, value in self.config.hydra.job.env_set.items()})  # for the jobs
         jobs, returns = self._compose(job_overrides, initial_job_idx)
         ask_for_hub(jobs)
         if self.config.dry_run:
@@ -92,7 +95,7 @@ class SweepLauncher(Launcher):
         folder = self.folder
         with RunFolder(folder, "", "").lock():  # one sentence here, not one failure a job, where there are no locks
             pass
-        sweep = find_sweep(folder, tuple(map(str, self.config.hydra.overrides.task)))
+        sweep = find_sweep(folder, *grid_of(self.config))
         self.engine.get_ready(None if self.searching else len(jobs))
         try:
             status = survey(jobs)

@@ -11,6 +11,7 @@ from ptuning.errors import SweepError
 from ptuning.results.race_rules import FAILED, REFUSED, Race, RaceRules, Turn
 from ptuning.results.statistics import MARGIN
 from ptuning.runs.sweep import find_sweep
+from ptuning.sweeps.grid import grid_of
 from ptuning.sweeps.race_runs import HeldOut, RaceRun, RaceRuns
 
 _DISAGREE = 0.1
@@ -134,7 +135,7 @@ def hold_race(runs: RaceRuns, check: Callable[[Any], None]) -> RaceState:
     record = write_state(runs, state)
     show_answer(console, runs, state)
     if runs.launched:
-        sweep = find_sweep(runs.folder, tuple(map(str, runs.config.hydra.overrides.task)))
+        sweep = find_sweep(runs.folder, *grid_of(runs.config))
         log_race(runs.values((*runs.fixed, *runs.candidates[0])), record, sweep, runs.folder)
     return state
 

@@ -17,7 +17,7 @@ from ptuning.config.schema import RaceConfig
 from ptuning.errors import ConfigError, Interrupted, SelectionError, SweepError, UserError, first_line
 from ptuning.results.race_rules import Turn
 from ptuning.runs.record import RunRecord
-from ptuning.sweeps.composed import ComposedOnce, plain_values
+from ptuning.sweeps.composed import job_values
 from ptuning.sweeps.durations import Durations
 from ptuning.system.hub import use_cache_for_run
 
@@ -240,9 +240,7 @@ class RaceRuns:
 
     def values(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Return the configuration of overrides, as plain containers."""
-        if isinstance(self._loader, ComposedOnce):
-            return self._loader.values(self.config, overrides)
-        return plain_values(self._loader.load_sweep_config(self.config, list(overrides)))
+        return job_values(self._loader, self.config, overrides)
 
 
 @dataclass(frozen=True)

@@ -92,11 +92,13 @@ def _log_sweep(
     """
     import wandb
 
-    from ptuning.tracking.make_loggers import make
+    from ptuning.tracking.make_loggers import make, wandb_group
     from ptuning.tracking.run_logger import begin
     from ptuning.tracking.wandb import WandbTracker
+    from ptuning.tracking.wandb_settings import own_tags
 
-    extra = {"name": f"sweep {sweep.name}", "group": sweep.name, "job_type": "sweep", "run_id": sweep.summary_id}
+    extra: dict[str, Any] = {"name": f"sweep {sweep.name}", "job_type": "sweep", "run_id": sweep.summary_id}
+    extra |= {"group": wandb_group(settings, sweep.name), "tags": [*(settings.get("tags") or []), *own_tags()]}
     logger: WandbTracker = make("wandb", settings, {"save_dir": str(folder), **extra})
     begin([logger], {"sweep": asdict(sweep)})
     run, cells = logger.experiment, results.summary

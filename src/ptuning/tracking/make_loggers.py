@@ -1,5 +1,6 @@
 """The loggers that the ``logger`` group describes, made for one run or one sweep."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ptuning.runs.record import RunRecord
 from ptuning.system.imports import explain_unfound
 from ptuning.tracking import loggers
 from ptuning.tracking.wandb import WandbTracker
-from ptuning.tracking.wandb_settings import agent_run_id, asked_mode
+from ptuning.tracking.wandb_settings import agent_run_id, asked_mode, own_tags
 
 Settings = Mapping[str, Any]
 """A logger's ``_target_`` and arguments."""
@@ -75,6 +76,11 @@ def wandb_settings(group: Mapping[str, Settings | None] | None) -> Settings | No
     return None
 
 
+def wandb_group(settings: Settings, sweep: str | None) -> str | None:
+    """Return the group of a run in W&B: as typed, else the environment's ``WANDB_RUN_GROUP``, else the sweep's name."""
+    return settings.get("group") or os.environ.get("WANDB_RUN_GROUP") or sweep
+
+
 def make(name: str, settings: Settings, extra: Mapping[str, Any]) -> Any:
     """Return the logger that settings with a ``_target_`` describe, given ``extra`` arguments.
 
@@ -117,8 +123,13 @@ def _make_one(
             raise ConfigError("W&B's agent starts one run at a time: leave -m out of the sweep's command.")
         if asked_mode(str(settings.get("mode", "auto"))) == "disabled":
             return None
-        settings["tags"] = [*labels(record).values(), *(settings.get("tags") or [])]
-        named = {"name": printable(record.name), "group": sweep, **_typed(settings, "name", "group")}
+        settings["tags"] = list(dict.fromkeys((*labels(record).values(), *(settings.get("tags") or []), *own_tags())))
+        name_of_run = None if sweep else os.environ.get("WANDB_NAME")  # in a sweep all runs would have it
+        named = {
+            "name": name_of_run or printable(record.name),
+            **_typed(settings, "name"),
+            "group": wandb_group(settings, sweep),
+        }
         tracker: Logger = make(name, settings, {"save_dir": str(folder), **named, "run_id": record.wandb_id})
         return tracker
     extra = loggers.arguments(kind or object, folder, record, labels(record), sweep, resumed)

@@ -140,6 +140,16 @@ class HistoryCallback(pl.Callback):
             raise pl_module.diverged(f"the mean loss is {loss}")
         self._timings.enter("validate")
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have an evaluation after the training's end logged where one inside of it would be: at its last step.
+
+        Lightning reads the two names so. By itself it would log one step and one epoch further.
+        """
+        if trainer.state.fn != TrainerFn.FITTING:
+            last_batch = max(0, trainer.fit_loop.epoch_loop.total_batch_idx)
+            pl_module.log("step", float(_last_step(trainer)))
+            pl_module.log("epoch", float(last_batch // trainer.num_training_batches))
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the metrics; if they are the best so far, keep weights and predictions."""
         if trainer.sanity_checking:
@@ -158,7 +168,7 @@ class HistoryCallback(pl.Callback):
         self._history.append(entry)
         speed = self._examples_per_second(self._timings.seconds())
         for logger in trainer.loggers:
-            logger.log_metrics({"train/examples_per_second": speed}, step=trainer.global_step - 1)  # as val/… is
+            logger.log_metrics({"train/examples_per_second": speed}, step=_last_step(trainer))  # as val/… is
         self._loss, self._batches = 0.0, 0
         self._scored = {
             name: [len(answers.index), len(_data_of(trainer).split(name))]
@@ -200,6 +210,11 @@ class HistoryCallback(pl.Callback):
 
     def _mean_loss(self) -> float:
         return float(self._loss) / max(1, self._batches)
+
+
+def _last_step(trainer: pl.Trainer) -> int:
+    """Return the number of the last step that was taken, counted from 0 as in loggers; 0 where there was none."""
+    return max(0, trainer.global_step - 1)
 
 
 def _data_of(trainer: pl.Trainer) -> GlueDataModule:

@@ -17,6 +17,7 @@ from ptuning.backbones.outside_table import check_classifier
 from ptuning.backbones.pooling import check_pooling, reads_pooler
 from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.config.schema import Config, TrainerConfig
+from ptuning.config.spellings import changing_callbacks, settled_trainer
 from ptuning.data.sources import DataSource
 from ptuning.deltas.format import describe_backbone
 from ptuning.errors import ConfigError
@@ -110,7 +111,16 @@ class Plan:
 
         Of the precision it says what was typed: what ``auto`` becomes is decided where the job computes.
         """
+        callbacks = self.config.callbacks
+        return self._recipe(settled_trainer(self.trainer, callbacks), changing_callbacks(callbacks))
+
+    def recipe_as_typed(self) -> dict[str, Any]:
+        """Return the recipe by which earlier versions knew the run: what changes nothing was in it, where typed."""
+        return self._recipe(self.trainer, self.config.callbacks)
+
+    def _recipe(self, trainer: Mapping[str, Any], callbacks: Mapping[str, Any]) -> dict[str, Any]:
         task, data = self.config.task, self.config.data
+        scores_part = trainer.get("limit_val_batches") is not None  # then the size of a batch says which rows
         return {
             **({"score_of": self.task.score_of} if self.task.is_custom else {}),  # GLUE's tasks have one score each
             "format": 1,
@@ -125,11 +135,12 @@ class Plan:
             "batch_size": task.batch_size,
             "group_by_length": data.group_by_length,
             "optimisation": self.optimisation_keys,
-            "trainer": result_arguments(self.trainer),
-            "callbacks": self.config.callbacks,
+            "trainer": result_arguments(trainer),
+            "callbacks": callbacks,
             # Named where it is not the default alone, so that runs of before it existed keep their hashes.
             **({} if task.batch_tokens is None else {"batch_tokens": task.batch_tokens}),
             **({} if data.train_rows is None else {"train_rows": data.train_rows}),
+            **({"eval_batch_size": data.eval_batch_size} if scores_part and data.eval_batch_size != 64 else {}),
             **({"select_on": data.select_on} if data.select_on != "dev" else {}),
             **({} if self.attention_dropout is None else {"attention_dropout": self.attention_dropout}),
             **({"frozen_prefix": self.config.frozen_prefix_dtype} if self.caches_prefix else {}),

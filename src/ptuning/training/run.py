@@ -46,7 +46,7 @@ from ptuning.training.refusals import explain_refusals
 from ptuning.training.session import Session, as_it_was
 from ptuning.training.shared_answers import SharedAnswers
 from ptuning.training.timings import Timings
-from ptuning.training.trainable import choose_trainable, mean_magnitude
+from ptuning.training.trainable import choose_trainable, mean_magnitude, refuse_other_choice
 from ptuning.training.unlabelled import check_texts, is_answered, predict
 
 Report = Callable[[RunProgress], None]
@@ -123,12 +123,15 @@ def _plan(
     config = check(cfg)
     quiet()
     plan = make_plan(config, shared)
-    return plan, *find_run(Path(config.runs_dir).expanduser(), plan.backbone.label, plan.recipe())
+    runs_dir = Path(config.runs_dir).expanduser()
+    return plan, *find_run(runs_dir, plan.backbone.label, plan.recipe(), plan.recipe_as_typed())
 
 
 def _look(plan: Plan, folder: RunFolder) -> tuple[RunRecord | None, str]:
     """Return (record of a run that is finished, what a finished run has lost so that it is not, in words)."""
     record = None if plan.config.force else folder.finished()
+    if record is not None:
+        refuse_other_choice(plan, record)
     lost = find_loss(folder.path, plan.task) if record else ""
     return (None if lost else record), lost
 

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ptuning.backbones.load import load_skeleton
 from ptuning.data.datamodule import GlueDataModule
 from ptuning.display.console import console
+from ptuning.errors import ConfigError
+from ptuning.runs.record import RunRecord
+from ptuning.selection.callback import ModuleSelectionCallback
 from ptuning.selection.dimensions import hidden_axes
-from ptuning.selection.select import Selection, narrow
+from ptuning.selection.select import Selection, describe, narrow
 from ptuning.selection.subset import choose_weights
 from ptuning.training.fisher import fisher_information, sample_rows
 from ptuning.training.plan import Plan
@@ -43,6 +47,31 @@ def choose_trainable(
     selection = narrow(selection, _choose(plan, network, selection, data) if kept is None else kept)
     plan.selector.keep_to(network, selection)
     return selection
+
+
+def refuse_other_choice(plan: Plan, record: RunRecord) -> None:
+    """Refuse a finished run whose parameters a reader's own selection class would not choose today: it was edited.
+
+    Raises
+    ------
+    ConfigError
+        With a parameter that is chosen in one of the two alone.
+    """
+    if type(plan.selector) is ModuleSelectionCallback or record.selection is None:
+        return
+    skeleton = load_skeleton(plan.backbone)
+    try:
+        chosen = set(describe(skeleton, plan.selector.choose(skeleton)).names)
+    except RuntimeError:  # it reads weights, and here are none: what it chooses is known when the model is loaded
+        return
+    trained = set(record.selection)
+    added = chosen - trained if plan.subset.kind == "all" else set()  # of some tensors a subset may take nothing
+    if different := sorted(added) or sorted(trained - chosen):
+        target = plan.config.callbacks["selection"]["_target_"]
+        raise ConfigError(
+            f"callbacks.selection._target_={target} chooses otherwise than when this run was trained: {different[0]} "
+            f"is {'new' if added else 'left out'}. Type force=true to train it again, or another runs_dir= for both."
+        )
 
 
 def mean_magnitude(plan: Plan, network: nn.Module, selection: Selection) -> float | None:
