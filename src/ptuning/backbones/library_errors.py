@@ -50,8 +50,8 @@ class library_errors:
             raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
         if "Weights only load failed" in str(error):  # torch's words, of which most are for programmers
             raise BackboneError(
-                f"The weights of {where} are in a file with Python objects of other kinds, as torch.save(model) writes: "
-                "ptuning reads tensors alone. Save the model with model.save_pretrained(FOLDER)."
+                f"The weights of {where} are in a file with other Python objects, as torch.save(model) writes: ptuning "
+                "reads tensors alone. Save the model with model.save_pretrained(FOLDER)."
             ) from error
         if "trust_remote_code" in str(error):
             raise BackboneError(

@@ -14,7 +14,6 @@ from ptuning.errors import BackboneError
 from ptuning.selection.architectures import known_architecture
 from ptuning.selection.parameters import Located, locate_parameters
 
-
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training loops save weights beside a step, an optimizer and more."""
 

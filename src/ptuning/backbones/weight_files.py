@@ -30,7 +30,8 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 def check_folder(folder: Path) -> None:
     """Raise :class:`BackboneError` if configuration or weights are missing, cut short, or of another format.
 
-    So it does for an adapter in the place of a model or beside it, and for quantised weights. The weights themselves are not read: of a safetensors file its header, of others the first bytes and the last.
+    So it does for an adapter in the place of a model or beside it, and for quantised weights. The weights themselves
+    are not read: of a safetensors file its header, of others the first bytes and the last.
 
     Raises
     ------
@@ -58,13 +59,13 @@ def check_folder(folder: Path) -> None:
 def _refuse_adapter(folder: Path) -> NoReturn:
     if any((folder / name).is_file() for name in _WEIGHTS):
         raise BackboneError(
-            f"{folder} holds a PEFT adapter beside a model's weights, and transformers would apply it to them. If it is "
-            f"merged into them, take {_ADAPTER} and the adapter's weights out of the folder; if not, merge it first: "
-            "merge_and_unload()."
+            f"{folder} holds a PEFT adapter beside a model's weights, and transformers would apply it to them. If it "
+            f"is merged into them, take {_ADAPTER} and the adapter's weights out of the folder; if not, merge it "
+            "first: merge_and_unload()."
         )
     raise BackboneError(
-        f"{folder} holds a PEFT adapter ({_ADAPTER}) and no whole model. Merge it and save the model in a folder of its "
-        "own: merge_and_unload().save_pretrained(FOLDER), and its tokenizer."
+        f"{folder} holds a PEFT adapter ({_ADAPTER}) and no whole model. Merge it and save the model in a folder of "
+        "its own: merge_and_unload().save_pretrained(FOLDER), and its tokenizer."
     )
 
 
