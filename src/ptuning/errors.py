@@ -82,9 +82,8 @@ def first_line(error: BaseException | str) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """Return an exception's name and words for a sentence: ``"ConnectionError: the server is gone"``."""
-    words = " ".join(_COLOURS.sub("", str(error)).split()).split(" [type=")[
-        0
-    ]  # behind which pydantic speaks to programmers
+    words = " ".join(_COLOURS.sub("", str(error)).split())
+    words = words.split(" [type=")[0]  # behind which pydantic speaks to programmers
     return f"{type(error).__name__}: {shorten(words, _WORDS).rstrip('.')}" if words else type(error).__name__
 
 

@@ -18,6 +18,7 @@ from ptuning.data.delimited import benchmark_rows, csv_delimiter, table_rows, ts
 from ptuning.data.json_rows import json_rows
 from ptuning.data.rows import Dialect, Row, refuse_twins
 from ptuning.errors import DataError, first_line, nearest
+from ptuning.system import json_files
 
 ENDINGS: Mapping[str, str] = {
     ".csv": "csv",
@@ -198,3 +199,32 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
                 yield Row(number, values, unit="row")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{name} could not be read as Parquet: {first_line(error)}.") from None
+
+
+def parquet_classes(file: Path) -> dict[str, list[str]]:
+    """Return, by column, the names of class ids in a Parquet file that the library ``datasets`` wrote.
+
+    Raises
+    ------
+    DataError
+        If what it has noted cannot be read.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    schema = parquet.read_schema(file)
+    noted = (schema.metadata or {}).get(b"huggingface")
+    if noted is None:
+        return {}
+    try:
+        features = (json_files.parse_json(noted).get("info") or {}).get("features") or {}
+        return {
+            name: [str(label) for label in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"  # several values per row are a list
+            if name in schema.names and pyarrow.types.is_integer(schema.field(name).type)
+        }
+    except (json_files.DamagedError, LookupError, TypeError, AttributeError):
+        raise DataError(
+            f"{file}: the names of its classes, in its metadata 'huggingface', cannot be read. Save it again."
+        ) from None
