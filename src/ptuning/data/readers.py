@@ -68,6 +68,7 @@ def open_file(file: Path) -> Iterator[BufferedReader]:
     try:
         stream = file.open("rb")
     except (FileNotFoundError, NotADirectoryError):
+        refuse_address(str(file))
         raise DataError(f"There is no file {file}.{_nearest_file(file)}") from None
     except IsADirectoryError:
         raise DataError(f"{file} is a folder: name a file.") from None
@@ -77,6 +78,13 @@ def open_file(file: Path) -> Iterator[BufferedReader]:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
     with stream:
         yield stream
+
+
+def refuse_address(path: str) -> None:
+    """Raise :class:`DataError` for ``https://…``, ``s3://…`` and the like, of which a path has lost a slash perhaps."""
+    if match := re.match(r"([A-Za-z][\w+.-]+):/+", path):
+        address = f"{match[1]}://{path[match.end() :]}"
+        raise DataError(f"{address} is an address and no file here: download it, and name the file.")
 
 
 def _nearest_file(file: Path) -> str:
