@@ -339,7 +339,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
         ),
         (lambda folder: as_torch(folder).write_bytes(POINTER), "pytorch_model.bin is a Git LFS pointer"),
         (lambda folder: as_torch(folder).write_bytes(b"nothing"), "pytorch_model.bin is not a file that torch.save"),
-        (an_object, "transformers cannot read its model"),
+        (an_object, "with other Python objects, as torch.save(model) writes"),
         (instead(CONFIG, b"{"), "config.json is damaged"),
         (instead(CONFIG, b"\xff\xfe\x00"), "config.json is damaged"),
         (instead(CONFIG, b"[1, 2]"), "config.json is damaged: no JSON object"),
