@@ -317,6 +317,17 @@ for read in (*(lambda file=file: read_columns(file) for file in files), rte.iden
     assert found.stdout.splitlines() == [f"{name} may not be read." for name in names], found.stderr
 
 
+def test_a_second_line_of_names_is_no_row_to_anybody(tmp_path: Path) -> None:
+    joined = b"one,two\na,b\none,two\nc,d\n"
+    for read in (lambda: predicted(joined, "a.csv"), lambda: trained(tmp_path / "a.csv", joined)):
+        assert "a.csv, line 3 names the columns again: files were joined." in said(read)
+    (tmp_path / "RTE").mkdir()
+    part = "index\tsentence1\tsentence2\tlabel\n0\tA\tB\tentailment\n"
+    (tmp_path / "RTE" / "train.tsv").write_text(2 * part)
+    assert "line 3 names the columns again" in said(lambda: LocalSource(TASKS["rte"], tmp_path).read("train"))
+    assert predicted(b"one,two\none,b\na,two\n", "a.csv") == [("one", "b"), ("a", "two")]
+
+
 # Labels
 
 
