@@ -17,6 +17,7 @@ import ptuning
 from ptuning.backbones.load import load_config, load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import BackboneRef, find_backbone
 from ptuning.backbones.synthetic_tokenizer import FAIRSEQ
+from ptuning.backbones.tokenizer_files import check_first_token
 from ptuning.cli import main as cli
 from ptuning.errors import BackboneError
 from ptuning.selection.parameters import split_head
@@ -24,6 +25,7 @@ from ptuning.tasks.glue import TASKS
 from support.commands import TypeIt
 from support.families import families
 from support.running import Train, run_in
+from support.tokenizers import fresh_tokenizer
 
 RTE, MNLI = TASKS["rte"], TASKS["mnli"]
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -337,7 +339,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
         ),
         (lambda folder: as_torch(folder).write_bytes(POINTER), "pytorch_model.bin is a Git LFS pointer"),
         (lambda folder: as_torch(folder).write_bytes(b"nothing"), "pytorch_model.bin is not a file that torch.save"),
-        (an_object, "transformers cannot read its model"),
+        (an_object, "with other Python objects, as torch.save(model) writes"),
         (instead(CONFIG, b"{"), "config.json is damaged"),
         (instead(CONFIG, b"\xff\xfe\x00"), "config.json is damaged"),
         (instead(CONFIG, b"[1, 2]"), "config.json is damaged: no JSON object"),
@@ -459,6 +461,40 @@ def test_without_a_tokenizer_no_family_gets_one_of_special_tokens(family: str, t
 def test_a_tokenizer_smaller_than_the_embeddings_is_normal(folder: Path) -> None:
     vocabulary(*SPECIAL, "the", "dog")(folder)
     assert len(load_tokenizer(find_backbone(str(folder)))) == 7
+
+
+def without_post_processor(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**content, "post_processor": None}))
+
+
+def test_a_head_that_reads_the_first_token_wants_one_before_the_text(folder: Path, train: Train) -> None:
+    backbone, short = f"backbone={folder}", ("module=bias", "data.sizes.train=16", "trainer.max_steps=1")
+    model, ref = load_model(find_backbone(str(folder)), RTE, seed=1), find_backbone(str(folder))
+    check_first_token(model, load_tokenizer(ref), "here")
+    without_post_processor(folder)
+    with pytest.raises(BackboneError, match=r"puts no token like \[CLS\] before a text.* pooling=mean") as caught:
+        train(backbone, *short)
+    assert "\n" not in str(caught.value)
+    run = train(backbone, *short, "pooling=mean")  # of all tokens
+    assert run.record["status"] == "finished"
+    ptuning.load(run.path)
+
+
+@families
+def test_every_familys_own_tokenizer_begins_as_its_head_reads(family: str) -> None:
+    check_first_token(load_model(tiny(family), RTE, seed=1), load_tokenizer(tiny(family)), family)
+
+
+def test_of_heads_that_read_elsewhere_no_first_token_is_asked() -> None:
+    tokenizer = fresh_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None
+    check_first_token(load_model(tiny("gpt2"), RTE, seed=1), tokenizer, "here")
+    model: Any = load_model(tiny("modernbert"), RTE, seed=1)
+    with pytest.raises(BackboneError, match="puts no token like"):
+        check_first_token(model, tokenizer, "here")
+    model.config.classifier_pooling = "mean"
+    check_first_token(model, tokenizer, "here")
 
 
 def test_a_tokenizer_without_a_fast_version_is_one_sentence(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ptuning.training.plan import Plan, make_plan
 CONF = config_folder()
 MODULES = {*module_names(), "custom"}
 TINY = ["backbone=tiny", "data=synthetic", "trainer.accelerator=cpu"]
+JOIN = " Of several files: join them into one, or name a folder with them, data.path=FOLDER."
 SIX_LAYERS = ["backbone.config.num_hidden_layers=6"]
 
 
@@ -309,6 +310,9 @@ def test_shares_and_intervals_have_to_fit_the_number_of_batches(
             "every val/ metric grows as answers get better: type +callbacks.c.mode=max too",
         ),
         (["predict=test"], "predict=test does not fit: predict takes a list, predict=[test]."),
+        (["data.train=[a.csv,b.csv]"], f"does not fit: data.train takes one value, no list.{JOIN}"),
+        (["data.label=[a,b]"], "data.label=[a,b] does not fit: data.label takes one value, no list."),
+        (["data.dev=a.csv,b.csv"], f"data.dev=a.csv,b.csv names several values: add -m to sweep over them.{JOIN}"),
         (["~trainer.gradient_clip_val"], "Type trainer.gradient_clip_val=null."),
         (["task=ax"], "task=mnli predict=[ax]"),
         (["backbone.path=random:../x"], "random:NAME"),

@@ -289,7 +289,7 @@ def test_metrics_equal_scikit_learn(classes: int, data: st.DataObject) -> None:
     zero = {"zero_division": 0.0}
     expected = {
         "accuracy": sk.accuracy_score(labels, chosen),
-        "accuracy_macro": sk.recall_score(labels, chosen, average="macro", **zero),
+        "accuracy_macro": sk.recall_score(labels, chosen, labels=sorted(set(labels)), average="macro", **zero),
         "f1_macro": sk.f1_score(labels, chosen, average="macro", **zero),
         "f1_weighted": sk.f1_score(labels, chosen, average="weighted", **zero),
         "precision_macro": sk.precision_score(labels, chosen, average="macro", **zero),
@@ -308,6 +308,16 @@ def test_metrics_equal_scikit_learn(classes: int, data: st.DataObject) -> None:
     several = len(set(labels)) > 1 and len(set(chosen)) > 1
     expected["kappa"] = sk.cohen_kappa_score(labels, chosen) if several else 0.0
     assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_that_dev_lacks_is_no_part_of_the_macro_accuracy() -> None:
+    task = Task("own", ("a",), ("x", "y", "z"), ("accuracy_macro", "recall_macro"), ("accuracy_macro",))
+    labels, answers = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 2])
+    got = evaluate(task, torch.nn.functional.one_hot(answers, 3).float(), labels)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        expected = sk.balanced_accuracy_score(labels, answers)
+    assert got["accuracy_macro"] == expected == 0.75
+    assert got["recall_macro"] == sk.recall_score(labels, answers, average="macro", zero_division=0) == 0.5
 
 
 def test_r2_equals_scikit_learn_and_is_defined_everywhere() -> None:
@@ -618,6 +628,13 @@ FILES = {
     "empty.csv": "",
     "data.xlsx": "x",
     "rte.csv": "text,label\nx,a\ny,b\n",
+    "joined.csv": 2 * ("text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(9))),
+    "bom.csv": "text;label\nx;a\ny;b\n" + "\ufefftext;label \nx;a\n",
+    "turned.tsv": "text\tlabel\nx\ta\ny\tb\nlabel\ttext\na\tx\n",
+    "na.csv": "text,label\n" + "".join(f"text {n},{(0, 1, 'NA')[n % 3]}\n" for n in range(30)),
+    "scores.csv": "text,label\n" + "".join(f"text {n},{(0.5, 1, 2.5, '<NA>')[n % 4]}\n" for n in range(40)),
+    "comma_na.csv": "text;label\n" + "".join(f"text {n};{('n/a', '3,5', '4')[n % 3]}\n" for n in range(30)),
+    "slip_na.csv": "text,label\n" + "".join(f"text {n},{(0.5, 'None', 2)[n % 3]}\n" for n in range(30)) + "z,many\n",
     "ids.csv": "text,label\n" + "".join(f"text {n},{n}\n" for n in range(60)),
     "words.csv": "text,label\n" + "".join(f"text {n},{n % 3}\n" for n in range(9)) + "z,many\n",
 }
@@ -668,6 +685,26 @@ FILES = {
         ("data.train=commata.csv", "commata.csv, line 2: the label '3,5' (label) is a number with a comma."),
         ("data.train=slip.csv", "slip.csv, line 6: the label 'n.a.' (label) is no number, and 19 of 20 are scores."),
         ("data.train=absent.csv", "absent.csv, line 6: the label 'label' is missing"),
+        ("data.train=good.csv data.dev=0.2", "data.dev=0.2 is a number, and data.dev takes a file or a split. To hold"),
+        ("data.train=good.csv data.dev=25%", "To hold a share of the training rows out: data.dev_share=0.25."),
+        ("data.train=good.csv data.dev=80", "To hold a share of the training rows out: data.dev_share=0.1."),
+        ("data.path=split data.dev=.2", "To hold a share of the training rows out: data.dev_share=0.2."),
+        ("data.train=https://x.org/a.csv", "https://x.org/a.csv is an address and no file here: download it"),
+        ("data.train=good.csv data.dev=s3://b/a.csv", "s3://b/a.csv is an address and no file here: download it"),
+        (
+            "data.path=https://x.org/a/b",
+            "data.path=https://x.org/a/b is an address; it takes a dataset's name",
+        ),
+        ("data.train=joined.csv", "joined.csv, line 11 names the columns again: files were joined. Take the line out."),
+        ("data.train=bom.csv", "bom.csv, line 4 names the columns again: files were joined."),
+        ("data.train=turned.tsv", "turned.tsv, line 4 names the columns again, in another order"),
+        (
+            "data.train=na.csv",
+            "na.csv, line 4: the label 'label' is missing (it says 'NA'); fill it in or drop the row.",
+        ),
+        ("data.train=scores.csv", "scores.csv, line 5: the label 'label' is missing (it says '<NA>')"),
+        ("data.train=comma_na.csv", "comma_na.csv, line 3: the label '3,5' (label) is a number with a comma."),
+        ("data.train=slip_na.csv", "slip_na.csv, line 32: the label 'many' (label) is no number, and 20 of 31 are"),
         ("data.path=split data.dev_share=0.2", "with split validation there is no need: drop one."),
         ("data.train=three.csv data.metric=f1", "data.metric=f1 does not fit classification with 3 labels."),
         ("data.train=ids.csv data.kind=regression data.metric=mse", "greater must be better, which leaves errors out"),

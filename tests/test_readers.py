@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from ptuning.cli import main as cli
 from ptuning.config.schema import DataConfig
 from ptuning.data.columns import Columns, read_columns
-from ptuning.data.custom import custom_source
+from ptuning.data.custom import CustomSource, custom_source
 from ptuning.data.custom_options import custom_data
 from ptuning.data.hub_datasets import load_splits
-from ptuning.data.labels import label_names
+from ptuning.data.labels import label_names, read_labelled
 from ptuning.data.sources import LocalSource
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
@@ -317,6 +317,17 @@ for read in (*(lambda file=file: read_columns(file) for file in files), rte.iden
     assert found.stdout.splitlines() == [f"{name} may not be read." for name in names], found.stderr
 
 
+def test_a_second_line_of_names_is_no_row_to_anybody(tmp_path: Path) -> None:
+    joined = b"one,two\na,b\none,two\nc,d\n"
+    for read in (lambda: predicted(joined, "a.csv"), lambda: trained(tmp_path / "a.csv", joined)):
+        assert "a.csv, line 3 names the columns again: files were joined." in said(read)
+    (tmp_path / "RTE").mkdir()
+    part = "index\tsentence1\tsentence2\tlabel\n0\tA\tB\tentailment\n"
+    (tmp_path / "RTE" / "train.tsv").write_text(2 * part)
+    assert "line 3 names the columns again" in said(lambda: LocalSource(TASKS["rte"], tmp_path).read("train"))
+    assert predicted(b"one,two\none,b\na,two\n", "a.csv") == [("one", "b"), ("a", "two")]
+
+
 # Labels
 
 
@@ -357,10 +368,129 @@ def test_a_label_is_what_the_file_says_and_whole_numbers_are_one_however_written
         (float("nan"), "the label 'label' is missing"),
         ("  ", "the label 'label' is missing"),
         (" NaN ", "the label 'label' is missing"),
+        ("\u200b", "the label 'label' is missing"),
     ],
 )
 def test_several_labels_in_a_row_or_none_are_refused(value: Any, told: str) -> None:
     assert told in said(lambda: label_names(Columns({"label": [value]}, "a.jsonl"), "label"))
+
+
+ABSENT = ("NA", "na", "N/A", "#N/A", "None", "<NA>", "NULL", "nan")
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_what_tools_write_for_no_label_is_none_among_numbers_and_a_class_among_names(absent: str) -> None:
+    numbers = Columns({"label": ["0", "1.5", absent]}, "a.csv")
+    assert "a.csv, row 3: the label 'label' is missing (it says" in said(lambda: label_names(numbers, "label"))
+    assert label_names(numbers, "label", known=("0", "1.5", absent)) == ["0", "1.5", absent]  # an earlier run's class
+    names = Columns({"label": ["none of it", absent]}, "a.csv")
+    assert label_names(names, "label") == ["none of it", absent]
+
+
+def described(file: Path, **keys: Any) -> CustomSource:
+    return custom_source(custom_data(DataConfig(source="files", train=str(file), text="text", **keys)))
+
+
+def test_a_class_that_may_be_no_label_is_said(here: Path) -> None:
+    write(here / "a.csv", [(f"dog {n}", ("pos", "neg", "NA")[n % 3]) for n in range(30)])
+    found = described(here / "a.csv")
+    assert found.task.labels == ("NA", "neg", "pos")
+    assert found.about()["note"] == "'NA' is a label here, of 10 rows: if it means that there is none, drop them"
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        (("not ok", "not\u00a0ok", "ok"), ("not ok", "ok")),
+        (("pos", "pos\u200b", "neg"), ("neg", "pos")),
+        (("\ufeffpos", "pos", "neg"), ("neg", "pos")),
+        (("0", "-0.0", "1"), ("0", "1")),
+        (("1", "+1", "-1"), ("-1", "1")),
+        (("not\u00a0ok", "ok"), ("not\u00a0ok", "ok")),  # nothing looks like it: it is called what it was
+        (("+1", "-1"), ("-1", "+1")),
+        (("01", "1"), ("01", "1")),
+    ],
+)
+def test_labels_that_look_alike_are_one_and_others_keep_their_names(
+    here: Path, written: tuple[str, ...], labels: tuple[str, ...]
+) -> None:
+    write(here / "a.csv", [(f"dog {n}", written[n % len(written)]) for n in range(30)])
+    found = described(here / "a.csv")
+    assert found.task.labels == labels
+    write(here / "dev.csv", [("x", labels[0].replace("\u00a0", " ")), ("y", f"{labels[1]}\u200b")])
+    assert described(here / "a.csv", dev="dev.csv").validation.labels == [0, 1]
+
+
+def test_a_run_with_labels_that_look_alike_is_scored_with_its_own() -> None:
+    task = replace(SINGLE, labels=("-0", "0", "not ok", "not\u00a0ok"), label="label")
+    rows = Columns({"text": ["x"] * 4, "label": ["not\u00a0ok", "not ok", "0", "-0.0"]}, "a.csv")
+    assert read_labelled(rows, label_names(rows, "label", task.labels), task, "train").labels == [3, 2, 1, 0]
+
+
+# Names of class ids, as the library `datasets` notes them in a Parquet file
+
+
+def noted(file: Path, ids: Sequence[int | None], names: Sequence[str]) -> Path:
+    """A file of the Hub, as `datasets` writes it."""
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(names))})
+    texts = [f"dog {n}" for n in range(len(ids))]
+    datasets.Dataset.from_dict({"text": texts, "label": list(ids)}, features=features).to_parquet(file)
+    return file
+
+
+NLI = ("entailment", "neutral", "contradiction")
+
+
+def test_a_parquet_file_of_the_hub_has_its_class_names(here: Path) -> None:
+    found = described(noted(here / "a.parquet", [0, 1, 2] * 10, NLI), dev=str(noted(here / "b.parquet", [2, 0], NLI)))
+    assert found.task.labels == NLI
+    assert found.validation.labels == [2, 0]
+    other = described(here / "a.parquet", dev=str(noted(here / "c.parquet", [0, 1], ("neutral", "entailment"))))
+    assert other.validation.labels == [1, 0]
+    write(here / "d.csv", [("x", "contradiction")])
+    assert described(here / "a.parquet", dev="d.csv").validation.labels == [2]
+    for ids in ([0, 1, -1] * 10, [0, 1, None] * 10):
+        assert "a.parquet, row 3: the label 'label' is missing" in said(
+            lambda ids=ids: described(noted(here / "a.parquet", ids, NLI))  # type: ignore[misc]
+        )
+
+
+def test_a_run_that_knows_ids_alone_reads_ids_where_a_file_has_names(here: Path) -> None:
+    """As those of earlier versions do, and those on a CSV file of ids."""
+    write(here / "train.csv", [(f"dog {n}", n % 3) for n in range(30)])
+    found = described(here / "train.csv", dev=str(noted(here / "b.parquet", [2, 0], NLI)))
+    assert (found.task.labels, found.validation.labels) == (("0", "1", "2"), [2, 0])
+    rows = read_columns(noted(here / "c.parquet", [0, -1], NLI))
+    assert label_names(rows, "label", known=("-1", "0", "1", "2")) == ["0", "-1"]
+    assert "row 2: the label 'label' is missing (it is -1)" in said(
+        lambda: label_names(rows, "label", known=("0", "1"))
+    )
+    rows = read_columns(noted(here / "c.parquet", [1, 0], ("1", "2", "3")))
+    assert label_names(rows, "label", known=("1", "2")) == ["2", "1"]
+    assert label_names(rows, "label", known=("0", "1", "2")) == ["1", "0"]
+    stars = noted(here / "d.parquet", [0, 1, 2, 3] * 10, ("bad", "fair", "good", "best"))
+    assert set(described(stars, kind="regression").train.labels or ()) == {0.0, 1.0, 2.0, 3.0}
+
+
+def test_classes_whose_names_are_numbers_are_classes(here: Path) -> None:
+    for names in (("0.5", "1.0", "1.5"), ("1,5", "2,5", "3"), ("0", "1", "NA")):
+        assert described(noted(here / "a.parquet", [0, 1, 2] * 10, names)).task.labels == names
+    assert described(here / "a.parquet").task.labels == ("0", "1", "NA")
+    typed = described(noted(here / "a.parquet", [0, 1, 2] * 10, ("0.5", "1.0", "1.5")), kind="regression")
+    assert set(typed.train.labels or ()) == {0.5, 1.0, 1.5}
+
+
+def test_notes_of_datasets_that_say_nothing_of_classes_change_nothing(here: Path) -> None:
+    table = pa.table({"text": [f"dog {n}" for n in range(20)], "label": [0, 1] * 10})
+    for said_there in ("{}", '{"info": null}', '{"info": {"features": {"tags": [{"dtype": "string"}]}}}'):
+        pq.write_table(table.replace_schema_metadata({"huggingface": said_there}), here / "a.parquet")
+        assert described(here / "a.parquet").task.labels == ("0", "1")
+    pq.write_table(table.replace_schema_metadata({"huggingface": '{"info": '}), here / "a.parquet")
+    assert "the names of its classes, in its metadata" in said(lambda: described(here / "a.parquet"))
+    short = noted(here / "b.parquet", [0, 1] * 10, ("a", "b"))
+    metadata = {"huggingface": pq.read_schema(short).metadata[b"huggingface"]}
+    pq.write_table(table.set_column(1, "label", [[0, 7] * 10]).replace_schema_metadata(metadata), short)
+    assert "row 2: the label 7 has no name; there are 2, from 0 on." in said(lambda: described(short))
 
 
 @pytest.fixture

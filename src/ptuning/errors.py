@@ -1,7 +1,11 @@
 """The family of errors that the user can mend: each says what is wrong, where, and what to type instead."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Terminal colours, which torch has in its messages."""
 
 
 class UserError(Exception):
@@ -73,12 +77,13 @@ def first_line(error: BaseException | str) -> str:
     """Return the first line of an error's message for a sentence, or its name if it has no message."""
     if isinstance(error, PermissionError):
         return f"{error.filename or 'it'} may not be read"
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return (_COLOURS.sub("", str(error)).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def in_one_line(error: BaseException) -> str:
     """Return an exception's name and words for a sentence: ``"ConnectionError: the server is gone"``."""
-    words = " ".join(str(error).split()).split(" [type=")[0]  # behind which pydantic speaks to programmers
+    words = " ".join(_COLOURS.sub("", str(error)).split())
+    words = words.split(" [type=")[0]  # behind which pydantic speaks to programmers
     return f"{type(error).__name__}: {shorten(words, _WORDS).rstrip('.')}" if words else type(error).__name__
 
 

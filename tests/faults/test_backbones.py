@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from ptuning.backbones.load import load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import find_backbone
+from ptuning.errors import first_line, in_one_line
 from ptuning.tasks.glue import TASKS
 from support.damage import DAMAGES, damage, told
 
@@ -173,6 +176,93 @@ def test_a_header_that_lies_is_a_sentence(folder: Path) -> None:
     for length in (2**63, 2**64 - 1, 99_999_999, 100_000_001, 0):
         with_header(folder, json.dumps(honest).encode(), length)
         assert WEIGHTS in said(folder)
+
+
+# An adapter beside the weights, or in their place
+
+
+def test_an_adapter_in_the_folder_is_a_sentence_and_not_a_part_of_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peft = pytest.importorskip("peft")
+    whole = load_model(find_backbone(str(folder)), RTE, seed=1)
+    peft.get_peft_model(whole, peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(folder)
+    assert "holds a PEFT adapter beside a model's weights" in said(folder)
+    with monkeypatch.context() as of_the_hub:  # whose folders nobody looks at before
+        of_the_hub.setattr("ptuning.backbones.source.check_folder", lambda _: None)
+        assert "which transformers has applied to the model" in said(folder)
+    for name in (CONFIG, WEIGHTS):
+        (folder / name).unlink()
+    assert "holds a PEFT adapter (adapter_config.json) and no whole model" in said(folder)
+
+
+# Weights that are quantised, wrapped, or objects
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS)
+
+
+def integers(value: torch.Tensor) -> torch.Tensor:
+    return (value * 1000).clamp(-127, 127).to(torch.int8)
+
+
+def test_quantised_weights_are_not_trained_upon(folder: Path) -> None:
+    weights = stored(folder)
+    query = "bert.encoder.layer.1.attention.self.query.weight"
+    for kind in (torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn):
+        save_file({**weights, query: integers(weights[query]).to(kind)}, folder / WEIGHTS)
+        assert f"model.safetensors holds quantised weights: 1 tensors of type {_name(kind)}" in said(folder)
+    (folder / WEIGHTS).unlink()
+    torch.save({**weights, query: integers(weights[query])}, folder / "pytorch_model.bin")
+    assert f"1 matrices of the backbone in {folder / 'pytorch_model.bin'} hold whole numbers alone" in said(folder)
+
+
+def _name(kind: torch.dtype) -> str:
+    names = {torch.int8: "I8", torch.uint8: "U8", torch.int32: "I32", torch.float8_e4m3fn: "F8_E4M3"}
+    return names[kind]
+
+
+def test_floats_of_any_width_and_integer_buffers_are_no_quantised_weights(folder: Path) -> None:
+    weights = stored(folder)
+    position_ids = {"bert.embeddings.position_ids": torch.arange(4)[None]}
+    mask = {"bert.encoder.layer.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8)}
+    for kind in (torch.float64, torch.bfloat16, torch.float16):
+        save_file({**{name: value.to(kind) for name, value in weights.items()}, **position_ids}, folder / WEIGHTS)
+        load(folder)
+    save_file({**weights, **mask}, folder / WEIGHTS)
+    find_backbone(str(folder))
+
+
+def test_weights_inside_of_a_training_loops_checkpoint_are_told_with_their_key(folder: Path) -> None:
+    weights = stored(folder)
+    (folder / WEIGHTS).unlink()
+    for key in ("state_dict", "model"):
+        torch.save({key: weights, "epoch": 3, "optimizer_states": [{}]}, folder / "pytorch_model.bin")
+        assert f"weights lie under '{key}'" in said(folder)
+        assert f"torch.save(torch.load(FILE)['{key}'], FILE)" in said(folder)
+
+
+def test_a_pickled_model_is_told_without_torchs_own_words(folder: Path) -> None:
+    torch.save(load_model(find_backbone(str(folder)), RTE, seed=1), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+    assert "as torch.save(model) writes" in said(folder)
+
+
+def test_a_librarys_colours_are_not_repeated() -> None:
+    error = ValueError("\x1b[1mno\x1b[0m\nmore")
+    assert (first_line(error), in_one_line(error)) == ("no", "ValueError: no more")
+
+
+# What lies beside
+
+
+def test_what_is_no_file_beside_a_model_changes_nothing(folder: Path) -> None:
+    before = find_backbone(str(folder))
+    (folder / ".#config.json").symlink_to("me@host.123:456")  # Emacs locks so
+    (folder / "gone.bin").symlink_to("nowhere")
+    (folder / "old.bin").mkdir()
+    assert find_backbone(str(folder)) == before
 
 
 # Damage

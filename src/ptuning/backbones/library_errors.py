@@ -48,6 +48,11 @@ class library_errors:
             if importlib.util.find_spec("sentencepiece") is not None:
                 mend = "but that file cannot be read as one: fetch it again"
             raise BackboneError(f"The tokenizer of {where} comes as a SentencePiece file, {mend}") from error
+        if "Weights only load failed" in str(error) and "Unsupported global" in str(error):  # so torch refuses objects
+            raise BackboneError(
+                f"The weights of {where} are in a file with other Python objects, as torch.save(model) writes: ptuning "
+                "reads tensors alone. Save the model with model.save_pretrained(FOLDER)."
+            ) from error
         if "trust_remote_code" in str(error):
             raise BackboneError(
                 f"{where} brings code of its own for its {self.what}, which ptuning never runs."

@@ -14,6 +14,12 @@ from ptuning.errors import BackboneError
 from ptuning.selection.architectures import known_architecture
 from ptuning.selection.parameters import Located, locate_parameters
 
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+"""Keys under which training loops save weights beside a step, an optimizer and more."""
+
+_FEW = 64
+"""Values of a matrix that are looked at before all of it is."""
+
 
 def check_loaded(model: nn.Module, found: Mapping[str, Any], ref: BackboneRef) -> None:
     """Raise :class:`BackboneError` unless the file holds exactly the weights of the backbone.
@@ -34,9 +40,15 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], ref: BackboneRef) -
     Raises
     ------
     BackboneError
-        If weights are missing, have another shape, belong to blocks that the model does not have, or are not finite.
+        If weights are missing, have another shape, belong to blocks that the model does not have, are not finite or
+        quantised, or if transformers has put an adapter on top of them.
     """
     file = str(weights_file(ref.folder)) if ref.folder else ref.location
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise BackboneError(
+            f"{file} comes with a PEFT adapter, which transformers has applied to the model. Merge it and save the "
+            "model in a folder of its own: merge_and_unload().save_pretrained(FOLDER)."
+        )
     located = locate_parameters(model)
     missing = [name for name in located if name in found["missing_keys"]]
     if wanted := [name for name in missing if name not in _left_out(model, located, missing)]:
@@ -59,6 +71,11 @@ def check_loaded(model: nn.Module, found: Mapping[str, Any], ref: BackboneRef) -
         raise BackboneError(
             f"{number:,} weights of the backbone in {file} are not finite numbers (NaN or infinite), e.g. in "
             f"'{broken[0]}'. Nothing can be trained on them: take a checkpoint from before that."
+        )
+    if whole := [name for name, one in located.items() if _is_quantised(one.parameter)]:
+        raise BackboneError(
+            f"{len(whole)} matrices of the backbone in {file} hold whole numbers alone, e.g. '{whole[0]}': they are "
+            "quantised. ptuning trains floating-point weights: take the model before it was quantised."
         )
 
 
@@ -84,6 +101,11 @@ def _why_missing(
     if blocks := _missing_blocks(located, missing):
         some = f"layer {blocks[0]}" if len(blocks) == 1 else f"layers {', '.join(map(str, blocks))}"
         told += f"Nothing of {some} is there{_depth(model)}. "
+    if under := next((name for name in _WRAPPERS if name in unexpected), None):
+        return (
+            f"Its weights lie under '{under}', as in a checkpoint of Lightning or of a training loop. Take them out: "
+            f"torch.save(torch.load(FILE)['{under}'], FILE)."
+        )
     if unexpected:
         told += f"The file has {len(unexpected)} tensors that are not in the model, e.g. '{min(unexpected)}'. "
     return f"{told}Is this the file that belongs to config.json?"
@@ -180,3 +202,11 @@ def _is_finite(parameter: torch.Tensor) -> bool:
     if not parameter.numel():
         return True
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(parameter.detach()))
+
+
+def _is_quantised(parameter: torch.Tensor) -> bool:
+    """Return True for a matrix of integers beyond -1, 0 and 1, as int8 weights are once they are cast."""
+    values = parameter.detach().flatten()
+    if parameter.dim() < 2 or not values.numel() or not torch.equal(values[:_FEW], values[:_FEW].round()):
+        return False
+    return bool(values.abs().max() > 1) and torch.equal(values, values.round())

@@ -26,6 +26,9 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 _LARGE = 1 << 20
 """Bytes from which on a digest is kept on disk: a smaller file is read as fast as its digest is looked up."""
 
+_HASHED = (".safetensors", ".bin", ".json", ".txt", ".model")
+"""Endings of the files that a folder's identity is made of."""
+
 OTHER_WAYS = (
     "Without a network, two ways on: a folder with the model (backbone.path=FOLDER), or the packaged MiniLM "
     "(backbone=minilm). Data that need none: data=local data.dir=FOLDER with GLUE's files, or data=synthetic."
@@ -128,7 +131,7 @@ def _packaged_minilm() -> Path:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in {".safetensors", ".bin", ".json", ".txt", ".model"}:
+        if file.suffix in _HASHED and file.is_file():  # no folder, and no link to nowhere, as an editor's lock is
             digest.update(f"{file.name} {_sha256(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 

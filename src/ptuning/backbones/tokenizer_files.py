@@ -5,6 +5,7 @@ from typing import Any
 
 from ptuning.backbones.weight_files import check_content
 from ptuning.errors import BackboneError
+from ptuning.selection.architectures import known_architecture
 
 _WHOLE = "tokenizer.json"
 _VOCABULARIES = (_WHOLE, "*vocab*", "*merges*", "*.model", "*.spm", "*.tiktoken", "bpe.*", "tekken.json", "dict.txt")
@@ -71,4 +72,39 @@ def check_tokenizer(tokenizer: Any, rows: int | None, location: str) -> None:
             f"{beyond:,} of the {len(vocabulary):,} tokens of the tokenizer of {location} have no row in its table of "
             f"{rows:,} embeddings, e.g. '{word}' with id {last:,}. Is it this model's? If tokens were added to it: "
             f"model.resize_token_embeddings({last + 1}), and save the model again."
+        )
+
+
+def check_first_token(model: Any, tokenizer: Any, location: str) -> None:
+    """Raise :class:`BackboneError` if a head reads the first token, and the tokenizer puts none before a text.
+
+    The head would read the first word in its place. Of families outside the table it is not known what their heads
+    read.
+
+    Parameters
+    ----------
+    model
+        A model that classifies.
+    tokenizer
+        Its tokenizer.
+    location
+        The folder or the Hub id of both.
+
+    Raises
+    ------
+    BackboneError
+        If it begins a text with the text.
+    """
+    architecture = known_architecture(model)
+    if architecture is None or architecture.reads_last or architecture.takes_images:
+        return
+    if getattr(model.config, "classifier_pooling", "cls") == "mean":  # ModernBERT's, of all tokens
+        return
+    read = tokenizer("it", return_special_tokens_mask=True)
+    added, first = read["special_tokens_mask"][:1] == [1], read["input_ids"][:1]
+    if not added and first not in ([tokenizer.cls_token_id], [tokenizer.bos_token_id]):
+        raise BackboneError(
+            f"The tokenizer of {location} puts no token like [CLS] before a text, and the head of a "
+            f"{type(model).__name__} reads the first one. Save it with a post-processor "
+            "(tokenizers.processors.TemplateProcessing), or have the head read the mean of all tokens: pooling=mean."
         )

@@ -1,6 +1,7 @@
 """Checks of a model folder before loading: its files are there, whole, and of the format in their names."""
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,14 @@ CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where transformers looks for weights, in its order."""
 _INDEX = ".index.json"
+_ADAPTER = "adapter_config.json"
+"""PEFT's file. transformers applies the adapter beside it to whatever it loads from the folder, and says nothing."""
 
 _LONGEST_HEADER = 100_000_000
 """Bytes of the format's own limit: more are another file's first bytes."""
+
+_NO_FLOAT = re.compile("[IU](8|16|32|64)|F4|F[68]_.*")
+"""Types of safetensors that hold quantised weights: numbers that mean something with their scales alone."""
 
 _LFS, _SIZE = b"version https://git-lfs", "size "
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
@@ -24,7 +30,8 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 def check_folder(folder: Path) -> None:
     """Raise :class:`BackboneError` if configuration or weights are missing, cut short, or of another format.
 
-    The weights themselves are not read: of a safetensors file its header, of others the first bytes and the last.
+    So it does for an adapter in the place of a model or beside it, and for quantised weights. The weights themselves
+    are not read: of a safetensors file its header, of others the first bytes and the last.
 
     Raises
     ------
@@ -32,6 +39,8 @@ def check_folder(folder: Path) -> None:
         With the file and what is wrong with it.
     """
     try:
+        if (folder / _ADAPTER).is_file():
+            _refuse_adapter(folder)
         if not (folder / CONFIG).is_file():
             raise BackboneError(f"{folder} holds no {CONFIG}: backbone.path wants a Hugging Face model folder.")
         _check_config(folder)
@@ -45,6 +54,19 @@ def check_folder(folder: Path) -> None:
                 _check_torch(file)
     except OSError as error:
         raise BackboneError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_adapter(folder: Path) -> NoReturn:
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        raise BackboneError(
+            f"{folder} holds a PEFT adapter beside a model's weights, and transformers would apply it to them. If it "
+            f"is merged into them, take {_ADAPTER} and the adapter's weights out of the folder; if not, merge it "
+            "first: merge_and_unload()."
+        )
+    raise BackboneError(
+        f"{folder} holds a PEFT adapter ({_ADAPTER}) and no whole model. Merge it and save the model in a folder of "
+        "its own: merge_and_unload().save_pretrained(FOLDER), and its tokenizer."
+    )
 
 
 def weights_file(folder: Path) -> Path:
@@ -148,8 +170,22 @@ def _check_safetensors(file: Path) -> None:
         _no_safetensors(file)
     if size < end:
         _ends_early(file, size, end)
+    quantised = [name for name, tensor in tensors.items() if _is_quantised(name, tensor)]
+    if quantised:
+        raise BackboneError(
+            f"{file} holds quantised weights: {len(quantised)} tensors of type {tensors[quantised[0]]['dtype']}, e.g. "
+            f"'{quantised[0]}'. ptuning trains floating-point weights: take the model before it was quantised."
+        )
     if size > end:
         raise BackboneError(f"{file} is broken: it has {size:,} bytes and its header says {end:,}. Fetch it again.")
+
+
+def _is_quantised(name: str, tensor: Mapping[str, Any]) -> bool:
+    """Return True for a weight or a bias that is no plain float; GPT-2's masks, called ``attn.bias``, are of bytes."""
+    shape = tensor.get("shape")
+    is_bias = name.endswith(".bias") and isinstance(shape, list) and len(shape) == 1
+    is_weight = name.endswith(".weight") or is_bias
+    return is_weight and _NO_FLOAT.fullmatch(str(tensor.get("dtype"))) is not None
 
 
 def _check_torch(file: Path) -> None:

@@ -88,6 +88,10 @@ _MOST = 300
 TOO_DEEP = "A value is nested too deep to be read: lists and objects inside one another, or ${…} that leads to itself."
 
 
+_FILES = ("data.train", "data.dev", "data.test")
+_ONE_FILE = " Of several files: join them into one, or name a folder with them, data.path=FOLDER."
+
+
 def _explain_override(error: BaseException) -> str:
     text = str(error)
     detail = shorten(first_line(error.__cause__), _MOST) if error.__cause__ else ""
@@ -101,9 +105,13 @@ def _explain_override(error: BaseException) -> str:
             return f"{shorten(match[1])} does not fit: only names of a group can be taken away. Type {key[1:]}=null."
         if "is not a ListConfig" in why:
             return f"{shorten(match[1])} does not fit: {key} takes a list, {key}=[{shorten(value)}]."
+        if "'list' to string" in why:
+            mend = _ONE_FILE if key.lstrip("+") in _FILES else ""
+            return f"{shorten(match[1])} does not fit: {key.lstrip('+')} takes one value, no list.{mend}"
         return f"{match[1]} does not fit: {why}. `{train_command()} --help` says what fits."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]} names several values: add -m to sweep over them, or put a list in brackets."
+        list_too = f".{_ONE_FILE}" if match[1].split("=")[0] in _FILES else ", or put a list in brackets."
+        return f"{match[1]} names several values: add -m to sweep over them{list_too}"
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"'{match[1]}' exists already: type it without the +."
     if "HydraConfig was not set" in text:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptuning.data.readers import ENDINGS, format_of, open_file, read_file
+from ptuning.data.readers import ENDINGS, format_of, open_file, parquet_classes, read_file
 from ptuning.data.rows import Dialect
 from ptuning.errors import DataError, nearest, shorten
 
@@ -92,7 +92,7 @@ def read_columns(file: Path, dialect: Callable[[str], Dialect] = Dialect) -> Col
         unit = row.unit
     for column in columns.values():
         column.extend([None] * (len(numbers) - len(column)))
-    return Columns(columns, str(file), numbers, unit)
+    return Columns(columns, str(file), numbers, unit, parquet_classes(file) if written == "parquet" else {})
 
 
 def check_text(text: Any, column: str, where: str, may_be_empty: bool = False) -> None:

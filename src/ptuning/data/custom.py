@@ -14,7 +14,16 @@ from ptuning.data.custom_options import NO_NEED, CustomData
 from ptuning.data.custom_summary import IMBALANCED, describe_data, imbalance
 from ptuning.data.holdout import hold_out
 from ptuning.data.hub_datasets import dataset_columns, folder_stamp, load_splits
-from ptuning.data.labels import are_scores, in_order, label_names, read_labelled, read_texts, refuse_broken_scores
+from ptuning.data.labels import (
+    are_scores,
+    class_names,
+    in_order,
+    label_names,
+    merge_alike,
+    read_labelled,
+    read_texts,
+    refuse_broken_scores,
+)
 from ptuning.data.sources import DataSource, file_dialect
 from ptuning.data.table import Table
 from ptuning.errors import ConfigError, DataError, nearest
@@ -111,10 +120,13 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
             f"data.text says which column holds the text, or which two: data.text=[a,b]. {train.origin} has: "
             f"{shortened(train.columns)}."
         )
-    names = label_names(train, chosen.label)
-    regression = chosen.kind == "regression" or (chosen.kind is None and are_scores(names))
-    labels = () if regression else tuple(train.classes.get(chosen.label, ())) or in_order(names)
-    if chosen.kind is None and not regression:
+    known = () if chosen.kind == "regression" else None
+    names, classes = label_names(train, chosen.label, known), class_names(train, chosen.label, known) or ()
+    regression = chosen.kind == "regression" or (chosen.kind is None and not classes and are_scores(names))
+    if not (classes or regression):
+        names = merge_alike(names)
+    labels = () if regression else tuple(classes) or in_order(names)
+    if chosen.kind is None and not (classes or regression):
         refuse_broken_scores(names, train, chosen.label)
     _check_variety(names, chosen, train.origin, regression)
     counts = {label: count for label, count in Counter(names).items() if count} if not regression else {}
@@ -134,7 +146,7 @@ def _make(chosen: CustomData, stamps: tuple[Any, ...]) -> CustomSource:
     if dev is None:
         table, validation = hold_out(everything, chosen.dev_share, chosen.seed)
     else:
-        table, validation = everything, read_labelled(dev, label_names(dev, chosen.label), task, train.origin)
+        table, validation = everything, _with_ids(dev, task, train.origin)
     digest = f"sha256:{_digest([labels, *_digested(table, validation)])}"
     held_out = f"{100 * chosen.dev_share:g} % of {train.origin}, held out (data.dev_share)" if dev is None else ""
     facts = describe_data(task, counts, table, validation, held_out)
@@ -184,7 +196,11 @@ class EvaluationSource(_ChosenSource):
     def _labelled(self, which: str) -> Table | None:
         rows = self._read(which)
         known_from = "the data that the run was trained on"
-        return None if rows is None else read_labelled(rows, label_names(rows, self.task.label), self.task, known_from)
+        return None if rows is None else _with_ids(rows, self.task, known_from)
+
+
+def _with_ids(rows: Columns, task: Task, known_from: str) -> Table:
+    return read_labelled(rows, label_names(rows, task.label, task.labels), task, known_from)
 
 
 def _read(chosen: CustomData, which: str) -> Columns | None:

@@ -102,6 +102,7 @@ def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
         raise ConfigError(
             f"data.kind={data.kind} is not known.{nearest(data.kind, KINDS)} Allowed: {', '.join(KINDS)}."
         )
+    _refuse_share(data)
     if data.dev_share is not None and data.dev:
         raise ConfigError(NO_NEED.format("data.dev"))
     if data.dev_share is not None and not 0 < data.dev_share <= 0.5:
@@ -121,6 +122,17 @@ def custom_data(data: DataConfig, trains: bool = True) -> CustomData:
         config=data.config,
         revision=data.revision,
     )
+
+
+def _refuse_share(data: DataConfig) -> None:
+    """Raise :class:`ConfigError` for a number as the dev set, which is meant as a share of train."""
+    dev = str(data.dev or "")
+    if re.fullmatch(r"\d*\.\d+|\d+%", dev) or (dev.isdecimal() and not data.path):
+        share = float(dev.removesuffix("%")) / (100 if dev.endswith("%") else 1)
+        raise ConfigError(
+            f"data.dev={dev} is a number, and data.dev takes a file or a split. To hold a share of the training "
+            f"rows out: data.dev_share={share if 0 < share <= 0.5 else 0.1:g}."
+        )
 
 
 def custom_name(data: Any) -> str:

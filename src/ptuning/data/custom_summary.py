@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ptuning.data.labels import NO_LABEL
 from ptuning.data.table import Table
 from ptuning.tasks.glue import Task
 from ptuning.tasks.metrics import METRICS
@@ -100,6 +101,8 @@ def _notes(counts: Mapping[str, int], train: Table, validation: Table) -> list[s
     alike = Counter(name.casefold() for name in counts)
     if twins := [name for name in counts if alike[name.casefold()] > 1]:
         notes.append(f"labels that differ in case alone are labels of their own: {', '.join(sorted(twins))}")
+    for name in (name for name in counts if name.lower() in NO_LABEL):
+        notes.append(f"'{name}' is a label here, of {counts[name]:,} rows: if it means that there is none, drop them")
     if not counts and max(map(abs, train.labels or ())) > 100:
         notes.append("scores far from 0 are reached slowly: divide them so that they lie within about 10")
     known = set(zip(*train.texts, strict=True))

@@ -12,6 +12,8 @@ from ptuning.errors import DataError
 _QUOTED = re.compile(r'(?:^|(?<=[,;\t])) *"(?:[^"]|"")*"')
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _LONGEST_FIELD = 2**31 - 1
+_AROUND = "\ufeff \t"
+"""What may stand around a column's name: white space, and the byte-order mark of a file that another was joined to."""
 
 
 def csv_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
@@ -88,6 +90,7 @@ def table_rows(lines: Iterator[str], name: str, dialect: Dialect, rules: Mapping
         if head is None:
             head = _head(line, cells, name)
             continue
+        _refuse_second_head(line, cells, head, name)
         spare.append((line, cells))
         if raw.strip().strip(f"{rules['delimiter']} "):
             for number, fields in spare:
@@ -116,6 +119,8 @@ def benchmark_rows(lines: Iterator[str], name: str, dialect: Dialect) -> Iterato
                 head = _head(number, cells, name)
                 continue
             head = Head(number, dialect.names)
+        else:
+            _refuse_second_head(number, cells, head, name)
         yield Row(number, dict(zip(head.names, cells, strict=False)), head)
 
 
@@ -124,6 +129,19 @@ def _is_row(cells: Sequence[str], dialect: Dialect) -> bool:
         return False
     label = cells[dialect.names.index("label")].strip()
     return label.isdecimal() or label in dialect.labels
+
+
+def _refuse_second_head(line: int, cells: Sequence[str], head: Head, name: str) -> None:
+    """Raise :class:`DataError` for a row of column names, which files have inside that were joined, by ``cat`` say."""
+    if len(cells) == 1 or cells[0].strip(_AROUND) not in head.names:
+        return
+    names = [cell.strip(_AROUND) for cell in cells]
+    if sorted(names) == sorted(head.names):
+        if names == list(head.names):
+            raise DataError(f"{name}, line {line} names the columns again: files were joined. Take the line out.")
+        raise DataError(
+            f"{name}, line {line} names the columns again, in another order: files were joined. Join them by column."
+        )
 
 
 def _head(line: int, cells: Sequence[str], name: str) -> Head:

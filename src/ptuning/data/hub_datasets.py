@@ -1,5 +1,6 @@
 """Datasets of the Hub, and folders that the library ``datasets`` wrote."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -55,6 +56,8 @@ def _load_splits(path: str, config: str | None, revision: str | None, stamp: tup
     folder = Path(path).expanduser()
     if folder.is_file():
         raise ConfigError(f"data.path={path} is a file: data.train={path}. data.path takes a dataset or a folder.")
+    if re.match("https?://", path):
+        raise ConfigError(f"data.path={path} is an address; it takes a dataset's name, owner/name, or a folder.")
     failed = f"The dataset {path}{f' ({config})' if config else ''} could not be had"
     mend = (
         " data.path takes a dataset of the Hub or a folder, data.config one of its configurations; files need no "

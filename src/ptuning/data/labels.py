@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,38 +15,84 @@ from ptuning.tasks.glue import TASKS, Task
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _ABSENT = ("nan", "null")
-"""What is written for a missing value among numbers; JSON and Parquet have these without quotes."""
+"""What is written for a missing value alone too; JSON and Parquet have these without quotes."""
+NO_LABEL = (*_ABSENT, "na", "n/a", "#n/a", "none", "<na>")
+"""What R, pandas and spreadsheets write for a missing value, in any case; among numbers it is no class."""
+_UNSEEN = "\u200b\u200e\u200f\u2060\ufeff\u00ad"
+"""Characters that nobody sees: spaces without width, marks of direction, and the hyphen where a word may break."""
+_SIGN = re.compile(r"\+(?=\d+$)|-(?=0$)")
+"""The sign of a whole number that is the same without it."""
 _FEW = 10
 """One label of so many, at most, is a slip among scores."""
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 """A whole number as floats are written: ``1.0``; not ``J45.0``, ``v2.0`` or ``1.0.0``."""
 
 
-def label_names(rows: Columns, column: str) -> list[str]:
+def label_names(rows: Columns, column: str, known: Sequence[str] | None = None) -> list[str]:
     """Return every row's label as text.
+
+    Parameters
+    ----------
+    rows
+        The columns.
+    column
+        The column of labels.
+    known
+        The labels of the task that the rows are read for, none for scores; ``None`` if the rows define the task.
 
     Raises
     ------
     DataError
         If there is no such column, or a row has no label there, or several.
     """
-    values, classes = rows.column(column, "data.label"), rows.classes.get(column)
+    values, classes = rows.column(column, "data.label"), class_names(rows, column, known)
+    is_id = column in rows.classes
     found = []
     for row, value in enumerate(values):
         if several := several_values(value) or ("bytes" if isinstance(value, bytes) else ""):
             raise DataError(f"{rows.where(row)}: the label is {several}; one label per row, a text or a number.")
-        name = classes[value] if classes and value is not None and value >= 0 else None if classes else _name(value)
+        if is_id and value is not None and value < 0 and str(value) not in (known or ()):
+            raise _missing(rows, row, column, f" (it is {value})")  # as datasets with ClassLabel write it
+        if classes and value is not None and value >= len(classes):
+            raise DataError(f"{rows.where(row)}: the label {value} has no name; there are {len(classes)}, from 0 on.")
+        name = classes[value] if classes and value is not None and value >= 0 else _name(value)
         if not name:
             raise _missing(rows, row, column)
         found.append(name)
-    absent = [row for row, name in enumerate(found) if name.lower() in _ABSENT]
-    if absent and all(_NUMBER.fullmatch(name) for name in found if name.lower() not in _ABSENT):
-        raise _missing(rows, absent[0], column)
+    if not classes:
+        _refuse_absent(found, rows, column, known or ())
     return found
 
 
-def _missing(rows: Columns, row: int, column: str) -> DataError:
-    return DataError(f"{rows.where(row)}: the label '{column}' is missing; fill it in or drop the row.")
+def class_names(rows: Columns, column: str, known: Sequence[str] | None = None) -> list[str] | None:
+    """Return the names that the data have for their class ids, if any; ``None`` too if the task knows ids alone.
+
+    Files with names in them were read without those by earlier versions, whose runs have ids for labels. Scores are
+    ids where the names are no numbers.
+    """
+    names = rows.classes.get(column)
+    if names is None or known is None:
+        return names
+    if not known:
+        return names if _are_numbers(names) else None
+    has_names = set(map(_alike, known)) <= set(map(_alike, names))
+    return None if not has_names and set(known) <= {"-1", *map(str, range(len(names)))} else names
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(map(_NUMBER.fullmatch, names))
+
+
+def _refuse_absent(names: Sequence[str], rows: Columns, column: str, known: Collection[str]) -> None:
+    """Raise :class:`DataError` for a label that says that there is none, if all others are numbers."""
+    absent = [row for row, name in enumerate(names) if name.lower() in NO_LABEL and name not in known]
+    others = [name for name in names if name.lower() not in NO_LABEL]
+    if absent and _are_numbers(others) and (others or names[absent[0]].lower() in _ABSENT):
+        raise _missing(rows, absent[0], column, f" (it says '{names[absent[0]]}')")
+
+
+def _missing(rows: Columns, row: int, column: str, said: str = "") -> DataError:
+    return DataError(f"{rows.where(row)}: the label '{column}' is missing{said}; fill it in or drop the row.")
 
 
 def _name(value: Any) -> str | None:
@@ -54,25 +100,40 @@ def _name(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     text = unicodedata.normalize("NFC", str(value).strip())  # an é is one label, however a system writes it
+    if not text.strip(_UNSEEN):
+        return None
     return whole[1] if (whole := _WHOLE.fullmatch(text)) else text
+
+
+def merge_alike(names: Sequence[str]) -> list[str]:
+    """Return labels, as one where several look alike; as they are where none do."""
+    plain = {name: _alike(name) for name in set(names)}
+    return [plain[name] for name in names] if len(set(plain.values())) < len(plain) else list(names)
+
+
+def _alike(name: str) -> str:
+    """Return a label without what nobody sees: the kind of its spaces, characters without width, the sign of a 0."""
+    text = (_name(name) or name).translate(dict.fromkeys(map(ord, _UNSEEN)))
+    return _SIGN.sub("", " ".join(text.split()), count=1)
 
 
 def are_scores(names: Sequence[str]) -> bool:
     """Return True if all labels are numbers and one has a fraction; whole numbers are classes."""
-    return all(map(_NUMBER.fullmatch, names)) and not all(float(name).is_integer() for name in names)
+    return _are_numbers(names) and not all(float(name).is_integer() for name in names)
 
 
 def refuse_broken_scores(names: Sequence[str], rows: Columns, column: str) -> None:
     """Raise :class:`DataError` for labels that would be scores, were some written otherwise."""
-    odd = [row for row, name in enumerate(names) if not _NUMBER.fullmatch(name)]
+    given = [name for name in names if name.lower() not in NO_LABEL]
+    odd = [row for row, name in enumerate(names) if name.lower() not in NO_LABEL and not _NUMBER.fullmatch(name)]
     if not odd:
         return
     at, label = rows.where(odd[0]), f"the label '{shorten(names[odd[0]])}' ({column})"
     mend = "as classes they need data.kind=classification."
-    if all(_NUMBER.fullmatch(name.replace(",", "")) for name in names):
+    if _are_numbers(name.replace(",", "") for name in given):
         raise DataError(f"{at}: {label} is a number with a comma. Scores are written with a point, 3.5; {mend}")
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
-    if len(odd) <= len(names) / _FEW and are_scores(numbers):
+    if len(odd) <= len(given) / _FEW and are_scores(numbers):
         raise DataError(
             f"{at}: {label} is no number, and {len(numbers):,} of {len(names):,} are scores. Mend it or drop the row; "
             f"{mend}"
@@ -82,7 +143,7 @@ def refuse_broken_scores(names: Sequence[str], rows: Columns, column: str) -> No
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return the distinct label names in order: numbers by value, else by the alphabet."""
     different = set(names)
-    numbers = all(map(_NUMBER.fullmatch, different))
+    numbers = _are_numbers(different)
     return tuple(sorted(different, key=lambda name: (float(name) if numbers else 0.0, name)))
 
 
@@ -112,7 +173,8 @@ def read_labelled(rows: Columns, names: Sequence[str], task: Task, known_from: s
     ids = {name: number for number, name in enumerate(task.labels)}
     for name, number in list(ids.items()):  # classes that a dataset names itself may be written otherwise in a file
         ids.setdefault(_name(name) or name, number)
-    names = [name if name in ids else _name(name) or name for name in names]
+        ids.setdefault(_alike(name), number)
+    names = [name if name in ids or (plain := _alike(name)) not in ids else plain for name in names]
     unknown = f"does not occur in {known_from}", f"Labels there: {shortened(task.labels)}."
     return _with_labels(rows, task, names, ids, unknown, "; for classes: data.kind=classification")
 

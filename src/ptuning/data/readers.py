@@ -18,6 +18,7 @@ from ptuning.data.delimited import benchmark_rows, csv_delimiter, table_rows, ts
 from ptuning.data.json_rows import json_rows
 from ptuning.data.rows import Dialect, Row, refuse_twins
 from ptuning.errors import DataError, first_line, nearest
+from ptuning.system import json_files
 
 ENDINGS: Mapping[str, str] = {
     ".csv": "csv",
@@ -67,6 +68,7 @@ def open_file(file: Path) -> Iterator[BufferedReader]:
     try:
         stream = file.open("rb")
     except (FileNotFoundError, NotADirectoryError):
+        refuse_address(str(file))
         raise DataError(f"There is no file {file}.{_nearest_file(file)}") from None
     except IsADirectoryError:
         raise DataError(f"{file} is a folder: name a file.") from None
@@ -76,6 +78,13 @@ def open_file(file: Path) -> Iterator[BufferedReader]:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
     with stream:
         yield stream
+
+
+def refuse_address(path: str) -> None:
+    """Raise :class:`DataError` for ``https://…``, ``s3://…`` and the like, of which a path has lost a slash perhaps."""
+    if match := re.match(r"([A-Za-z][\w+.-]+):/+", path):
+        address = f"{match[1]}://{path[match.end() :]}"
+        raise DataError(f"{address} is an address and no file here: download it, and name the file.")
 
 
 def _nearest_file(file: Path) -> str:
@@ -198,3 +207,32 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
                 yield Row(number, values, unit="row")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{name} could not be read as Parquet: {first_line(error)}.") from None
+
+
+def parquet_classes(file: Path) -> dict[str, list[str]]:
+    """Return, by column, the names of class ids in a Parquet file that the library ``datasets`` wrote.
+
+    Raises
+    ------
+    DataError
+        If what it has noted cannot be read.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    schema = parquet.read_schema(file)
+    noted = (schema.metadata or {}).get(b"huggingface")
+    if noted is None:
+        return {}
+    try:
+        features = (json_files.parse_json(noted).get("info") or {}).get("features") or {}
+        return {
+            name: [str(label) for label in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"  # several values per row are a list
+            if name in schema.names and pyarrow.types.is_integer(schema.field(name).type)
+        }
+    except (json_files.DamagedError, LookupError, TypeError, AttributeError):
+        raise DataError(
+            f"{file}: the names of its classes, in its metadata 'huggingface', cannot be read. Save it again."
+        ) from None

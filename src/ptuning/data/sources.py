@@ -11,7 +11,7 @@ from typing import Any
 from ptuning.data.columns import Columns
 from ptuning.data.hub_datasets import datasets_library
 from ptuning.data.labels import read_glue, refuse_other_labels
-from ptuning.data.readers import open_file, read_file
+from ptuning.data.readers import open_file, read_file, refuse_address
 from ptuning.data.rows import Dialect
 from ptuning.data.synthetic import generate
 from ptuning.data.table import Table
@@ -143,6 +143,7 @@ class LocalSource(DataSource):
 
     def _find_files(self, split: str) -> list[Path]:
         if not self.folder.is_dir():
+            refuse_address(str(self.folder))
             raise DataError(f"There is no folder {self.folder}. Set data.dir to the folder that holds GLUE's files.")
         stem = {**self.task.validation, **self.task.test, "train": "train"}[split]
         homes = [

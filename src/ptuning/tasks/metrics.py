@@ -123,6 +123,15 @@ def _average(function: Callable[..., Tensor], average: str) -> Callable[[Tensor,
     return lambda classes, targets, n: function(classes, targets, num_classes=n, average=average)
 
 
+def _balanced_accuracy(classes: Tensor, targets: Tensor, n: int) -> Tensor:
+    """Return the mean recall of the classes that labels have, as scikit-learn's ``balanced_accuracy_score``.
+
+    torchmetrics' macro accuracy counts a class without labels as 0 once it is predicted.
+    """
+    recalls: Tensor = tm.multiclass_recall(classes, targets, num_classes=n, average=None)
+    return recalls[targets.unique()].double().mean()
+
+
 def _under_curve(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, int], Tensor]:
     """Return the mean of an area under a curve over the classes, each against the rest; of two, the second's.
 
@@ -141,7 +150,7 @@ _BOTH = ("answers", "labels")
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "accuracy": Metric(_average(tm.multiclass_accuracy, "micro")),
-        "accuracy_macro": Metric(_average(tm.multiclass_accuracy, "macro")),
+        "accuracy_macro": Metric(_balanced_accuracy),
         "f1": Metric(lambda classes, targets, n: tm.binary_f1_score(classes, targets), two_classes=True),
         "f1_macro": Metric(_average(tm.multiclass_f1_score, "macro")),
         "f1_weighted": Metric(_average(tm.multiclass_f1_score, "weighted")),

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ptuning.backbones.load import load_skeleton
+from ptuning.backbones.tokenizer_files import check_first_token
 from ptuning.config.compose import restore
 from ptuning.config.schema import Config
 from ptuning.data.datamodule import GlueDataModule
@@ -141,7 +142,10 @@ class _ExactHeads:
     @cached_property
     def _network(self) -> nn.Module:
         plan = self.plan
-        return self._session.model(plan.backbone, plan.task, plan.config.seed, pooling=plan.pooling)[0]
+        model, _ = self._session.model(plan.backbone, plan.task, plan.config.seed, pooling=plan.pooling)
+        if plan.pooling == "cls":
+            check_first_token(model, self._session.tokenizer(plan.backbone), plan.backbone.label)
+        return model
 
     @cached_property
     def _inputs(self) -> Tensor:

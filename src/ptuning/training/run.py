@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from ptuning.acceleration.precision import find_device
+from ptuning.backbones.tokenizer_files import check_first_token
 from ptuning.config.rules import check
 from ptuning.config.schema import Config
 from ptuning.display.console import console, quiet, show_plan, show_result
@@ -254,6 +255,8 @@ def train(
         network, digest = session.model(
             plan.backbone, plan.task, plan.config.seed, plan.attention_dropout, plan.pooling
         )
+        if plan.pooling == "cls":
+            check_first_token(network, session.tokenizer(plan.backbone), plan.backbone.label)
         selection = choose_trainable(plan, network, data, attempt.indices)
         writer.note(trainable_magnitude=mean_magnitude(plan, network, selection))
         cache = make_prefix_cache(plan, network, selection, digest, session, timings)
