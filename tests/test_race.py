@@ -1,23 +1,28 @@
 """A race: its rules against cases worked by hand, and races of the tiny BERT through the command."""
 
+import io
 import json
 import math
 import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
 from scipy import stats
 
+from ptuning.config.schema import RaceConfig
 from ptuning.results.race_bounds import SEEDS, nominal_levels, scatter
 from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, SCORE, Race, RaceRules
 from ptuning.runs.ranking import RankedModule
-from ptuning.sweeps.race import default_margin, told_apart
+from ptuning.sweeps.race import RaceState, default_margin, told_apart
 from ptuning.sweeps.race_order import fisher_per_weight
-from ptuning.sweeps.race_runs import HeldOut
+from ptuning.sweeps.race_runs import HeldOut, RaceRun, RaceRuns
+from ptuning.sweeps.race_screen import show_answer
 from support.commands import TypeIt
 from support.running import TINY
 from support.sweeps import records, typed
@@ -254,6 +259,43 @@ def test_more_seeds_that_are_needed_are_few_where_the_gap_is_wide() -> None:
     more = race.more_seeds(1)
     assert more is None or 1 <= more <= SEEDS
     assert all(gap is None or math.isfinite(gap.half) for gap in race.differences(0))
+
+
+def test_what_the_best_needs_to_be_told_apart_is_asked_about_the_best() -> None:
+    rules, told = RaceRules(0.01, 0.05, SCORE), []
+    for seed in range(40):
+        scores, race = drawn([80, 82], 0.8, seed), Race([1, 2], rules)
+        while turns := race.turns():
+            race.end_round({one: scores[one, number - 1] for one, number in turns})
+            if race.seeds == [4, 4] and race.answer is None:
+                told.append([race.more_seeds(one) for one in race.left()])
+        assert race.answer == 1
+        assert race.seeds[1] < 10
+    assert len(told) > 5
+    assert all(more is not None and more < 10 for pair in told for more in pair), told
+
+
+def test_seeds_are_promised_to_those_alone_that_get_them(tmp_path: Path) -> None:
+    race, scores = Race(range(3), RULES), drawn([80, 80, 80.9], 0.4, seed=2)
+    while PAUSED not in race.status:
+        race.end_round({one: scores[one, number - 1] for one, number in race.turns()})
+    assert race.answer is None
+    waits = race.status.index(PAUSED)
+    config = OmegaConf.create({"race": OmegaConf.structured(RaceConfig)})
+    runs = RaceRuns(cast(Any, None), cast(Any, None), config, (), [(f"module={name}",) for name in "abc"])
+    found = {
+        (one, number): RaceRun(race.scores[one, number - 1], 0.8, 100, 1.0, 60.0, tmp_path)
+        for one in range(3)
+        for number in range(1, race.seeds[one] + 1)
+    }
+    screen = Console(file=io.StringIO(), width=200)
+    show_answer(screen, runs, RaceState(RULES, race, found=found, end="runs spent"))
+    lines = cast(io.StringIO, screen.file).getvalue().splitlines()
+    (promised,) = [line for line in lines if line.startswith("open: ")]
+    (possible,) = [line for line in lines if "Still possible: " in line]
+    assert runs.name(waits) not in promised
+    assert [runs.name(one) in promised for one in race.left()].count(True) == 2
+    assert runs.name(waits) in possible
 
 
 def test_one_seed_foretells_nothing() -> None:

@@ -142,20 +142,24 @@ class Race:
         ]
 
     def more_seeds(self, one: int) -> int | None:
-        """Return about how many seeds a candidate still needs to be told from the smallest that is left.
+        """Return about how many seeds a candidate that is in still needs to be told from the one that would answer.
 
-        It is the number at which the bound clears the margin in 80 of 100 cases, if the true difference is the one
-        seen. ``None``: past :data:`SEEDS`.
+        That is the smallest that is left, or the best by :data:`SCORE`; it is told itself from the best of the others
+        that are in. The number is the one at which the bound clears the margin in 80 of 100 cases, if the true
+        difference is the one seen. ``None``: past :data:`SEEDS`.
         """
-        first = self.left()[0]
-        pair = (first, one if one != first else self.best(self.left()[1:]))
+        left = self.left()
+        first = self.best(left) if self.rules.objective == SCORE else left[0]
+        # The smallest is surely within the margin of those that pause for it, so that they decide nothing more.
+        others = [other for other in left if other != first and self.status[other] == IN]
+        pair = (first, one if one != first else self.best(others))
         estimates, shared = self._estimates()
         variance, _ = scatter(self.scores, self.rules.least)
         distance = abs(float(estimates[pair]) + self.rules.margin)
         quantile = -special.ndtri(nominal_levels(self._level)[SEEDS // 2]) + special.ndtri(_POWER)
         with np.errstate(divide="ignore", invalid="ignore"):
             total = np.float64(quantile**2 * (variance[pair[0]] + variance[pair[1]])) / distance**2
-        if not total <= SEEDS:
+        if not total <= SEEDS or shared[pair] >= SEEDS:
             return None
         return max(1, int(np.ceil(total)) - int(shared[pair]))
 

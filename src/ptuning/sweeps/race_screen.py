@@ -74,7 +74,8 @@ def show_answer(console: Console, runs: RaceRuns, state: RaceState) -> None:
     if out:
         _say(console, f"out: {', '.join(out)}")
     if race.answer is None and len(race.left()) > 1:
-        _say(console, f"open: {', '.join(_need(runs, state, one) for one in race.left())}")
+        running = [one for one in race.left() if race.status[one] == IN]  # a paused one gets no seeds
+        _say(console, f"open: {', '.join(_need(runs, state, one) for one in running)}")
     _say(console, _budget(runs, state))
     if not race.left():
         return
