@@ -11,7 +11,7 @@ import pytest
 
 from ptuning.results import read_results, write_report
 from ptuning.results.race_rules import OUT, REFUSED, Race
-from ptuning.results.races import race_table, replay, rules_of
+from ptuning.results.races import interval, race_table, replay, rules_of
 from ptuning.results.text_table import TextTable
 from ptuning.runs.race_record import FILE, RaceCandidate, RaceRecord, find_races, last_calls, read_race, write_race
 from support.records import NOW, seeds
@@ -157,3 +157,17 @@ def test_rounds_are_replayed_from_scores_alone_without_a_round_that_was_cut(tmp_
     assert again is not None
     assert len(again.rounds) == race.rounds
     assert replay(replace(race, rounds=0)) is None
+
+
+def test_the_table_has_the_last_differences_of_those_too_that_were_out_before() -> None:
+    record = held()
+    found, race = replay(record), Race([one.weights or 0 for one in record.candidates], rules_of(record), [4])
+    for _ in range(record.rounds):
+        race.end_round({one: record.candidates[one].scores[seed - 1] for one, seed in race.turns()})
+    assert found is not None
+    gaps = race.differences(found.base)
+    table = race_table(record, found, 1, {})
+    early = next(one for one, candidate in enumerate(record.candidates) if candidate.status == OUT)
+    assert early not in found.rounds[-1]
+    for one, gap in enumerate(gaps[:4]):
+        assert row(table, NAMES[one])[4] == ("best" if gap is None else interval(gap))

@@ -33,10 +33,13 @@ class Replay:
         The candidate that the others are compared with: the best of those left.
     rounds
         After each round: candidate → its difference from ``base``, for those that ran in it.
+    last
+        After the last round: candidate → its difference from ``base``, whenever it ran last.
     """
 
     base: int
     rounds: Sequence[Mapping[int, Gap]]
+    last: Mapping[int, Gap]
 
 
 def read_races(runs_dir: Path, only: Container[str] | None = None) -> tuple[list[RaceRecord], list[tuple[str, str]]]:
@@ -79,7 +82,8 @@ def replay(race: RaceRecord) -> Replay | None:
     base = again.best([one for one in again.left() if one in ran] or ran)
     rounds: list[Mapping[int, Gap]] = []
     _run(race, refused, (base, rounds))
-    return Replay(base, rounds)
+    last = {one: gap for one, gap in enumerate(again.differences(base)) if gap is not None and gap.seeds}
+    return Replay(base, rounds, last)
 
 
 def _run(race: RaceRecord, refused: Sequence[int], watch: tuple[int, list[Mapping[int, Gap]]] | None) -> Race | None:
@@ -107,9 +111,7 @@ def _run(race: RaceRecord, refused: Sequence[int], watch: tuple[int, list[Mappin
 def race_table(race: RaceRecord, found: Replay | None, number: int, sources: Mapping[str, str]) -> TextTable:
     """Return the standings of a race, the smallest candidate first."""
     slug, title = race_title(race, number, sources)
-    last: dict[int, Gap] = {}
-    for gaps in found.rounds if found else ():
-        last |= gaps
+    last = found.last if found else {}
     order = sorted(range(len(race.candidates)), key=lambda one: (_weights(race.candidates[one]), one))
     base = found.base if found else None
     rows = tuple(_row(race, race.candidates[one], last.get(one), is_base=one == base) for one in order)
