@@ -282,7 +282,9 @@ def test_seeds_are_promised_to_those_alone_that_get_them(tmp_path: Path) -> None
     assert race.answer is None
     waits = race.status.index(PAUSED)
     config = OmegaConf.create({"race": OmegaConf.structured(RaceConfig)})
-    runs = RaceRuns(cast(Any, None), cast(Any, None), config, (), [(f"module={name}",) for name in "abc"])
+    runs = RaceRuns(
+        cast(Any, None), cast(Any, None), config, (), [(f"module={name}",) for name in ("query", "value", "ffn")]
+    )
     found = {
         (one, number): RaceRun(race.scores[one, number - 1], 0.8, 100, 1.0, 60.0, tmp_path)
         for one in range(3)

@@ -80,7 +80,7 @@ def rerun(folder: Path, runs_dir: Path) -> Rerun:
 
 
 def configuration(record: RunRecord, runs_dir: Path) -> DictConfig:
-    """Return the configuration that trains a record's run again, into ``runs_dir`` and without a tracker or a search."""
+    """Return the configuration that trains a record's run again, into ``runs_dir``, with no tracker and no search."""
     trainer = {**record.config.get("trainer", {}), "precision": record.precision}
     # What optim.head=null became there; in versions before the key it was trained.
     optim = {**record.config.get("optim", {}), "head": record.optimisation.get("head", "trained")}
