@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 import ptuning
-from ptuning.backbones.load import load_model
+from ptuning.backbones.load import load_model, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.cli.main import main
 from ptuning.selection.architectures import ARCHITECTURES
@@ -149,6 +149,23 @@ def test_the_commands_print_and_write(tmp_path: Path, runs: dict[str, Run], caps
     assert "128 weights moved" in shown
     assert "query" not in shown
     assert len(pd.read_csv(tmp_path / "m.csv")) == len(describe_moves(runs["layernorm"].path))
+
+
+def test_weights_that_the_checkpoint_lacks_are_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = find_backbone("random:tiny", config=SIZES)
+    whole = load_model(source, TASKS["rte"], seed=0).base_model
+    whole.pooler = None  # as checkpoints of masked language models are
+    whole.save_pretrained(tmp_path / "bert")
+    load_tokenizer(source).save_pretrained(tmp_path / "bert")
+    files = ["--csv", str(tmp_path / "w.csv"), "--figure", str(tmp_path / "w.svg")]
+    main(["weights", f"backbone={tmp_path / 'bert'}", *files])
+    shown = capsys.readouterr().out
+    assert "The checkpoint lacks bert.pooler.dense.bias, bert.pooler.dense.weight: drawn at random" in shown
+    assert shown.count("pooler") == 2
+    assert "query" in shown
+    assert "pooler" not in (tmp_path / "w.csv").read_text() + (tmp_path / "w.svg").read_text()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf"])

@@ -1,6 +1,7 @@
 """The figure of ``ptuning weights``: the distribution of magnitudes per module, LayerNorms apart."""
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,13 +19,14 @@ _TALL = 0.85
 """Height of the highest bin of a row, in rows."""
 
 
-def draw_magnitudes(model: nn.Module, label: str, path: Path) -> None:
+def draw_magnitudes(model: nn.Module, label: str, path: Path, without: Collection[str] = ()) -> None:
     """Write the distribution of \\|w\\| of every module and kind, all layers together, on a logarithmic axis.
 
     Each row is a histogram over the logarithm of the magnitude, scaled to its own highest bin; a line marks the median,
-    a point the 99.9th percentile. Weights of exactly zero are not drawn.
+    a point the 99.9th percentile. Weights of exactly zero are not drawn, nor parameters
+    ``without``.
     """
-    groups = [group for group in group_weights(model) if group.layer in (ALL, "")]
+    groups = [group for group in group_weights(model, without) if group.layer in (ALL, "")]
     sizes = [np.abs(np.concatenate(group.tensors)) for group in groups]
     sizes = [values[values > 0] for values in sizes]
     drawn = [values for values in sizes if len(values)]

@@ -1,7 +1,7 @@
 """The weights of a backbone in groups: elementary module, layer, and kind of tensor."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,10 @@ class Group:
     tensors: tuple[Floats, ...]
 
 
-def group_weights(model: nn.Module) -> list[Group]:
+def group_weights(model: nn.Module, without: Collection[str] = ()) -> list[Group]:
     """Return the backbone's weights by module and kind: first all layers of a module together, then each layer.
+
+    Parameters ``without`` are in no group.
 
     Raises
     ------
@@ -65,6 +67,8 @@ def group_weights(model: nn.Module) -> list[Group]:
     kinds = _kinds({name: one.parameter for name, one in located.items()})
     found: dict[tuple[str, str, str], dict[str, Floats]] = {}
     for name, (_, parameter, module, layer) in located.items():
+        if name in without:
+            continue
         values = parameter.detach().float().cpu().numpy().ravel()
         for row in ("",) if layer is None else (ALL, str(layer)):
             found.setdefault((str(module), row, kinds[name]), {})[name] = values

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from ptuning.display.format import format_percent
+from ptuning.display.printable import printable
 from ptuning.results.summary import TABLE_SUFFIXES
 from ptuning.system.files import check_place
 from ptuning.weights.groups import Group, far_out, group_weights, is_constant, rows_of, show_rows, table_of
@@ -19,8 +20,15 @@ from ptuning.weights.groups import Group, far_out, group_weights, is_constant, r
 _QUANTILE = 0.999
 
 
-def describe_weights(model: nn.Module) -> pd.DataFrame:
+def describe_weights(model: nn.Module, without: Collection[str] = ()) -> pd.DataFrame:
     r"""Return statistics of a backbone's weights, a row per module, layer and kind.
+
+    Parameters
+    ----------
+    model
+        A loaded backbone.
+    without
+        Names of parameters to leave out: those that its checkpoint lacks, which were drawn.
 
     Returns
     -------
@@ -30,7 +38,7 @@ def describe_weights(model: nn.Module) -> pd.DataFrame:
         distribution's, missing where all weights are equal); ``outlier_share`` (further than three standard deviations
         from the mean of their tensor).
     """
-    return rows_of(group_weights(model), _describe)
+    return rows_of(group_weights(model, without), _describe)
 
 
 def _describe(group: Group) -> dict[str, float]:
@@ -67,18 +75,23 @@ def show_weights(overrides: Sequence[str], csv: Path | None, figure: Path | None
     backbone = compose(overrides).backbone
     use_cache_if_unreachable(backbone.path)
 
-    from ptuning.backbones.load import load_model
+    from ptuning.backbones.load import load_model, missing_weights
     from ptuning.backbones.source import find_backbone
     from ptuning.display.console import quiet
+    from ptuning.selection.parameters import split_head
     from ptuning.tasks.glue import get_task
 
     quiet()
     ref = find_backbone(backbone.path, backbone.revision, backbone.config)
-    model = load_model(ref, get_task("rte"), seed=0)  # its head is left out
-    rows = describe_weights(model)
+    task = get_task("rte")
+    model = load_model(ref, task, seed=0)  # its head is left out
+    drawn = missing_weights(ref, task)
+    rows = describe_weights(model, drawn)
     show_rows(weights_table(rows, ref.label), rows, csv)
+    if lacks := sorted(drawn - set(split_head(model)[0])):
+        sys.stdout.write(f"The checkpoint lacks {printable(', '.join(lacks))}: drawn at random, and left out here.\n")
     if figure:
-        draw_magnitudes(model, ref.label, figure)
+        draw_magnitudes(model, ref.label, figure, drawn)
         sys.stdout.write(f"{figure}\n")
 
 
