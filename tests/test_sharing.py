@@ -854,3 +854,49 @@ def test_a_wheel_in_an_empty_environment_lists_predicts_and_loads(shelf: Shelf, 
     where, kind = run(str(python), "-c", load).split()
     assert where.startswith(str(site))
     assert kind == "BertForSequenceClassification"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said", "unsaid"),
+    [
+        (["module=frozen"], ["with all weights frozen but a new head."], ["those of"]),
+        (["module=full"], ["with all weights trained, and a new head.", "at epoch 1, the best evaluation"], ["frozen"]),
+        (
+            ["module=query", "layers=1", "subset=top:30", "subset_scope=selection", "data.select_on=holdout"],
+            [
+                "those of `query` (layers 1, subset top:30 of the selection) and a new head.",
+                "| module | `query`, layers 1, subset top:30 of the selection |",
+                "at epoch 1, chosen on a tenth of train that was held out",
+            ],
+            ["the best evaluation"],
+        ),
+        (
+            ["module=custom", "module.patterns=[value.bias,'query|key']", "subset=top:3"],
+            ["those of `custom` (subset top:3) and a new head.", r"| patterns | `query\|key`, `value.bias` |"],
+            ["of the selection"],
+        ),
+    ],
+)
+def test_the_card_says_what_trained_and_what_chose_the_epoch(
+    tmp_path: Path, overrides: list[str], said: list[str], unsaid: list[str]
+) -> None:
+    common = (*TINY, "task=rte", "data.sizes.train=48", "data.sizes.validation=16", "trainer.max_epochs=1")
+    run = run_in(tmp_path / "runs", *common, *overrides)
+    export(load_run(run.path), "delta", tmp_path / "out", name="me/model")
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert all(words in page for words in said), page
+    assert not any(words in page for words in unsaid), page
+    export(load_run(tmp_path / "out"), "delta", tmp_path / "again", name="me/model")
+    assert (tmp_path / "again" / "README.md").read_text() == page
+
+
+def test_an_export_of_before_says_no_more_on_its_card_than_it_knows(trained: list[Run], tmp_path: Path) -> None:
+    export(load_run(trained[0].path), "delta", tmp_path / "out")
+    values = json.loads((tmp_path / "out" / "delta.json").read_text())
+    for key in ("select_on", "patterns"):
+        del values["run"][key]
+    write_description(tmp_path / "out", values | {"subset": "top:9", "subset_scope": "selection"})
+    facts = gather_facts(load_run(tmp_path / "out"))
+    assert (facts.select_on, facts.patterns, facts.subset) == ("", (), "top:9 of the selection")
+    page = str(write_card("delta", "me/model", TASKS["mnli"], facts, public_base(load_run(tmp_path / "out")), 60))
+    assert "at epoch 1 (" in page

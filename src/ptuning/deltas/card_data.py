@@ -48,14 +48,15 @@ def gather_facts(loaded: Loaded) -> Facts:
     if record is not None and not record.is_finished:
         raise RunError(f"The run in {loaded.folder} has not finished. Type its command again: it goes on.")
     if record is None and known.run is not None:
-        return known.run if known.run.part else replace(known.run, **_part(_said_by(known)))
+        run = replace(known.run, subset=_subset(known))
+        return run if run.part else replace(run, **_part(_said_by(known)))
     counted = describe(loaded.model, parameter_names(loaded.values))
     return Facts(
         task=loaded.task.name,
         source=known.source,
         module=known.module,
         layers=known.layers,
-        subset=known.subset,
+        subset=_subset(known),
         moved=(record and record.trainable_parameters) or count_values(loaded.values, counted.names),
         head=counted.head_parameters,
         total=counted.total_parameters,
@@ -66,7 +67,19 @@ def gather_facts(loaded: Loaded) -> Facts:
         scores=_scores(loaded.folder, record) if record else {},
         versions=record.versions if record else {},
         **_part(record or _said_by(known)),
+        select_on=record.select_on if record else "",
+        patterns=_patterns(record) if record else (),
     )
+
+
+def _subset(known: DeltaDescription) -> str:
+    """Return a delta's subset with what its number counts in, as tables have it."""
+    return known.subset + (" of the selection" if known.content.get("subset_scope") == "selection" else "")
+
+
+def _patterns(record: RunRecord) -> tuple[str, ...]:
+    found = record.recipe.get("patterns")
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _part(record: RunRecord) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Facts:
     ----------
     source
         ``hub``, ``local``, ``synthetic`` or ``files``.
+    subset
+        With what its number counts in, where that is the whole selection.
     moved, head, total
         Numbers of weights: trained ones of the selection, the head's, the whole model's.
     score
@@ -77,6 +79,10 @@ class Facts:
         On which part of its data the run trained and was scored, in words; empty for all of them.
     scored_in_part
         True if that is said of the dev set.
+    select_on
+        What chose the epoch, as in :class:`ptuning.runs.record.RunRecord`; empty where nothing says it.
+    patterns
+        Those of ``module=custom``; empty where nothing says them.
     """
 
     task: str
@@ -95,6 +101,8 @@ class Facts:
     versions: Mapping[str, str]
     part: str = ""
     scored_in_part: bool = False
+    select_on: str = ""
+    patterns: tuple[str, ...] = ()
 
     @property
     def spread(self) -> tuple[float, float] | None:

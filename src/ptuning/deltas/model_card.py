@@ -27,6 +27,7 @@ _METRICS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Metric → the Hub's id and the name to show."""
 
 _LIBRARY = {"hf": "transformers", "peft": "peft", "delta": "ptuning"}
+_CHOSEN = {"dev": ", the best evaluation", "holdout": ", chosen on a tenth of train that was held out"}
 _RELATION = {"hf": "finetune", "peft": "adapter", "delta": "adapter"}
 
 
@@ -75,6 +76,8 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         base=base,
         max_length=max_length,
         synthetic=synthetic,
+        trained=_trained(facts),
+        chosen=_CHOSEN.get(facts.select_on, ""),
         needs_folder=not base.on_hub,
         revision=f", revision={json.dumps(base.revision)}" if base.revision else "",
         percent=format_percent(100 * facts.moved / facts.total),
@@ -82,6 +85,18 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         version=ptuning.__version__,
     )
     return ModelCard(page)
+
+
+def _trained(facts: Facts) -> str:
+    """Return what trained, in Markdown that follows "with"."""
+    if facts.module == "frozen":
+        return "all weights frozen but a new head"
+    layers = [f"layers {facts.layers}"] if facts.layers != "all" else []
+    limits = ", ".join([*layers, *([f"subset {facts.subset}"] if facts.subset != "all" else [])])
+    if facts.module == "full" and not limits:
+        return "all weights trained, and a new head"
+    where = f" ({escape_markdown(limits)})" if limits else ""
+    return f"all weights frozen but those of {code_span(facts.module)}{where} and a new head"
 
 
 def _results(task: Task, facts: Facts) -> list[EvalResult]:
