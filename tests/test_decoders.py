@@ -14,12 +14,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import ptuning
 from ptuning.acceleration import accelerate, none
 from ptuning.backbones.load import load_config, load_model, load_skeleton, load_tokenizer
 from ptuning.backbones.source import find_backbone
 from ptuning.config.compose import compose
 from ptuning.data.table import Table
 from ptuning.data.tokenize import tokenize
+from ptuning.deltas.export import export
+from ptuning.deltas.loading import load_run
 from ptuning.errors import BackboneError, ConfigError
 from ptuning.inference.yardsticks import measure_yardsticks
 from ptuning.selection.architectures import ARCHITECTURES
@@ -29,6 +32,7 @@ from ptuning.selection.select import select
 from ptuning.training.plan import make_plan
 from support.families import ANY_FAMILY, QUICK, RTE, TEXTS, batch, rows, source, tiny, typed
 from support.learning import assert_same_step, learnt
+from support.running import run_in
 from support.tokenizers import fresh_tokenizer
 
 DECODERS = tuple(family for family in TEXTS if ARCHITECTURES[family].reads_last)
@@ -56,6 +60,33 @@ TEXT = ("the committee met .", "it did not , and so on and on .", "the", "nobody
 
 
 # The token that the head reads
+
+
+@pytest.mark.parametrize(
+    ("family", "pad", "config"),
+    [
+        ("gpt2", None, {}),
+        pytest.param("llama", None, {"pad_token_id": 0}, marks=pytest.mark.slow),
+        ("qwen3", "[PAD]", {}),
+    ],
+)
+def test_the_code_on_a_peft_adapters_card_pads_a_decoder_as_published(
+    family: str, pad: str | None, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = published(family, tmp_path / "model", pad, "[SEP]", **config)
+    run = run_in(tmp_path / "runs", *ANY_FAMILY[1:], f"backbone={folder}", *QUICK, "task=sst2", "module=layernorm")
+    export(load_run(run.path), "peft", tmp_path / "adapter")
+    code = (tmp_path / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    model, tokenizer = ptuning.load(run.path)
+    with torch.no_grad():
+        found, expected = (
+            one(**padder(list(TEXT), padding=True, truncation=True, return_tensors="pt")).logits
+            for one, padder in ((names["model"], names["tokenizer"]), (model, tokenizer))
+        )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 @decoders

@@ -24,6 +24,7 @@ from ptuning.backbones.outside_table import check_padding
 from ptuning.backbones.source import find_backbone
 from ptuning.config.compose import compose
 from ptuning.data.table import Table
+from ptuning.deltas.export import export
 from ptuning.deltas.loading import load_run
 from ptuning.deltas.predictor import Predictor
 from ptuning.errors import BackboneError
@@ -145,6 +146,25 @@ def test_big_bird_answers_a_long_text_the_same_before_and_after_a_short_one(tmp_
     alone = logits(model, folder, "it met .")
     assert torch.equal(logits(model, folder, long), before)
     torch.testing.assert_close(logits(model, folder, "it met .", long)[:1], alone, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_big_bird_answers_the_same_by_the_code_on_a_peft_adapters_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_in(tmp_path / "runs", f"backbone={saved('big_bird', tmp_path)}", *CUSTOM)
+    export(load_run(run.path), "peft", tmp_path / "adapter")
+    code = (tmp_path / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (
+        names["backbone"].config.attention_type == "original_full"
+    )  # by the other one, logits of these sizes are near
+    model, tokenizer = ptuning.load(run.path)
+    batch = tokenizer(["it met . " * 12], return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"](**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_token_types_go_where_there_is_a_table_of_them_though_the_configuration_does_not_say_so(tmp_path: Path) -> None:

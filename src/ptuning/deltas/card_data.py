@@ -1,10 +1,12 @@
 """The data of a model card: trained weights, scores by seed, backbone and licence."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ptuning.backbones.padding import may_read_last_token
 from ptuning.backbones.source import PACKAGED, BackboneRef
 from ptuning.deltas.description import DeltaDescription, Facts
 from ptuning.deltas.format import count_values, parameter_names
@@ -114,6 +116,43 @@ def public_base(loaded: Loaded, name: str | None = None, licence: str | None = N
     elif path.startswith(("/", ".", "~")) or Path(path).expanduser().is_dir() or _was_folder(loaded):
         path = f"./{Path(path).expanduser().resolve().name}"
     return Base(path, revision, licence or _licence(loaded.backbone))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What transformers' ``from_pretrained`` takes for a backbone's model and tokenizer to be as the run had them."""
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+
+
+def loading_arguments(loaded: Loaded) -> Arguments:
+    """Return in what a run's backbone differs from the one that transformers alone loads; none for random weights.
+
+    A decoder as published may have no padding token, another than its configuration says, or one on the left. BigBird
+    has another attention.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    ref, ours = loaded.backbone, loaded.tokenizer
+    if not ref.location:
+        return Arguments()
+    revision = ref.revision or "main"
+    tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=revision)
+    config = AutoConfig.from_pretrained(ref.location, revision=revision)
+    keys = ["attention_type", *(["pad_token_id"] if may_read_last_token(loaded.model) else [])]
+    return Arguments(
+        {
+            key: value
+            for key in keys
+            if (value := getattr(loaded.model.config, key, None)) != getattr(config, key, None)
+        },
+        {
+            key: value
+            for key in ("pad_token", "padding_side")
+            if (value := getattr(ours, key)) != getattr(tokenizer, key)
+        },
+    )
 
 
 def _was_folder(loaded: Loaded) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ptuning.deltas.card_data import Base, gather_facts, public_base
+from ptuning.deltas.card_data import Base, gather_facts, loading_arguments, public_base
 from ptuning.deltas.description import Facts
 from ptuning.deltas.format import save_delta
 from ptuning.deltas.loading import Loaded
@@ -68,7 +68,8 @@ def export(
             save_delta(folder, loaded.values, _description(loaded, facts, base))
         else:
             raise RunError(f"'{kind}' is not a form to export to. Forms: {', '.join(KINDS)}.")
-        card = write_card(kind, name or f"./{out.name}", loaded.task, facts, base, loaded.max_length)
+        said = loading_arguments(loaded) if kind == "peft" else None
+        card = write_card(kind, name or f"./{out.name}", loaded.task, facts, base, loaded.max_length, said)
         write_whole(folder / "README.md", str(card).encode())
     return base
 

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 import ptuning
-from ptuning.deltas.card_data import Base
+from ptuning.deltas.card_data import Arguments, Base
 from ptuning.deltas.description import Facts
 from ptuning.display.format import format_percent, format_points
 from ptuning.display.printable import code_span, escape_markdown
@@ -31,7 +32,9 @@ _CHOSEN = {"dev": ", the best evaluation", "holdout": ", chosen on a tenth of tr
 _RELATION = {"hf": "finetune", "peft": "adapter", "delta": "adapter"}
 
 
-def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_length: int) -> ModelCard:
+def write_card(
+    kind: str, name: str, task: Task, facts: Facts, base: Base, max_length: int, arguments: Arguments | None = None
+) -> ModelCard:
     """Return the model card of a run exported as ``kind``.
 
     Parameters
@@ -48,6 +51,8 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         The backbone, as others know it.
     max_length
         Tokens kept per row.
+    arguments
+        Of ``peft``: what the backbone is loaded with.
     """
     synthetic = facts.source == "synthetic"
     is_glue = task.name in TASKS
@@ -80,11 +85,18 @@ def write_card(kind: str, name: str, task: Task, facts: Facts, base: Base, max_l
         chosen=_CHOSEN.get(facts.select_on, ""),
         needs_folder=not base.on_hub,
         revision=f", revision={json.dumps(base.revision)}" if base.revision else "",
+        model_arguments=_typed(arguments.model) if arguments else "",
+        tokenizer_arguments=_typed(arguments.tokenizer) if arguments else "",
         percent=format_percent(100 * facts.moved / facts.total),
         points=format_points,
         version=ptuning.__version__,
     )
     return ModelCard(page)
+
+
+def _typed(arguments: Mapping[str, Any]) -> str:
+    """Return arguments as Python behind others."""
+    return "".join(f", {name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
 
 
 def _trained(facts: Facts) -> str:
