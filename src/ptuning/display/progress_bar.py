@@ -106,7 +106,7 @@ class ProgressReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count examples; report if it is time."""
-        self._examples += len(batch["index"])
+        self._examples += len(batch["labels"])
         self._loss = batch_loss(trainer, outputs)
         if time.monotonic() - self._told >= self.every:
             self._report(trainer)
