@@ -147,7 +147,9 @@ def _all_batches(trainer: pl.Trainer) -> int:
 
 
 def batch_loss(trainer: pl.Trainer, outputs: Any) -> Any:
-    """Return the loss of a batch; Lightning hands over the share that it has in an optimiser step."""
+    """Return the mean loss of a batch; Lightning hands over the share that it has in an optimiser step."""
+    if "mean_loss" in outputs:  # the share is weighed by rows
+        return outputs["mean_loss"]
     return outputs["loss"].detach() * trainer.accumulate_grad_batches
 
 
