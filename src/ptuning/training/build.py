@@ -1,6 +1,6 @@
 """The parts of a run, each made from its plan: data, prefix cache, classifier, trainer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
