@@ -36,8 +36,8 @@ _SLOPE = 1e-5
 _NEWTON_WEIGHTS, _NEWTON_WORK = 5_000, 1e11
 """Weights, and rows times squared weights, up to which logistic regression takes Newton's steps.
 
-A step makes and solves a matrix of squared weights: at most 200 MB, and 7 s on one core. On 7,696 rows of CoLA with 385
-weights the fits of all penalties took 1.6 s in 21 such steps, and 3.8 s in 828 of L-BFGS; far beyond, L-BFGS is quicker.
+A step makes and solves a matrix of squared weights: at most 200 MB, and 7 s on one core. On 7,696 rows of CoLA and 385
+weights the fits of all penalties took 1.6 s in 21 such steps, 3.8 s in 828 of L-BFGS. Far beyond, L-BFGS is quicker.
 """
 
 Array = NDArray[np.float64]
