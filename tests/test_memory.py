@@ -135,9 +135,9 @@ def test_what_still_does_not_fit_fails(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_in_micro_batches_goes_on_in_micro_batches(tmp_path: Path) -> None:
-    whole = run_in(tmp_path / "whole", *TINY, "module=query", SCARCE % 8)
+    whole = run_in(tmp_path / "whole", *TINY, "task.batch_size=15", "module=query", SCARCE % 8)
     stopping = "+callbacks.stop={_target_: test_memory.StopAt, batch: 7}"
-    overrides = (*TINY, "module=query", SCARCE % 8, stopping)
+    overrides = (*TINY, "task.batch_size=15", "module=query", SCARCE % 8, stopping)
     with pytest.raises(Interrupted):
         run_in(tmp_path / "stopped", *overrides)
     stop.asked = False
