@@ -54,17 +54,57 @@ def test_ridge_is_scikit_learns_on_standardised_features() -> None:
     assert fit.loss == pytest.approx(float(((fit.logits(x)[:, 0] - y) ** 2).mean()), rel=1e-3)
 
 
+def optimum_of(x: Tensor, y: Tensor, penalty: float) -> tuple[np.ndarray, LogisticRegression]:
+    """Standardised features, and scikit-learn's logistic regression on them by another solver than ours."""
+    values = x.double().numpy()
+    scaled = (values - values.mean(0)) / values.std(0)
+    model = LogisticRegression(C=1 / (penalty * len(y)), solver="newton-cg", max_iter=10_000, tol=1e-10)
+    return scaled, model.fit(scaled, y)
+
+
 @pytest.mark.parametrize(("task", "classes"), [("mrpc", 2), ("mnli", 3)])
 def test_logistic_regression_is_scikit_learns_and_its_loss_the_cross_entropy(task: str, classes: int) -> None:
     x, y = rows_of(300, classes=classes)
     fit = fit_linear(x, y, TASKS[task], seed=1)
-    values = x.double().numpy()
-    scaled = (values - values.mean(0)) / values.std(0)
-    other = LogisticRegression(C=1 / (fit.penalty * 300), max_iter=1000, tol=1e-8).fit(scaled, y)
+    scaled, other = optimum_of(x, y, fit.penalty)
     probabilities = fit.logits(x).softmax(-1)
-    np.testing.assert_allclose(probabilities, other.predict_proba(scaled), atol=2e-2)
+    np.testing.assert_allclose(probabilities, other.predict_proba(scaled), atol=1e-4)
     assert fit.loss == pytest.approx(float(functional.cross_entropy(fit.logits(x), y)), rel=1e-3)
     assert float((fit.logits(x).argmax(1) == y).float().mean()) > 0.8
+
+
+def nearly_dependent_rows(number: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Features that are nearly dependent, as hidden states are, where the smallest penalty is best and its fit flat."""
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=generator))[0]
+    plain = torch.randn(number, 16, generator=generator)
+    told = plain @ torch.randn(16, classes, generator=generator) / 4
+    told += 0.3 * torch.randn(told.shape, generator=generator)
+    return (plain * torch.logspace(0, -3, 16)) @ basis + 1.0, told.argmax(1)
+
+
+@pytest.mark.parametrize(("task", "classes", "newton"), [("mrpc", 2, True), ("mrpc", 2, False), ("mnli", 3, True)])
+def test_the_optimum_of_a_small_penalty_is_reached(
+    task: str, classes: int, newton: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not newton:
+        monkeypatch.setattr("ptuning.training.exact_head._NEWTON_WORK", 0)
+    x, y = nearly_dependent_rows(600, classes)
+    fit = fit_linear(x, y, TASKS[task], seed=1)
+    assert fit.penalty == PENALTIES[0]
+    scaled, other = optimum_of(x, y, fit.penalty)
+    np.testing.assert_allclose(fit.logits(x).softmax(-1), other.predict_proba(scaled), atol=1e-2)
+    best = float(functional.cross_entropy(torch.from_numpy(other.predict_log_proba(scaled)), y))
+    assert fit.loss == pytest.approx(best, abs=1e-5)
+    assert not caplog.records
+
+
+def test_a_fit_that_ends_short_of_its_optimum_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ptuning.training.exact_head._SLOPE", 0.0)
+    fit_linear(*rows_of(100, classes=2), TASKS["mrpc"], seed=1)
+    assert "ended short of its optimum at penalty 10 (slope " in caplog.text
 
 
 def test_rows_few_or_of_one_class_and_constant_features_have_a_fit() -> None:

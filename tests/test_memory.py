@@ -61,6 +61,33 @@ def test_a_batch_that_does_not_fit_is_taken_in_two_parts_with_the_same_result(tm
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
+TWO_OF_EIGHT = ("data.eval_batch_size=5", "trainer.limit_val_batches=2")
+ONE_OF_THREE = ("data.eval_batch_size=14", "trainer.limit_val_batches=0.5")
+SAME = {
+    "a last batch of one row": ("data.sizes.train=65", "trainer.val_check_interval=5", *TWO_OF_EIGHT),
+    "halves of 7 and 8 rows": ("data.sizes.train=45", "task.batch_size=15", *ONE_OF_THREE),
+    "a share of the batches": ("data.sizes.train=80", "trainer.limit_train_batches=0.5"),
+    "evaluations at shares of an epoch": ("data.sizes.train=48", "trainer.val_check_interval=0.5"),
+}
+
+
+@pytest.mark.parametrize("typed", SAME.values(), ids=SAME.keys())
+def test_the_second_try_is_the_same_training_whatever_the_parts_and_shares(
+    typed: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = (*TINY, *NO_DROPOUT, "module=query", *typed, "optim.lr=0.001")
+    plain, scarce = run_in(tmp_path / "plain", *command), run_in(tmp_path / "scarce", *command, SCARCE % 8)
+    assert (plain.record["micro_batches"], scarce.record["micro_batches"]) == (1, 2)
+    assert [entry["step"] for entry in plain.record["history"]] == [entry["step"] for entry in scarce.record["history"]]
+    losses = [[entry["train_loss"] for entry in run.record["history"]] for run in (plain, scarce)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for field in ("partial_training", "partial_evaluation", "validation_examples"):
+        assert plain.record.get(field) == scarce.record.get(field)
+    found = read_delta(scarce.path)[0]
+    for name, value in read_delta(plain.path)[0].items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("error", "memory"),
     [
@@ -108,9 +135,9 @@ def test_what_still_does_not_fit_fails(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_in_micro_batches_goes_on_in_micro_batches(tmp_path: Path) -> None:
-    whole = run_in(tmp_path / "whole", *TINY, "module=query", SCARCE % 8)
+    whole = run_in(tmp_path / "whole", *TINY, "task.batch_size=15", "module=query", SCARCE % 8)
     stopping = "+callbacks.stop={_target_: test_memory.StopAt, batch: 7}"
-    overrides = (*TINY, "module=query", SCARCE % 8, stopping)
+    overrides = (*TINY, "task.batch_size=15", "module=query", SCARCE % 8, stopping)
     with pytest.raises(Interrupted):
         run_in(tmp_path / "stopped", *overrides)
     stop.asked = False

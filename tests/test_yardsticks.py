@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from ptuning.cli.main import main
 from ptuning.config.compose import compose
 from ptuning.errors import RunError
 from ptuning.inference.glue_submission import choose_entries
-from ptuning.inference.yardsticks import Measured, measure_yardsticks
+from ptuning.inference.yardsticks import Measured, _Measuring, _thresholds, measure_yardsticks
 from ptuning.results import collect, read_results, summarise
 from ptuning.results.tables import module_tables
 from ptuning.runs.predictions import read_predictions
 from ptuning.runs.record import load_record
+from ptuning.training.plan import make_plan
 from ptuning.training.rerun import rerun
 from support.running import GLUE, TINY, needs_minilm, run_in
 
@@ -117,6 +119,29 @@ def test_regression_and_single_sentences_have_theirs(tmp_path: Path) -> None:
     nli = measured(tmp_path, "task=mnli")
     assert set(nli) == {"constant", "cosine", "probe_cls", "probe_mean"}
     assert nli["cosine"].record.validation_examples == {"validation_matched": 40, "validation_mismatched": 40}
+
+
+@pytest.mark.parametrize(("cosines", "labels"), [([0.1, 0.2, 0.3, 0.4], [0, 1, 1, 0]), ([0.5] * 4, [1, 1, 1, 0])])
+def test_the_threshold_is_the_one_that_scores_best_on_train(cosines: list[float], labels: list[int]) -> None:
+    train = torch.tensor(cosines)[:, None]
+    measuring = _Measuring(make_plan(compose([*TINY, "task=mrpc"])))
+    for answers in (torch.tensor(labels), 1 - torch.tensor(labels)):
+        found = measuring._threshold(train, answers).logits(train).argmax(1)
+        splits = [torch.arange(4) >= cut for cut in range(5)] if len(set(cosines)) > 1 else [torch.ones(4).bool()]
+        best = max(_mrpc(classes.long(), answers) for split in splits for classes in (split, ~split))
+        assert _mrpc(found, answers) == pytest.approx(best)
+
+
+def test_thresholds_lie_between_all_values_or_at_2000_quantiles_and_one_below() -> None:
+    assert _thresholds(torch.tensor([3.0, 1.0, 2.0, 1.0])).tolist() == [0.0, 1.5, 2.5]
+    many = torch.rand(5000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = _thresholds(many)
+    assert len(found) == 2001
+    assert found[0] < many.min() == found[1]
+
+
+def _mrpc(answers: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(accuracy_score(labels, answers) + f1_score(labels, answers, zero_division=0)) / 2
 
 
 def test_a_held_out_tenth_stays_out_of_every_fit(tmp_path: Path) -> None:

@@ -156,6 +156,10 @@ class GlueDataModule(pl.LightningDataModule):
         self._order.set_epoch(epoch)
         return self._loader(self.served.get("train", self.split("train")), self._order)
 
+    def weight(self, epoch: int, number: int) -> float:
+        """Return what the mean loss of a training batch counts: 1, or by its rows where it is a part of one."""
+        return 1.0 if self.micro_batches == 1 else self.order.weights(epoch)[number]
+
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return one loader per split of :attr:`evaluated`, longest rows first."""
         return [self.eval_dataloader(name) for name in self.evaluated]

@@ -52,6 +52,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         self.parts = parts
         self.epoch = 0
         self._start = (0, 0)
+        self._weights: tuple[int, list[float]] | None = None
 
     def __len__(self) -> int:
         if self._token_batches:
@@ -74,14 +75,26 @@ class LengthGroupedBatches(Sampler[list[int]]):
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the (micro-)batches of an epoch, in order; a batch with fewer rows than parts comes last."""
+        return [part for rows in self._whole(epoch) for part in _cut(rows, self.parts)]
+
+    def weights(self, epoch: int) -> list[float]:
+        """Return what the mean loss of each (micro-)batch of an epoch counts: 1, if all parts of a batch are alike.
+
+        The mean of a batch's rows is the sum of these shares, divided by ``parts``.
+        """
+        if self._weights is None or self._weights[0] != epoch:
+            cut = [(len(rows), _cut(rows, self.parts)) for rows in self._whole(epoch)]
+            self._weights = epoch, [len(part) * self.parts / rows for rows, parts in cut for part in parts]
+        return self._weights[1]
+
+    def _whole(self, epoch: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         if self.window > 1:
             order = torch.cat([self._by_length(part) for part in torch.split(order, self.window * self.batch_size)])
         batches = [self._by_length(rows).tolist() for rows in torch.split(order, self._sizes(order))]
         shuffle = torch.randperm(len(batches), generator=generator).tolist()
-        ordered = sorted((batches[number] for number in shuffle), key=lambda rows: len(rows) < self.parts)
-        return [part for rows in ordered for part in _cut(rows, self.parts)]
+        return sorted((batches[number] for number in shuffle), key=lambda rows: len(rows) < self.parts)
 
     def _by_length(self, rows: Tensor) -> Tensor:
         return rows[torch.argsort(self.lengths[rows], descending=True, stable=True)]

@@ -106,7 +106,7 @@ class ProgressReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count examples; report if it is time."""
-        self._examples += len(batch["index"])
+        self._examples += len(batch["labels"])
         self._loss = batch_loss(trainer, outputs)
         if time.monotonic() - self._told >= self.every:
             self._report(trainer)
@@ -147,7 +147,9 @@ def _all_batches(trainer: pl.Trainer) -> int:
 
 
 def batch_loss(trainer: pl.Trainer, outputs: Any) -> Any:
-    """Return the loss of a batch; Lightning hands over the share that it has in an optimiser step."""
+    """Return the mean loss of a batch; Lightning hands over the share that it has in an optimiser step."""
+    if "mean_loss" in outputs:  # the share is weighed by rows
+        return outputs["mean_loss"]
     return outputs["loss"].detach() * trainer.accumulate_grad_batches
 
 

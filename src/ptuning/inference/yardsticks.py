@@ -41,8 +41,8 @@ _OF_TRAINING = (
     "eval_batch_size",
 )
 """Parts of a run's recipe that change no yardstick."""
-_THRESHOLDS = 200
-"""Thresholds tried on a cosine: that many quantiles of it on the training rows."""
+_THRESHOLDS = 2_000
+"""Thresholds tried on a cosine at most: beyond so many, quantiles of it on the training rows."""
 
 
 @dataclass(frozen=True)
@@ -220,10 +220,9 @@ class _Measuring:
 
     def _threshold(self, cosines: Tensor, labels: Tensor) -> LinearFit:
         """Return the threshold and direction that score best on the training rows, as two outputs."""
-        places = cosines[:, 0].double().quantile(torch.linspace(0, 1, _THRESHOLDS, dtype=torch.float64)).unique()
         fits = [
             LinearFit(torch.tensor([[-sign], [sign]]).double(), torch.stack([sign * t, -sign * t]), 0.0, 0.0)
-            for t in places
+            for t in _thresholds(cosines[:, 0].double())
             for sign in (1.0, -1.0)
         ]
         return max(fits, key=lambda fit: self._score(fit.logits(cosines), labels))
@@ -253,6 +252,15 @@ class _Measuring:
             both = vectors(network, compute, data.split(split), data.eval_batch_size, self.device, watch)
             found["cls"][split], found["mean"][split] = both.chunk(2, dim=1)
         return found
+
+
+def _thresholds(values: Tensor) -> Tensor:
+    """Return a place below all values, which gives every row one class, and those between each two that follow."""
+    distinct = values.unique()
+    between = (distinct[1:] + distinct[:-1]) / 2
+    if len(between) > _THRESHOLDS:
+        between = values.quantile(torch.linspace(0, 1, _THRESHOLDS, dtype=values.dtype)).unique()
+    return torch.cat([distinct[:1] - 1.0, between])
 
 
 def _answered(fit: LinearFit, features: Mapping[str, Tensor]) -> _Answers:

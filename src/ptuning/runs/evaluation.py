@@ -15,7 +15,7 @@ class Evaluation:
     epoch, step
         Epochs and optimiser steps trained before it.
     train_loss
-        Mean loss since the evaluation before it.
+        Mean loss over the rows trained since the evaluation before it.
     score
         The task's number over its dev sets, at most 1; -1 or more, unless R² is in it.
     metrics

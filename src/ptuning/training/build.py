@@ -1,6 +1,6 @@
 """The parts of a run, each made from its plan: data, prefix cache, classifier, trainer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def make_data(plan: Plan, session: Session, micro_batches: int) -> GlueDataModul
         plan.source,
         session.tokenizer(plan.backbone),
         batch_size=task.batch_size,
-        eval_batch_size=max(1, data_config.eval_batch_size // micro_batches),
+        eval_batch_size=_eval_batch_size(plan, micro_batches),
         max_length=task.max_length,
         seed=plan.config.seed,
         group_by_length=data_config.group_by_length,
@@ -57,21 +57,33 @@ def make_data(plan: Plan, session: Session, micro_batches: int) -> GlueDataModul
         splits=session.splits(plan.source.identity(), plan.backbone.identity, task.max_length),
     )
     data.setup("fit")
-    counts = _count_batches(data)
+    counts = _count_batches(plan, data)
     check_batches(plan.trainer, counts["train"], {name: counts[name] for name in data.evaluated})
     return data
 
 
-def _count_batches(data: GlueDataModule) -> dict[str, int]:
-    """Return split → batches of a training epoch or of an evaluation."""
-    dev = {name: -(-len(data.split(name)) // data.eval_batch_size) for name in data.evaluated}
+def _eval_batch_size(plan: Plan, micro_batches: int) -> int:
+    """Return the rows of an evaluation's batch: fewer where training's come in parts, and the limit allows it.
+
+    A number of batches has to mean the same rows; a share of them does so in whole batches only.
+    """
+    size, limit = plan.config.data.eval_batch_size, plan.trainer.get("limit_val_batches")
+    is_share = isinstance(limit, float) and limit != 1.0
+    if is_share or (isinstance(limit, int) and size % micro_batches):
+        return size
+    return max(1, size // micro_batches)
+
+
+def _count_batches(plan: Plan, data: GlueDataModule) -> dict[str, int]:
+    """Return split → whole batches of a training epoch or of an evaluation."""
+    dev = {name: -(-len(data.split(name)) // plan.config.data.eval_batch_size) for name in data.evaluated}
     return {"train": -(-len(data.order) // data.micro_batches), **dev}
 
 
 def describe_sizes(plan: Plan, data: GlueDataModule) -> str:
     """Return ``2,490 train: 5 of 78 batches, 277 validation``, with batches where a limit leaves some out."""
     parts = []
-    for name, there_are in _count_batches(data).items():
+    for name, there_are in _count_batches(plan, data).items():
         limit = plan.trainer.get("limit_train_batches" if name == "train" else "limit_val_batches")
         used = batches_used(limit, plan.trainer.get("overfit_batches"), there_are)
         some = f": {used:,} of {there_are:,} batches" if used < there_are else ""
@@ -85,7 +97,7 @@ def ends_before_steps(plan: Plan, data: GlueDataModule) -> str:
     typed, limit = plan.config.trainer, plan.trainer.get("limit_train_batches")
     if typed.max_epochs is not None or plan.fits_exactly:
         return ""
-    batches = batches_used(limit, plan.trainer.get("overfit_batches"), _count_batches(data)["train"])
+    batches = batches_used(limit, plan.trainer.get("overfit_batches"), _count_batches(plan, data)["train"])
     epochs = plan.trainer["max_epochs"]
     steps = epochs * -(-batches // typed.accumulate_grad_batches)
     if steps >= typed.max_steps:
@@ -184,7 +196,7 @@ def make_trainer(
     plan: Plan,
     precision: str,
     device: str,
-    micro_batches: int,
+    data: GlueDataModule,
     folder: Path,
     loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
@@ -192,7 +204,7 @@ def make_trainer(
     """Return Lightning's ``Trainer``, which shows nothing of its own and writes checkpoints whole."""
     plugin, checkpoints = make_plugin(precision, device), WholeFileCheckpointIO()
     arguments = {
-        **_in_micro_batches(plan.trainer, micro_batches),
+        **_in_micro_batches(plan, data),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "profiler": _make_profiler(plan.trainer.get("profiler"), folder),
@@ -210,15 +222,28 @@ class _Trainer(pl.Trainer):
         return False
 
 
-def _in_micro_batches(arguments: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
-    """Return the trainer's arguments for batches that come in several parts: what counts batches counts parts."""
-    counted = ("limit_train_batches", "limit_val_batches", "val_check_interval")
-    return {
-        name: value * micro_batches
-        if name == "accumulate_grad_batches" or (name in counted and isinstance(value, int))
-        else value
-        for name, value in arguments.items()
-    }
+def _in_micro_batches(plan: Plan, data: GlueDataModule) -> dict[str, Any]:
+    """Return the trainer's arguments for batches that come in several parts: what counts batches counts parts.
+
+    A share is that of the whole batches, and becomes their number: of the parts it would be another training.
+    """
+    arguments, parts = dict(plan.trainer), data.micro_batches
+    if parts == 1:
+        return arguments
+    limit, interval = arguments.get("limit_train_batches"), arguments.get("val_check_interval")
+    epoch = batches_used(limit, None, _count_batches(plan, data)["train"])
+    if isinstance(limit, float) and limit != 1.0:
+        arguments["limit_train_batches"] = epoch
+    if isinstance(interval, float) and interval != 1.0:
+        arguments["val_check_interval"] = max(1, int(epoch * interval))
+    factors = {"accumulate_grad_batches": parts, "limit_train_batches": parts, "val_check_interval": parts}
+    factors["limit_val_batches"] = plan.config.data.eval_batch_size // data.eval_batch_size
+    for name, factor in factors.items():
+        if isinstance(value := arguments.get(name), int):
+            arguments[name] = value * factor
+    if isinstance(value := arguments.get("val_check_interval"), int) and arguments["check_val_every_n_epoch"]:
+        arguments["val_check_interval"] = min(value, len(data.order))  # of a last batch of one row there is one part
+    return arguments
 
 
 def _make_profiler(name: str | None, folder: Path) -> Profiler | None:

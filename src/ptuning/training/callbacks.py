@@ -46,8 +46,9 @@ class HistoryCallback(pl.Callback):
         self._examples = 0
         self._scored: dict[str, list[int]] = {}  # dev split → [rows that an evaluation scores, rows that there are]
         self._trained: list[int] = []  # [batches of an epoch, batches that there are]
-        self._loss: Tensor | float = 0.0
-        self._batches = 0
+        self._loss: Tensor | float = 0.0  # the sum over rows since the last evaluation
+        self._rows = 0
+        self._by_rows = True
 
     @property
     def state_key(self) -> str:
@@ -64,7 +65,7 @@ class HistoryCallback(pl.Callback):
             "scored": self._scored,
             "trained": self._trained,
             "loss": float(self._loss),
-            "batches": self._batches,
+            "rows" if self._by_rows else "batches": self._rows,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -74,7 +75,9 @@ class HistoryCallback(pl.Callback):
         self._timings.go_on_from(state_dict)
         self._examples = state_dict["examples"]
         self._scored, self._trained = state_dict.get("scored", {}), state_dict.get("trained", [])
-        self._loss, self._batches = state_dict["loss"], state_dict["batches"]
+        # Earlier versions took the mean over batches; the one that a checkpoint of theirs has begun is ended so.
+        self._by_rows = "rows" in state_dict or not state_dict["batches"]
+        self._loss, self._rows = state_dict["loss"], state_dict["rows" if "rows" in state_dict else "batches"]
 
     def _examples_per_second(self, seconds: Mapping[str, float]) -> float:
         return self._examples / max(seconds["train"], 1e-9)
@@ -121,9 +124,11 @@ class HistoryCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add up loss and examples, without waiting for the device."""
-        self._loss = self._loss + batch_loss(trainer, outputs)
-        self._batches += 1
-        self._examples += len(batch["index"])
+        rows = len(batch["labels"])
+        weight = rows if self._by_rows else 1
+        self._loss = self._loss + batch_loss(trainer, outputs) * weight
+        self._rows += weight
+        self._examples += rows
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switch to the validation clock.
@@ -169,7 +174,7 @@ class HistoryCallback(pl.Callback):
         speed = self._examples_per_second(self._timings.seconds())
         for logger in trainer.loggers:
             logger.log_metrics({"train/examples_per_second": speed}, step=_last_step(trainer))  # as val/… is
-        self._loss, self._batches = 0.0, 0
+        self._loss, self._rows, self._by_rows = 0.0, 0, True
         self._scored = {
             name: [len(answers.index), len(_data_of(trainer).split(name))]
             for name, answers in pl_module.evaluation.items()
@@ -197,7 +202,7 @@ class HistoryCallback(pl.Callback):
         self._timings.enter("train")
         found = fit()
         self._timings.enter(None)
-        self._loss, self._batches = found.loss, 1
+        self._loss, self._rows = found.loss, 1
         self._writer.note(optimisation={**self._writer.record.optimisation, "penalty": found.penalty})
 
     def has_evaluated(self, trainer: pl.Trainer) -> bool:
@@ -209,7 +214,7 @@ class HistoryCallback(pl.Callback):
         self._timings.enter(None)
 
     def _mean_loss(self) -> float:
-        return float(self._loss) / max(1, self._batches)
+        return float(self._loss) / max(1, self._rows)
 
 
 def _last_step(trainer: pl.Trainer) -> int:

@@ -1,5 +1,7 @@
 """The head alone, fitted exactly: ridge regression or penalised logistic regression on what the classifier reads."""
 
+import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +21,24 @@ from ptuning.selection.architectures import known_architecture
 from ptuning.selection.parameters import split_head
 from ptuning.tasks.glue import Task
 
+log = logging.getLogger(__name__)
+
 PENALTIES = tuple(10.0**power for power in range(-5, 2))
-"""Weights of the squared norm beside the mean loss, features standardised; the best on held-out rows is taken."""
+"""Penalties beside the mean loss, features standardised; the best on held-out rows is taken.
+
+Scores have the penalty times the squared norm of the weights, classes times *half* of it, as scikit-learn's two
+regressions do. Of two classes the weights are those of the one score that stands for both.
+"""
 _ABSENT = -1e4
 """Logit of a class that no training row has."""
+_SLOPE = 1e-5
+"""Greatest slope of the penalised loss where a fit counts as the best one."""
+_NEWTON_WEIGHTS, _NEWTON_WORK = 5_000, 1e11
+"""Weights, and rows times squared weights, up to which logistic regression takes Newton's steps.
+
+A step makes and solves a matrix of squared weights: at most 200 MB, and 7 s on one core. On 7,696 rows of CoLA and 385
+weights the fits of all penalties took 1.6 s in 21 such steps, 3.8 s in 828 of L-BFGS. Far beyond, L-BFGS is quicker.
+"""
 
 Array = NDArray[np.float64]
 Watch = Callable[[Sequence[Any]], Iterable[Any]]
@@ -252,26 +268,47 @@ def _ridge(x: Array, y: Array, task: Task, penalties: Sequence[float]) -> list[t
 
 
 def _logistic(x: Array, y: NDArray[np.int64], task: Task, penalties: Sequence[float]) -> list[tuple[Array, Array]]:
-    """Return (weight [classes, width], bias [classes]) for each penalty of the mean cross entropy."""
+    """Return (weight [classes, width], bias [classes]) for each penalty of the mean cross entropy.
+
+    Of small penalties the optimum is flat: many steps of L-BFGS, few of Newton's. So Newton's are taken where they are
+    cheap (:data:`_NEWTON_WORK`). A fit that ends short of its optimum is told.
+    """
     from sklearn.linear_model import LogisticRegression
 
     classes = np.unique(y)
-    found = []
-    model = LogisticRegression(max_iter=1000, warm_start=True)
+    weights = (x.shape[1] + 1) * (1 if len(classes) == 2 else len(classes))
+    newton = weights <= _NEWTON_WEIGHTS and len(y) * weights**2 <= _NEWTON_WORK
+    solver, steps = ("newton-cholesky", 100) if newton else ("lbfgs", 10_000)
+    model = LogisticRegression(solver=solver, tol=1e-8, max_iter=steps, warm_start=True)
+    found: dict[float, tuple[Array, Array]] = {}
+    short: dict[float, float] = {}
     for penalty in sorted(penalties, reverse=True):  # the easiest first: each begins where the one before ended
         weight = np.zeros((task.num_outputs, x.shape[1]))
         bias = np.full(task.num_outputs, _ABSENT)
         bias[classes] = 0.0
         if len(classes) > 1:
-            model.set_params(C=1 / (penalty * len(y))).fit(x, y)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of steps that rounding stops at the optimum too
+                model.set_params(C=1 / (penalty * len(y))).fit(x, y)
+            if (slope := _slope(model, x, y, penalty)) > _SLOPE:
+                short[penalty] = slope
             coefficients, intercepts = model.coef_, model.intercept_
             if len(classes) == 2:  # one score stands for both
                 coefficients = np.concatenate([-coefficients, coefficients]) / 2
                 intercepts = np.concatenate([-intercepts, intercepts]) / 2
             weight[classes], bias[classes] = coefficients, intercepts
-        found.append((weight, bias))
-    ranks = {penalty: rank for rank, penalty in enumerate(sorted(penalties, reverse=True))}
-    return [found[ranks[penalty]] for penalty in penalties]
+        found[penalty] = weight, bias
+    if short:
+        told = ", ".join(f"{penalty:g} (slope {slope:.1g})" for penalty, slope in short.items())
+        log.warning("The logistic regression ended short of its optimum at penalty %s, after %d steps.", told, steps)
+    return [found[penalty] for penalty in penalties]
+
+
+def _slope(model: Any, x: Array, y: NDArray[np.int64], penalty: float) -> float:
+    """Return the greatest derivative of the penalised loss by a weight, where a fit ended."""
+    errors = model.predict_proba(x) - (y[:, None] == model.classes_)
+    by_weight = errors[:, -len(model.coef_) :].T @ x / len(y) + penalty * model.coef_
+    return float(np.abs(by_weight).max())
 
 
 def _loss(x: Array, y: NDArray[Any], weight: Array, bias: Array, task: Task) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.acceleration import Acceleration, accelerate
-from ptuning.data.datamodule import HOLDOUT
+from ptuning.data.datamodule import HOLDOUT, GlueDataModule
 from ptuning.data.tokenize import Batch
 from ptuning.errors import ConfigError, DivergedError
 from ptuning.tasks import metrics
@@ -148,14 +148,16 @@ class GlueClassifier(pl.LightningModule):
         elif self.device.type == "mps":
             torch.mps.manual_seed(drawn)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
+        """Return the loss of one batch; of a part that is no even one, weighed by its rows, and ``mean_loss``."""
         by_rows = type(self).loss is GlueClassifier.loss  # one's own may weigh them
         loss = self.acceleration.training_loss(self.loss, batch, by_rows)
         self.log("train/loss", loss.detach(), batch_size=len(batch["labels"]))
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.tensor(rate))  # on the CPU: Lightning would copy a number to a GPU and wait
-        return loss
+        data = getattr(self.trainer, "datamodule", None)
+        weight = data.weight(self.current_epoch, batch_idx) if isinstance(data, GlueDataModule) else 1.0
+        return loss if weight == 1 else {"loss": loss * weight, "mean_loss": loss.detach()}
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute gradients; of a parameter that is trainable in part, those of its trainable weights alone."""

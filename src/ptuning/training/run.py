@@ -272,7 +272,7 @@ def train(
             shown += [ProgressReport(report)] if report else []
         callbacks = [plan.selector, history, *plan.callbacks, *([cache] if cache else []), *shown, last]
         with tracked(plan.config.logger, writer, sweep, attempt.checkpoint is not None) as loggers, explain_refusals():
-            trainer = make_trainer(plan, precision, device, attempt.micro_batches, writer.folder, loggers, callbacks)
+            trainer = make_trainer(plan, precision, device, data, writer.folder, loggers, callbacks)
             writer.add(device=device_name(trainer), processor=processor_name())
             show_plan(writer.record, describe_sizes(plan, data), plan.source.about(), share_cut(plan, data))
             if note := ends_before_steps(plan, data):
