@@ -35,18 +35,21 @@ def test_the_sanity_check_before_the_first_step_is_no_evaluation(
     train: Train, task: str, steps: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = train(*SMALL, f"task={task}", "logger=csv")
+    before, logged = read_delta(plain.path)[0], _logged(plain)
     capsys.readouterr()
-    run = train(*SMALL, f"task={task}", "logger=csv", f"trainer.num_sanity_val_steps={steps}")
-    assert run.path != plain.path
+    run = train(*SMALL, f"task={task}", "logger=csv", f"trainer.num_sanity_val_steps={steps}", "force=true")
+    assert run.path == plain.path  # it changes nothing, so it is the same run
     assert run.record["history"] == plain.record["history"]
     assert run.record["best"]["epoch"] >= 1
     assert capsys.readouterr().out.count("epoch 1/2") == 1
     for split in run.record["validation_examples"]:
         assert rows_predicted(run, split) == 40
-    values = read_delta(plain.path)[0]
-    assert all(torch.equal(value, values[name]) for name, value in read_delta(run.path)[0].items())
-    logged = [next(one.path.rglob("metrics.csv")).read_text().count("\n") for one in (plain, run)]
-    assert logged[0] == logged[1]
+    assert all(torch.equal(value, before[name]) for name, value in read_delta(run.path)[0].items())
+    assert _logged(run) == logged
+
+
+def _logged(run: Run) -> int:
+    return next(run.path.rglob("metrics.csv")).read_text().count("\n")
 
 
 def test_a_score_on_part_of_the_dev_set_says_so_everywhere(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
