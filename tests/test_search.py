@@ -126,8 +126,8 @@ def test_a_stopped_search_tries_the_stopped_trial_again(tmp_path: Path) -> None:
     while "done" not in process.stdout.readline():
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
-    assert process.returncode == 130
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
     out = sweep(tmp_path, *search)
     assert "3 trials: 3 complete" in out
     assert [record["status"] for record in records(tmp_path)] == ["finished"] * 3

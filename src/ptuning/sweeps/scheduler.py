@@ -95,7 +95,7 @@ class _Scheduler:
         self.job_timeout = job_timeout
         self.fetched = fetched
         self.progress = progress
-        self.stops_asked = 0
+        self.stops_asked = int(engine.stop_is_due)
         self.running: dict[Any, Job] = {}
 
     def run(self, jobs: Sequence[Job]) -> dict[int, Outcome]:
@@ -127,6 +127,7 @@ class _Scheduler:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        self.engine.stop_is_due = self.stops_asked > 0
         return outcomes
 
     def _submit(self, waiting: deque[Job]) -> None:

@@ -40,11 +40,14 @@ class Engine(ABC):
         Seconds before a job whose folder another sweep works in is submitted again.
     is_elsewhere
         True if each job runs in a process that knows nothing of this one, maybe on another machine.
+    stop_is_due
+        True if the user asked to stop as the last jobs of a batch ended: a search or a race begins no other one.
     """
 
     pause = 0.2
     busy_pause = 5.0
     is_elsewhere = True
+    stop_is_due = False
 
     def get_ready(self, jobs: int | None) -> None:  # noqa: B027
         """Begin what can begin before it is known which jobs are left; ``None`` if more will follow these."""
