@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ptuning.backbones.pooling import pooling_of
 from ptuning.backbones.weight_files import check_content
 from ptuning.errors import BackboneError
 from ptuning.selection.architectures import known_architecture
@@ -96,7 +97,7 @@ def check_first_token(model: Any, tokenizer: Any, location: str) -> None:
         If it begins a text with the text.
     """
     architecture = known_architecture(model)
-    if architecture is None or architecture.reads_last or architecture.takes_images:
+    if architecture is None or architecture.reads_last or architecture.takes_images or pooling_of(model) == "mean":
         return
     if getattr(model.config, "classifier_pooling", "cls") == "mean":  # ModernBERT's, of all tokens
         return

@@ -78,7 +78,6 @@ def run_job(cfg: DictConfig) -> float | None:
 
     _refuse_unheeded(cfg)
     try:
-        _refuse_run_dir()
         if cfg.dry_run:
             from ptuning.sweeps.grid_status import show_run
 
@@ -111,18 +110,6 @@ def _refuse_unheeded(cfg: DictConfig) -> None:
         if os.environ.get(_SHOW) == "1":
             raise
         _leave(str(error), 2)
-
-
-def _refuse_run_dir() -> None:
-    """Refuse Hydra's folder of outputs, where nothing of a run would lie."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    typed = next((one.partition("=")[2] for one in hydra.overrides.hydra if one.startswith("hydra.run.dir=")), None)
-    if typed is not None and not hydra.job.chdir:
-        raise ConfigError(
-            f"hydra.run.dir={typed} would stay empty: runs lie where runs_dir= says. Type runs_dir={typed}."
-        )
 
 
 def _code(error: BaseException) -> int:

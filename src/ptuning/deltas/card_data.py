@@ -15,6 +15,7 @@ from ptuning.errors import RunError
 from ptuning.runs.limits import part_of_data, part_scored
 from ptuning.runs.recipe import but_seed
 from ptuning.runs.record import RECORD, RunRecord, find_record
+from ptuning.selection.names import name_subset
 from ptuning.selection.select import describe
 from ptuning.system.hub import hub_answers
 
@@ -76,7 +77,7 @@ def gather_facts(loaded: Loaded) -> Facts:
 
 def _subset(known: DeltaDescription) -> str:
     """Return a delta's subset with what its number counts in, as tables have it."""
-    return known.subset + (" of the selection" if known.content.get("subset_scope") == "selection" else "")
+    return name_subset(known.subset, known.content.get("subset_scope"))
 
 
 def _patterns(record: RunRecord) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ptuning.data.tokenize import Batch
 from ptuning.display.console import console
+from ptuning.display.format import format_points
 from ptuning.runs.progress import RunProgress
 
 
@@ -55,8 +56,7 @@ class TrainingProgress(pl.Callback):
         """Leave a line with the new score, at a terminal above the bar."""
         if trainer.sanity_checking:
             return
-        score = 100 * getattr(pl_module, "val_metrics", {}).get("score", 0.0)
-        self.score = f"  score {score:.1f}"
+        self.score = f"  score {format_points(getattr(pl_module, 'val_metrics', {}).get('score', 0.0))}"
         shown = f"  loss {float(batch_loss(trainer, self._outputs)):.3f}" if self._outputs is not None else ""
         epoch = -(-_batches(trainer) // int(trainer.num_training_batches))
         console.print(f"epoch {epoch}/{trainer.max_epochs}{shown}{self.score}")

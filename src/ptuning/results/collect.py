@@ -17,7 +17,7 @@ from ptuning.runs.limits import drawn_rows, part_of_data
 from ptuning.runs.recipe import canonical, short_hash
 from ptuning.runs.record import RECORD, RunRecord
 from ptuning.runs.walk import walk_records
-from ptuning.selection.names import MODULES
+from ptuning.selection.names import MODULES, name_subset
 from ptuning.tasks.glue import TASKS
 
 CELL = ("backbone", "task", "source", "module", "layers", "subset")
@@ -145,7 +145,7 @@ def _row(record: RunRecord, folder: str) -> dict[str, Any]:
     return {
         **record.columns,
         "source": _source(record),
-        "subset": record.subset + (" of the selection" if record.subset_scope == "selection" else ""),
+        "subset": name_subset(record.subset, record.subset_scope),
         "score_of": ", ".join(record.score_of or (TASKS[record.task].score_of if record.task in TASKS else ())),
         "schedule": _text(optimisation.get("schedule")),
         **{f"{name}_id": _text(record.recipe.get(name)) for name in ("data", "backbone")},

@@ -37,6 +37,12 @@ def print_tables(console: Console, tables: Sequence[TextTable], longest: int | N
         console.print()
 
 
+def explain_star(tables: Sequence[TextTable]) -> str:
+    """Return what a ``*`` in these tables means, behind a sentence; nothing where none has one."""
+    cells = (cell for table in tables for row in table.rows for cell in row)
+    return " *: the best of its column." if any(isinstance(cell, Cell) and cell.is_best for cell in cells) else ""
+
+
 def command(name: str, runs: Path) -> str:
     """Return a command over a folder of runs as it can be typed: ``ptuning report runs``."""
     return f"ptuning {name} {shlex.quote(printable(str(runs)))}"

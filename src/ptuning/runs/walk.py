@@ -17,8 +17,7 @@ def walk_records(root: str | Path) -> Iterator[tuple[str, RunRecord | str]]:
     seen: set[str] = set()
     links: list[str] = []
     yield from _walk("", top, seen, links)
-    while links:
-        link = links.pop(0)
+    for link in links:  # to which these add those that lie below them
         place = os.path.realpath(os.path.join(top, link))
         if place not in seen and os.path.commonpath([top, place]) != place:
             yield from _walk(link, place, seen, links)

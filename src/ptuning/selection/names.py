@@ -86,3 +86,12 @@ def subset_key(subset: str) -> tuple[int, str, float, str]:
     number = re.match(r"\d+(\.\d+)?", rest)
     rest += " left out" if subset.startswith("not:") else ""
     return int(subset != "all"), kind, float(number[0]) if number else 0.0, rest
+
+
+def name_subset(subset: str, scope: str | None) -> str:
+    """Return a subset with what its number counts in, where that is the whole selection and not each tensor.
+
+    >>> name_subset("top:30", "selection"), name_subset("top:30", "tensor")
+    ('top:30 of the selection', 'top:30')
+    """
+    return f"{subset} of the selection" if scope == "selection" else subset

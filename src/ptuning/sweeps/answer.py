@@ -32,7 +32,7 @@ def show_answer(console: Console, outcomes: Mapping[int, Outcome], runs_dir: Pat
         return
     from ptuning.results import collect, summarise
     from ptuning.results.tables import module_tables
-    from ptuning.results.terminal import command, print_tables
+    from ptuning.results.terminal import command, explain_star, print_tables
 
     console.print()
     try:
@@ -42,6 +42,6 @@ def show_answer(console: Console, outcomes: Mapping[int, Outcome], runs_dir: Pat
         console.print(f"The table of scores could not be made: {said}", markup=False)
         return
     print_tables(console, tables, _LONGEST)
-    count = f"{len(folders):,} run{'s' if len(folders) != 1 else ''} of this sweep. *: the best of its column."
+    count = f"{len(folders):,} run{'s' if len(folders) != 1 else ''} of this sweep.{explain_star(tables)}"
     console.print(f"{count} All runs that there are: {command('results', runs_dir)}", markup=False)
     console.print(f"With comparisons, figures and claims, as one page: {command('report', runs_dir)}", markup=False)

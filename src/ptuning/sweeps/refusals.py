@@ -40,6 +40,8 @@ def refuse_unheeded(hydra: Any, config: DictConfig, calls_jobs: bool) -> None:
         raise ConfigError(
             f"{race} says nothing where there is no race: add -m and hydra/sweeper=race, or leave it out."
         )
+    if calls_jobs:
+        _refuse_run_dir(hydra)
     if not is_sweep:
         return
     _refuse_folder(hydra, config, calls_jobs)
@@ -64,6 +66,15 @@ def refuse_unheeded(hydra: Any, config: DictConfig, calls_jobs: bool) -> None:
                     f"hydra.callbacks.{name} waits for {hook}, which Hydra calls in jobs that it runs itself: type "
                     "hydra/launcher=basic, or leave it out."
                 )
+
+
+def _refuse_run_dir(hydra: Any) -> None:
+    """Refuse Hydra's folder of outputs, where nothing of a run would lie."""
+    typed = next((one.partition("=")[2] for one in hydra.overrides.hydra if one.startswith("hydra.run.dir=")), None)
+    if typed is not None and not hydra.job.chdir:
+        raise ConfigError(
+            f"hydra.run.dir={typed} would stay empty: runs lie where runs_dir= says. Type runs_dir={typed}."
+        )
 
 
 def _refuse_folder(hydra: Any, config: DictConfig, calls_jobs: bool) -> None:

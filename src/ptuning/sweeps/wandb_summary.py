@@ -92,13 +92,12 @@ def _log_sweep(
     """
     import wandb
 
-    from ptuning.tracking.make_loggers import make, wandb_group
+    from ptuning.tracking.make_loggers import make, wandb_group, wandb_tags
     from ptuning.tracking.run_logger import begin
     from ptuning.tracking.wandb import WandbTracker
-    from ptuning.tracking.wandb_settings import own_tags
 
     extra: dict[str, Any] = {"name": f"sweep {sweep.name}", "job_type": "sweep", "run_id": sweep.summary_id}
-    extra |= {"group": wandb_group(settings, sweep.name), "tags": [*(settings.get("tags") or []), *own_tags()]}
+    extra |= {"group": wandb_group(settings, sweep.name), "tags": wandb_tags(settings)}
     logger: WandbTracker = make("wandb", settings, {"save_dir": str(folder), **extra})
     begin([logger], {"sweep": asdict(sweep)})
     run, cells = logger.experiment, results.summary

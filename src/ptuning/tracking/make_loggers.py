@@ -1,7 +1,7 @@
 """The loggers that the ``logger`` group describes, made for one run or one sweep."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ptuning.runs.record import RunRecord
 from ptuning.system.imports import explain_unfound
 from ptuning.tracking import loggers
 from ptuning.tracking.wandb import WandbTracker
-from ptuning.tracking.wandb_settings import agent_run_id, asked_mode, own_tags
+from ptuning.tracking.wandb_settings import agent_run_id, asked_mode
 
 Settings = Mapping[str, Any]
 """A logger's ``_target_`` and arguments."""
@@ -81,6 +81,12 @@ def wandb_group(settings: Settings, sweep: str | None) -> str | None:
     return settings.get("group") or os.environ.get("WANDB_RUN_GROUP") or sweep
 
 
+def wandb_tags(settings: Settings, ours: Iterable[str] = ()) -> list[str]:
+    """Return the tags of a run in W&B, each once: ours, those typed, and the environment's ``WANDB_TAGS``."""
+    own = (tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(","))
+    return list(dict.fromkeys((*ours, *(settings.get("tags") or []), *filter(None, own))))
+
+
 def make(name: str, settings: Settings, extra: Mapping[str, Any]) -> Any:
     """Return the logger that settings with a ``_target_`` describe, given ``extra`` arguments.
 
@@ -123,7 +129,7 @@ def _make_one(
             raise ConfigError("W&B's agent starts one run at a time: leave -m out of the sweep's command.")
         if asked_mode(str(settings.get("mode", "auto"))) == "disabled":
             return None
-        settings["tags"] = list(dict.fromkeys((*labels(record).values(), *(settings.get("tags") or []), *own_tags())))
+        settings["tags"] = wandb_tags(settings, labels(record).values())
         name_of_run = None if sweep else os.environ.get("WANDB_NAME")  # in a sweep all runs would have it
         named = {
             "name": name_of_run or printable(record.name),

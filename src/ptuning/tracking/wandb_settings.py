@@ -95,11 +95,6 @@ def agent_run_id() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
-def own_tags() -> list[str]:
-    """Return the tags of the environment's ``WANDB_TAGS``, between commas."""
-    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
-
-
 def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -143,8 +143,7 @@ class _ExactHeads:
     def _network(self) -> nn.Module:
         plan = self.plan
         model, _ = self._session.model(plan.backbone, plan.task, plan.config.seed, pooling=plan.pooling)
-        if plan.pooling == "cls":
-            check_first_token(model, self._session.tokenizer(plan.backbone), plan.backbone.label)
+        check_first_token(model, self._session.tokenizer(plan.backbone), plan.backbone.label)
         return model
 
     @cached_property

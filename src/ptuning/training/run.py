@@ -255,8 +255,7 @@ def train(
         network, digest = session.model(
             plan.backbone, plan.task, plan.config.seed, plan.attention_dropout, plan.pooling
         )
-        if plan.pooling == "cls":
-            check_first_token(network, session.tokenizer(plan.backbone), plan.backbone.label)
+        check_first_token(network, session.tokenizer(plan.backbone), plan.backbone.label)
         selection = choose_trainable(plan, network, data, attempt.indices)
         writer.note(trainable_magnitude=mean_magnitude(plan, network, selection))
         cache = make_prefix_cache(plan, network, selection, digest, session, timings)

@@ -26,8 +26,7 @@ def run(chosen: argparse.Namespace) -> None:
     from ptuning.results.comparisons import Comparer, against_full
     from ptuning.results.examples import Examples
     from ptuning.results.tables import module_tables
-    from ptuning.results.terminal import command, print_tables
-    from ptuning.results.text_table import Cell
+    from ptuning.results.terminal import command, explain_star, print_tables
 
     collected = collect(chosen.runs)
     summary = summarise(collected.runs)
@@ -43,11 +42,7 @@ def run(chosen: argparse.Namespace) -> None:
         if not is_short:
             sys.stdout.write(f"{len(modules):,} cells are too many to compare here; the report does.\n")
         finished = (collected.runs["status"] == "finished").sum()
-        has_best = any(
-            isinstance(cell, Cell) and cell.is_best for table in tables for row in table.rows for cell in row
-        )
-        star = " *: the best of its column." if has_best else ""
-        sys.stdout.write(f"{runs}, {finished:,} finished.{star}\n")
+        sys.stdout.write(f"{runs}, {finished:,} finished.{explain_star(tables)}\n")
         sys.stdout.write(
             f"With dev examples in every interval, figures and claims, as one page: {command('report', chosen.runs)}\n"
         )
