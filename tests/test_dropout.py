@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForSequenceClassification, XLNetConfig, XLNetForSequenceClassification
 
-from ptuning.acceleration import accelerate, dropout, none
+from ptuning.acceleration import accelerate, dropout, native, none
 from ptuning.acceleration.attention import attention_forward
 from ptuning.acceleration.dropout import draw_mask, drop, dropout_forwards
 from ptuning.acceleration.replaced_forward import replaced_forward
@@ -23,7 +26,7 @@ from ptuning.training.plan import make_plan
 from support.chance import within
 from support.families import SIZES, VARIANTS, batch, encoder_variants, variants
 from support.learning import assert_same_step, learnt
-from support.running import TINY, Train
+from support.running import TINY, Train, needs_compiler
 
 RTE = TASKS["rte"]
 MANY = 1 << 20
@@ -124,6 +127,20 @@ def test_the_gradient_is_zero_where_the_output_is_and_scaled_elsewhere() -> None
         return drop(value, 0.25)
 
     assert torch.autograd.gradcheck(seeded, small)
+
+
+@needs_compiler
+@settings(deadline=None)
+@for_all(st.integers(0, 70_000), st.sampled_from([torch.float32, torch.bfloat16]), st.floats(0.001, 0.999))
+def test_where_there_is_no_compiler_it_is_the_same_to_the_bit(size: int, dtype: torch.dtype, p: float) -> None:
+    given = torch.randn(size).to(dtype)
+    found = []
+    for switch in ("1", "0"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(native.SWITCH, switch)
+            torch.manual_seed(5)
+            found.append(drop(given, p))
+    assert torch.equal(*found)
 
 
 def test_outside_of_training_and_at_the_ends_it_is_torchs_own() -> None:

@@ -12,10 +12,11 @@ from support.running import needs_compiler
 
 
 @needs_compiler
-def test_only_fp32_on_a_cpu_is_taken() -> None:
+def test_only_fp32_and_bf16_on_a_cpu_are_taken() -> None:
     assert native.takes(torch.empty(1))
+    assert native.takes(torch.empty(1, dtype=torch.bfloat16))
     assert not native.takes(torch.empty(1, dtype=torch.float64))
-    assert not native.takes(torch.empty(1, dtype=torch.bfloat16))
+    assert not native.takes(torch.empty(1, dtype=torch.float16))
     assert not native.takes(torch.empty(1, device="meta"))
 
 

@@ -152,10 +152,11 @@ def test_masks_follow_from_the_seed() -> None:
 
 @pytest.mark.usefixtures("native_or_torch")
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_attention_in_bf16_is_that_in_fp32_with_the_same_masks(rate: float) -> None:
+@pytest.mark.parametrize("width", [16, 5, 40])
+def test_attention_in_bf16_is_that_in_fp32_with_the_same_masks(rate: float, width: int) -> None:
     torch.manual_seed(3)
-    states = [torch.randn(2, 4, 24, 16, dtype=torch.bfloat16) for _ in range(3)]
-    upstream = torch.randn(2, 24, 4, 16, dtype=torch.bfloat16)
+    states = [torch.randn(2, 4, 24, width, dtype=torch.bfloat16) for _ in range(3)]
+    upstream = torch.randn(2, 24, 4, width, dtype=torch.bfloat16)
     found = []
     for kind in (torch.bfloat16, torch.float32):
         given = [one.to(kind, copy=True).requires_grad_() for one in states]

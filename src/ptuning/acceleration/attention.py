@@ -12,7 +12,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ptuning.acceleration.dropout import draw_seed, drop
 from ptuning.acceleration.kernels import kernels_for
-from ptuning.acceleration.masks import row_masks
+from ptuning.acceleration.masks import DRAWN, row_masks
 from ptuning.acceleration.packing import PackedBatch, pad_input, unpad_input
 
 NAME = "ptuning"
@@ -54,8 +54,7 @@ def attention_forward(
     """
     on_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling() and kwargs.get("position_bias") is None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    computed = query.new_empty(0, dtype=_computed_in(query.dtype))
-    if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(computed)):
+    if on_cpu and (packed or attention_mask is None) and (kernels := kernels_for(query)):
         return _attend_by_kernel(kernels.attend, query, key, value, packed, dropout, scale), None
     if packed:
         query, key, value = (pad_input(x.transpose(1, 2), packed).transpose(1, 2) for x in (query, key, value))
@@ -73,17 +72,11 @@ def _attend_by_kernel(
 ) -> Tensor:
     rows, heads, tokens, width = query.shape
     cu_seqlens = packed.cu_seqlens if packed else torch.arange(0, rows * tokens + 1, tokens)
-    kind = query.dtype
     query, key, value = (
-        states.transpose(1, 2).reshape(-1, heads, width).to(_computed_in(kind)) for states in (query, key, value)
+        states.transpose(1, 2).reshape(-1, heads, width).to(query.dtype) for states in (query, key, value)
     )
     output: Tensor = attend(query, key, value, cu_seqlens, scale, *draw_seed(rate))
-    return output.to(kind).view(rows, tokens, heads, width)
-
-
-def _computed_in(kind: torch.dtype) -> torch.dtype:
-    """Return the type in which a kernel takes states: bf16 is cast, which costs less than torch's bf16 attention."""
-    return torch.float32 if kind == torch.bfloat16 else kind
+    return output.view(rows, tokens, heads, width)
 
 
 def _attend(
@@ -99,7 +92,7 @@ def _attend(
     if attention_mask is not None:
         scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = torch.softmax(scores, -1)
-    if _computed_in(query.dtype) == torch.float32 and (packed or attention_mask is None):  # as the kernel draws it
+    if query.dtype in DRAWN and (packed or attention_mask is None):  # as the kernel draws it
         rows, heads, tokens, _ = query.shape
         lengths = packed.cu_seqlens.diff().tolist() if packed else [tokens] * rows
         weights = weights * row_masks(lengths, heads, *draw_seed(rate)).to(weights.dtype)

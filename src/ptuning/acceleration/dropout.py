@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptuning.acceleration.kernels import kernels_for
-from ptuning.acceleration.masks import keep_mask
+from ptuning.acceleration.masks import DRAWN, keep_mask
 from ptuning.acceleration.replaced_forward import Replacement, carried, carrying
 
 _VALUES = 1 << 16
@@ -74,12 +74,12 @@ def draw_mask(like: Tensor, p: float) -> Tensor:
 def drop(input: Tensor, p: float) -> Tensor:
     """Return ``input`` with a share ``p`` of it zero and the rest scaled up, as :func:`draw_mask` says.
 
-    In fp32 on a CPU the mask is that of the kernels in C, whether these are there or not.
+    In fp32 and bf16 on a CPU the mask is that of the kernels in C, whether these are there or not.
     """
     if kernels := kernels_for(input):
         return cast(Tensor, kernels.drop(input, *draw_seed(p)))
-    if input.dtype == torch.float32:
-        return input * keep_mask(input.shape, *draw_seed(p), _next_seeds())
+    if input.dtype in DRAWN:
+        return (input * keep_mask(input.shape, *draw_seed(p), _next_seeds())).to(input.dtype)
     return input * draw_mask(input, p)
 
 

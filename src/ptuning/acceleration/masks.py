@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+DRAWN = (torch.float32, torch.bfloat16)
+"""Types whose masks these are; they are computed in fp32, and what comes of it is rounded."""
+
 _LANES = 8
 _NUMBERS = 2 * _LANES
 """Numbers that a step gives."""

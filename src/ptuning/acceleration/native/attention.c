@@ -6,16 +6,15 @@
  */
 
 #include <math.h>
-#include <string.h>
 
 #include "vectors.h"
 
-#define LINE 16 /* floats of a line of the cache */
+#define LINE 64 /* bytes of a line of the cache */
 
 /* [tokens][heads][width], the last contiguous */
 typedef struct {
-    float *data;
-    int64_t token, head; /* floats from one to the next */
+    char *data;
+    int64_t token, head; /* numbers from one to the next */
 } states;
 
 typedef struct {
@@ -24,6 +23,7 @@ typedef struct {
     float scale;
     uint32_t dropped; /* of 65536 weights */
     uint64_t seed;
+    int32_t bf16; /* whether states and their gradients are bf16, not fp32; what is computed here is fp32 */
 } shape;
 
 typedef struct {
@@ -37,28 +37,30 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 static int64_t tokens(const shape *s, int64_t row) { return s->cu_seqlens[row + 1] - s->cu_seqlens[row]; }
 
+/* A head of a row's first token. */
+static char *find(states of, const shape *s, int64_t row, int64_t head) {
+    return of.data + (s->cu_seqlens[row] * of.token + head * of.head) * size_of(s->bf16);
+}
+
 /* to[padded][wide] = factor * a head of a row, with zeros beyond its n tokens and its width */
 static void take(float *to, states from, const shape *s, int64_t row, int64_t head, int64_t padded, float factor) {
-    int64_t n = tokens(s, row), wide = up(s->width, PAD);
-    const float *at = from.data + s->cu_seqlens[row] * from.token + head * from.head;
-    for (int64_t i = 0; i < n; i++, at += from.token, to += wide) {
-        for (int64_t d = 0; d < s->width; d += LINE) __builtin_prefetch(at + from.head + d, 0, 2); /* the next head's */
-        int64_t d = 0;
-        for (; d + W <= s->width; d += W) *(vf *)(to + d) = *(const unaligned *)(at + d) * factor;
-        for (; d < s->width; d++) to[d] = at[d] * factor;
-        for (; d < wide; d++) to[d] = 0;
+    int64_t n = tokens(s, row), wide = up(s->width, PAD), size = size_of(s->bf16);
+    const char *at = find(from, s, row, head);
+    memset(to, 0, sizeof(float) * (size_t)(padded * wide));
+    for (int64_t i = 0; i < n; i++, at += from.token * size, to += wide) {
+        const char *next = at + from.head * size; /* the next head's */
+        for (int64_t byte = 0; byte < s->width * size; byte += LINE) __builtin_prefetch(next + byte, 0, 2);
+        for (int64_t d = 0; d < s->width; d += W) *(vf *)(to + d) = load(at, s->bf16, d, s->width) * factor;
     }
-    memset(to, 0, sizeof(float) * (size_t)((padded - n) * wide));
 }
 
 static void put(states to, const float *from, const shape *s, int64_t row, int64_t head, float factor) {
-    int64_t wide = up(s->width, PAD);
-    float *at = to.data + s->cu_seqlens[row] * to.token + head * to.head;
-    for (int64_t i = 0; i < tokens(s, row); i++, at += to.token, from += wide) {
-        for (int64_t d = 0; d < s->width; d += LINE) __builtin_prefetch(at + to.head + d, 1, 2);
-        int64_t d = 0;
-        for (; d + W <= s->width; d += W) *(unaligned *)(at + d) = *(const vf *)(from + d) * factor;
-        for (; d < s->width; d++) at[d] = from[d] * factor;
+    int64_t wide = up(s->width, PAD), size = size_of(s->bf16);
+    char *at = find(to, s, row, head);
+    for (int64_t i = 0; i < tokens(s, row); i++, at += to.token * size, from += wide) {
+        const char *next = at + to.head * size;
+        for (int64_t byte = 0; byte < s->width * size; byte += LINE) __builtin_prefetch(next + byte, 1, 2);
+        for (int64_t d = 0; d < s->width; d += W) store(at, *(const vf *)(from + d) * factor, s->bf16, d, s->width);
     }
 }
 

@@ -30,5 +30,6 @@ class _Drop(Function):
 def _dropped(input: Tensor, dropped: int, seed: int) -> Tensor:
     input = input.contiguous()
     output = torch.empty_like(input)
-    call("drop", input.data_ptr(), output.data_ptr(), input.numel(), dropped, seed)
+    is_bf16 = input.dtype == torch.bfloat16
+    call("drop", input.data_ptr(), output.data_ptr(), is_bf16, input.numel(), dropped, seed)
     return output

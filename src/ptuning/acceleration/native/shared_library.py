@@ -1,6 +1,6 @@
 """The library of C functions, compiled where it runs: once for each source, compiler and processor.
 
-Its functions take fp32 in memory of their own layout. Without a compiler there are none, and torch does it all.
+Its functions take fp32 and bf16, and compute in fp32. Without a compiler there are none, and torch does it all.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import suppress
-from ctypes import POINTER, Structure, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ptuning.acceleration.masks import DRAWN
 from ptuning.system.cached_files import read_cached, write_cached
 from ptuning.system.files import cache_folder
 
@@ -32,7 +33,7 @@ _LARGEST = 1 << 26
 
 
 class States(Structure):
-    """Hidden states by head, [tokens, heads, width]: their address, and floats from a token and a head to the next."""
+    """Hidden states by head, [tokens, heads, width]: their address, and numbers from a token and a head to the next."""
 
     _fields_ = (("data", c_void_p), ("token", c_int64), ("head", c_int64))
 
@@ -48,20 +49,21 @@ class Shape(Structure):
         ("scale", c_float),
         ("dropped", c_uint32),
         ("seed", c_uint64),
+        ("bf16", c_int32),
     )
 
 
 _FUNCTIONS: dict[str, list[Any]] = {
     "attend": [POINTER(Shape), *4 * [States], c_void_p],
     "attend_backward": [POINTER(Shape), *4 * [States], c_void_p, *4 * [States]],
-    "drop": [c_void_p, c_void_p, c_int64, c_uint32, c_uint64],
+    "drop": [c_void_p, c_void_p, c_int, c_int64, c_uint32, c_uint64],
 }
 """Their arguments, but for the last of each: how many threads may compute it."""
 
 
 def takes(given: Tensor) -> bool:
-    """True if there are functions for a tensor: fp32 on a CPU with a compiler, and not while torch compiles."""
-    plain = given.dtype == torch.float32 and given.device.type == "cpu" and not torch.compiler.is_compiling()
+    """True if there are functions for a tensor: fp32 or bf16 on a CPU with a compiler, and not while torch compiles."""
+    plain = given.dtype in DRAWN and given.device.type == "cpu" and not torch.compiler.is_compiling()
     return plain and prepare() is not None
 
 

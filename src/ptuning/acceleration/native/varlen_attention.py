@@ -8,6 +8,7 @@ and their masks again (Dao et al. 2022, "FlashAttention", algorithms 2 and 4).
 from ctypes import byref
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -25,7 +26,7 @@ def attend(
     Parameters
     ----------
     query, key, value
-        [tokens, heads, width], row after row, fp32 on the CPU.
+        [tokens, heads, width], row after row, fp32 or bf16 on the CPU, all of one type; so is the answer.
     cu_seqlens
         The first token of each row, and one past the last of all: [rows + 1], int64.
     scale
@@ -43,7 +44,7 @@ class _Attend(Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, *settings: Any) -> Tensor:
         given = [_dense(states) for states in (query, key, value)]
         output = query.new_empty(query.shape)
-        normaliser = query.new_empty(query.shape[1], query.shape[0])
+        normaliser = query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32)
         call("attend", _shape(query, cu_seqlens, *settings), *map(_states, (*given, output)), normaliser.data_ptr())
         ctx.save_for_backward(*given, output, normaliser, cu_seqlens)
         ctx.settings = settings
@@ -66,7 +67,8 @@ class _Attend(Function):
 
 def _shape(query: Tensor, cu_seqlens: Tensor, scale: float, dropped: int, seed: int) -> Any:
     _, heads, width = query.shape
-    return byref(Shape(len(cu_seqlens) - 1, heads, width, cu_seqlens.data_ptr(), scale, dropped, seed))
+    is_bf16 = query.dtype == torch.bfloat16
+    return byref(Shape(len(cu_seqlens) - 1, heads, width, cu_seqlens.data_ptr(), scale, dropped, seed, is_bf16))
 
 
 def _dense(states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-/* What the files here share: vectors, exp, masks of dropout, threads. The vectors are those of GCC and Clang, which fit them to
+/* What the files here share: vectors, numbers in memory, exp, masks of dropout, threads. The vectors are those of GCC and Clang, which fit them to
  * the processor.
  */
 
@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Floats of a vector, and queries at once: what the processor's registers hold. */
 #if defined(__AVX512F__)
@@ -25,11 +26,44 @@
 typedef float vf __attribute__((vector_size(4 * W)));
 typedef uint32_t vu __attribute__((vector_size(4 * W)));
 typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint16_t vh __attribute__((vector_size(2 * W)));
 typedef vf unaligned __attribute__((aligned(4)));
+typedef vh unaligned_h __attribute__((aligned(2)));
 
 static inline vf all(float x) { return (vf){0} + x; }
 
 static inline vf choose(vi where, vf x, vf y) { return (vf)(((vi)x & where) | ((vi)y & ~where)); }
+
+/* Numbers in memory are fp32, or bf16: the upper halves of fp32, rounded to the nearest, to the even one of two, as torch does. */
+static inline int64_t size_of(int bf16) { return bf16 ? 2 : 4; }
+
+static inline vf to_fp32(vh x) { return (vf)(__builtin_convertvector(x, vu) << 16); }
+
+static inline vh to_bf16(vf x) {
+    vu whole = (vu)x;
+    return __builtin_convertvector((whole + 0x7fffu + (whole >> 16 & 1u)) >> 16, vh);
+}
+
+/* Load and store the vector at `i` of n numbers, or what there is of it. */
+static inline vf load(const void *from, int bf16, int64_t i, int64_t n) {
+    const char *at = (const char *)from + i * size_of(bf16);
+    vh half = {0};
+    vf whole = {0};
+    if (i + W <= n) return bf16 ? to_fp32(*(const unaligned_h *)at) : *(const unaligned *)at;
+    memcpy(bf16 ? (void *)&half : (void *)&whole, at, (size_t)((n - i) * size_of(bf16)));
+    return bf16 ? to_fp32(half) : whole;
+}
+
+static inline void store(void *to, vf x, int bf16, int64_t i, int64_t n) {
+    char *at = (char *)to + i * size_of(bf16);
+    vh half = to_bf16(x);
+    if (i + W > n)
+        memcpy(at, bf16 ? (void *)&half : (void *)&x, (size_t)((n - i) * size_of(bf16)));
+    else if (bf16)
+        *(unaligned_h *)at = half;
+    else
+        *(unaligned *)at = x;
+}
 
 /* exp(x) for x <= 0 to within 2 units in the last place, by the polynomial of Cephes' expf; below -87 that of -87. */
 static inline vf exp_of(vf x) {
@@ -76,7 +110,12 @@ static inline float largest_of(vf x) {
 
 /* Chris Doty-Humphrey's SFC32, one in each lane. Lanes are as many on every processor, so that masks are the same. */
 #define LANES 8
-typedef uint32_t lanes __attribute__((vector_size(4 * LANES)));
+#if W == 16
+#define TIMES 2 /* each lane twice, so that a vector's upper half need not be put together with its lower one */
+#else
+#define TIMES 1
+#endif
+typedef uint32_t lanes __attribute__((vector_size(4 * LANES * TIMES)));
 
 typedef struct {
     lanes a, b, c, counter, word;
@@ -106,8 +145,10 @@ static inline dropout dropout_of(uint64_t seed, int64_t number, uint32_t dropped
     uint64_t place = (uint64_t)number, state = seed ^ splitmix(&place);
     for (int i = 0; i < LANES; i++) {
         uint64_t one = splitmix(&state), two = splitmix(&state);
-        drop.a[i] = (uint32_t)one, drop.b[i] = (uint32_t)(one >> 32);
-        drop.c[i] = (uint32_t)two, drop.counter[i] = (uint32_t)(two >> 32);
+        for (int j = i; j < LANES * TIMES; j += LANES) {
+            drop.a[j] = (uint32_t)one, drop.b[j] = (uint32_t)(one >> 32);
+            drop.c[j] = (uint32_t)two, drop.counter[j] = (uint32_t)(two >> 32);
+        }
     }
     for (int i = 0; i < 12; i++) next_word(&drop);
     return drop;
@@ -116,14 +157,9 @@ static inline dropout dropout_of(uint64_t seed, int64_t number, uint32_t dropped
 /* 16 bits for each number of a vector: the lower halves of a word's lanes, then the upper ones. masks.py draws the same. */
 static inline vu bits(dropout *drop, int64_t number) {
 #if W == 16
-    union {
-        lanes halves[2];
-        vu all;
-    } both;
+    const vu halves = {0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16};
     (void)number;
-    drop->word = next_word(drop);
-    both.halves[0] = drop->word & 0xffffu, both.halves[1] = drop->word >> 16;
-    return both.all;
+    return next_word(drop) >> halves & 0xffffu;
 #elif W == 8
     drop->word = number % 2 ? drop->word >> 16 : next_word(drop);
     return drop->word & 0xffffu;
