@@ -1,6 +1,6 @@
 """Time LayerNorm training steps by what ptuning computes in its own way on a CPU.
 
-python benchmarks/steps.py GLUE_FOLDER [--task TASK] [--layers LAYERS] [--threads N]
+python benchmarks/steps.py GLUE_FOLDER [--task TASK] [--layers LAYERS] [--threads N] [--precision bf16-mixed]
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--task", default="rte")
     parser.add_argument("--layers", default="all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     chosen = parser.parse_args()
     quiet()
     torch.set_num_threads(chosen.threads)
@@ -57,13 +58,16 @@ def main() -> None:
         model = load_model(backbone, task, 1, rate)
         select(model, "layernorm", chosen.layers)
         accelerations[name] = accelerate(model.train(), "cpu", without=kept)
+        accelerations[name].begin_fit(chosen.precision)
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in KEPT}
     for number in range(ROUNDS + 1):
         for name, acceleration in accelerations.items():
             os.environ[SWITCH] = str(int(KEPT[name][2]))
             began = time.process_time(), time.perf_counter()
             for batch in batches:
-                acceleration.training_loss(functional.cross_entropy, batch).backward()
+                with torch.autocast("cpu", torch.bfloat16, enabled=chosen.precision == "bf16-mixed"):
+                    loss = acceleration.training_loss(functional.cross_entropy, batch)
+                loss.backward()
             taken = time.process_time() - began[0], time.perf_counter() - began[1]
             if number:  # the first round warms up
                 rates[name].append((32 * BATCHES / taken[0], 32 * BATCHES / taken[1]))
