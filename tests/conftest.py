@@ -1,6 +1,7 @@
 """Fixtures of all tests; the code that they share is in ``support``."""
 
 import gc
+import logging
 import os
 import runpy
 import sys
@@ -32,6 +33,14 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+
+
+@pytest.fixture(autouse=True)
+def _loggers_are_heard() -> None:
+    """Switch ptuning's loggers on, which Hydra switches off where it configures logging in this process."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "ptuning":
+            logging.getLogger(name).disabled = False
 
 
 @pytest.fixture
