@@ -73,7 +73,8 @@ H() {  # the ranking before training, and precision
   ptuning rank "${minilm[@]}" "${fixed[@]}" task=stsb "runs_dir=$runs/stsb"
   keep_records stsb
   fixed=("${fixed[@]/trainer.precision=32/trainer.precision=bf16-mixed}")
-  train stsb-bf16 "${minilm[@]}" task=stsb trainer.max_epochs=4 module=full,layernorm seed=1,2,3
+  train stsb-bf16 "${minilm[@]}" task=stsb trainer.max_epochs=4 module=layernorm seed=1,2,3
+  train stsb-bf16 "${minilm[@]}" task=stsb trainer.max_epochs=4 module=full optim.lr=0.00015 optim.head_lr=0.01 seed=1,2,3
 }
 L() {  # LoRA with as many weights as the LayerNorms have: rank 1 in query and value
   for seed in 1 2 3; do

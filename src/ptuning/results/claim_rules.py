@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,12 +131,16 @@ def one_layer(rows: list[dict[str, Any]]) -> tuple[str, str, str, str] | None:
     if verdict := _head_alone(rows):
         return asked, found, *verdict
     if good:
-        return asked, found, HOLDS, f"comparable or better: {'layer' if len(good) == 1 else 'layers'} {', '.join(good)}"
+        return asked, found, HOLDS, f"comparable or better: {_named_layers(good)}"
     if all(row["verdict"] == WORSE for row in single) and layers == len(single):
         return asked, found, FAILS, "surely worse in each single layer"
     left = [row["layers"] for row in single if row["verdict"] != WORSE]
     missing = f"not every layer was tried{f' ({len(single)} of {layers})' if layers else ''}"
-    return asked, found, NOT_ENOUGH, f"not decided: layers {', '.join(left)}" if left else missing
+    return asked, found, NOT_ENOUGH, f"not decided: {_named_layers(left)}" if left else missing
+
+
+def _named_layers(layers: Sequence[str]) -> str:
+    return f"{'layer' if len(layers) == 1 else 'layers'} {', '.join(layers)}"
 
 
 def _head_alone(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
