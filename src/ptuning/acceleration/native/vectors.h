@@ -1,5 +1,5 @@
-/* What the files here share: vectors, numbers in memory, exp, masks of dropout, threads. The vectors are those of GCC and Clang, which fit them to
- * the processor.
+/* What the files here share: vectors, numbers in memory, exp, masks of dropout, threads. The vectors are those of GCC and
+ * Clang, which fit them to the processor.
  */
 
 #ifndef PTUNING_VECTORS_H
@@ -34,7 +34,7 @@ static inline vf all(float x) { return (vf){0} + x; }
 
 static inline vf choose(vi where, vf x, vf y) { return (vf)(((vi)x & where) | ((vi)y & ~where)); }
 
-/* Numbers in memory are fp32, or bf16: the upper halves of fp32, rounded to the nearest, to the even one of two, as torch does. */
+/* Numbers in memory are fp32, or bf16: the upper halves of fp32, rounded to the nearest, or the even one of two. */
 static inline int64_t size_of(int bf16) { return bf16 ? 2 : 4; }
 
 static inline vf to_fp32(vh x) { return (vf)(__builtin_convertvector(x, vu) << 16); }
