@@ -58,6 +58,8 @@ D() {  # halves of LayerNorms; outliers and as many random weights; each at thre
 }
 E() {  # as many weights of every module, three rates, one epoch
   train stsb-between "${minilm[@]}" experiment=between_modules trainer.max_epochs=1
+  train stsb-between "${minilm[@]}" experiment=between_modules trainer.max_epochs=1 "$(rates 0.125)" seed=1 \
+    module=query,key,value,attention_output,intermediate,output
 }
 F() {  # a second family
   local mpnet=("backbone=$runs/all-mpnet-base-v2" task=stsb)
