@@ -44,23 +44,28 @@ static char *find(states of, const shape *s, int64_t row, int64_t head) {
 
 /* to[padded][wide] = factor * a head of a row, with zeros beyond its n tokens and its width */
 static void take(float *to, states from, const shape *s, int64_t row, int64_t head, int64_t padded, float factor) {
-    int64_t n = tokens(s, row), wide = up(s->width, PAD), size = size_of(s->bf16);
+    int64_t n = tokens(s, row), width = s->width, wide = up(width, PAD), size = size_of(s->bf16);
     const char *at = find(from, s, row, head);
-    memset(to, 0, sizeof(float) * (size_t)(padded * wide));
     for (int64_t i = 0; i < n; i++, at += from.token * size, to += wide) {
         const char *next = at + from.head * size; /* the next head's */
-        for (int64_t byte = 0; byte < s->width * size; byte += LINE) __builtin_prefetch(next + byte, 0, 2);
-        for (int64_t d = 0; d < s->width; d += W) *(vf *)(to + d) = load(at, s->bf16, d, s->width) * factor;
+        for (int64_t byte = 0; byte < width * size; byte += LINE) __builtin_prefetch(next + byte, 0, 2);
+        int64_t d = 0;
+        for (; d + W <= width; d += W) *(vf *)(to + d) = load(at, s->bf16, d, width) * factor;
+        if (d < width) *(vf *)(to + d) = load(at, s->bf16, d, width) * factor, d += W;
+        for (; d < wide; d += W) *(vf *)(to + d) = all(0);
     }
+    memset(to, 0, sizeof(float) * (size_t)((padded - n) * wide));
 }
 
 static void put(states to, const float *from, const shape *s, int64_t row, int64_t head, float factor) {
-    int64_t wide = up(s->width, PAD), size = size_of(s->bf16);
+    int64_t n = tokens(s, row), width = s->width, wide = up(width, PAD), size = size_of(s->bf16);
     char *at = find(to, s, row, head);
-    for (int64_t i = 0; i < tokens(s, row); i++, at += to.token * size, from += wide) {
+    for (int64_t i = 0; i < n; i++, at += to.token * size, from += wide) {
         const char *next = at + to.head * size;
-        for (int64_t byte = 0; byte < s->width * size; byte += LINE) __builtin_prefetch(next + byte, 1, 2);
-        for (int64_t d = 0; d < s->width; d += W) store(at, *(const vf *)(from + d) * factor, s->bf16, d, s->width);
+        for (int64_t byte = 0; byte < width * size; byte += LINE) __builtin_prefetch(next + byte, 1, 2);
+        int64_t d = 0;
+        for (; d + W <= width; d += W) store(at, *(const vf *)(from + d) * factor, s->bf16, d, width);
+        if (d < width) store(at, *(const vf *)(from + d) * factor, s->bf16, d, width);
     }
 }
 
