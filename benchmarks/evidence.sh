@@ -56,10 +56,8 @@ D() {  # halves of LayerNorms; outliers and as many random weights; each at thre
   train stsb-gain-bias "${minilm[@]}" experiment=gain_bias trainer.max_epochs=4
   train stsb-outliers "${minilm[@]}" experiment=outliers module=layernorm trainer.max_epochs=4
 }
-E() {  # as many weights of every module, three rates, one epoch
-  train stsb-between "${minilm[@]}" experiment=between_modules trainer.max_epochs=1
-  train stsb-between "${minilm[@]}" experiment=between_modules trainer.max_epochs=1 "$(rates 0.125)" seed=1 \
-    module=query,key,value,attention_output,intermediate,output
+E() {  # as many weights of every module, four rates, one epoch
+  train stsb-between "${minilm[@]}" experiment=between_modules trainer.max_epochs=1 "$(rates 0.001 0.005 0.025 0.125)"
 }
 F() {  # a second family
   local mpnet=("backbone=$runs/all-mpnet-base-v2" task=stsb)
