@@ -20,7 +20,7 @@ from ptuning.results.race_bounds import SEEDS, nominal_levels, scatter
 from ptuning.results.race_rules import FAILED, IN, OUT, PAUSED, REFUSED, SCORE, Race, RaceRules
 from ptuning.runs.ranking import RankedModule
 from ptuning.sweeps.race import RaceState, default_margin, told_apart
-from ptuning.sweeps.race_order import fisher_per_weight
+from ptuning.sweeps.race_order import fisher_of
 from ptuning.sweeps.race_runs import HeldOut, RaceRun, RaceRuns
 from ptuning.sweeps.race_screen import show_answer
 from support.commands import TypeIt
@@ -336,10 +336,11 @@ def test_a_ranking_orders_candidates_by_what_trains_and_leaves_none_out() -> Non
         row("query", "1", 2, 2.0),
         row("key", "all", 4, 4.0),
     ]
-    assert fisher_per_weight(rows, ("query",), "all") == 2.0
-    assert fisher_per_weight(rows, ("query",), "1") == 1.0
-    assert fisher_per_weight(rows, ("key", "query"), "all") == 1.5
-    assert fisher_per_weight(rows, ("frozen",), "all") is None
+    assert fisher_of(rows, ("query",), "all", per_weight=True) == 2.0
+    assert fisher_of(rows, ("query",), "1", per_weight=True) == 1.0
+    assert fisher_of(rows, ("key", "query"), "all", per_weight=True) == 1.5
+    assert fisher_of(rows, ("key", "query"), "all", per_weight=False) == 12.0
+    assert fisher_of(rows, ("frozen",), "all", per_weight=True) is None
 
 
 @pytest.mark.slow

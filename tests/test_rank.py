@@ -16,6 +16,7 @@ from ptuning.cli.main import main
 from ptuning.config.compose import compose
 from ptuning.results import collect, read_results, write_report
 from ptuning.results.rank_correlation import rank_correlation
+from ptuning.results.rankings import ranking_table
 from ptuning.runs.ranking import CRITERIA, RankedModule, Ranking, read_ranking, write_ranking
 from ptuning.selection.select import choose_parameters
 from ptuning.training.build import fit_head, make_data
@@ -51,6 +52,12 @@ def test_every_module_and_group_is_ranked_in_all_layers_and_in_each(ranked: Rank
     attention = [by_module[module].mean("fisher_sum") for module in ("query", "key", "value", "attention_output")]
     assert by_module["attention"].mean("fisher_sum") == pytest.approx(sum(attention))
     assert read_ranking(ranked.path) == ranking
+
+
+def test_the_table_puts_modules_before_groups_by_summed_fisher_information(ranked: Ranked) -> None:
+    by_module = {row.module: row for row in ranked.ranking.whole}
+    shown = [by_module[row[0]] for row in ranking_table(ranked.ranking).rows]
+    assert shown == sorted(by_module.values(), key=lambda row: (row.is_group, -row.mean("fisher_sum")))
 
 
 def test_the_criteria_are_those_of_the_gradients_behind_the_exact_head(ranked: Ranked) -> None:

@@ -19,7 +19,7 @@ _CRITERIA = (
 
 
 def ranking_table(ranking: Ranking, each_layer: bool = False) -> TextTable:
-    """Return a ranking as a table, modules before groups, by Fisher information per weight.
+    """Return a ranking as a table, modules before groups, by their summed Fisher information.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def ranking_table(ranking: Ranking, each_layer: bool = False) -> TextTable:
     """
     rows = [row for row in ranking.rows if (row.layers != "all") == each_layer]
     places = _places(rows)
-    rows.sort(key=lambda row: (row.is_group, places[row.module, row.layers, "fisher_mean"]))
+    rows.sort(key=lambda row: (row.is_group, places[row.module, row.layers, "fisher_sum"]))
     shown = [(row.module, *((row.layers,) if each_layer else ()), f"{row.weights:,}") for row in rows]
     body = tuple((*names, *_values(row, places)) for names, row in zip(shown, rows, strict=True))
     layers = ("layers",) if each_layer else ()

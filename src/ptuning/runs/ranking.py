@@ -13,8 +13,8 @@ FOLDER = "rank"
 """Name of the folder of rankings, beside those of modules: ``runs/<backbone>/<task>/rank``."""
 
 CRITERIA: Mapping[str, str] = {
-    "fisher_mean": "Fisher, per weight",
     "fisher_sum": "Fisher, summed",
+    "fisher_mean": "Fisher, per weight",
     "norm_ratio": "‖g‖/‖w‖",
     "norm_ratio_sum": "‖g‖/‖w‖, summed",
     "weight_ratio_mean": "|g|/|w|, per weight",
