@@ -372,7 +372,8 @@ def test_labels_of_another_task_are_matched_by_name(runs: dict[str, Run], tmp_pa
         (("seed=3",), "says nothing about the data"),
         (("data=local",), "data.dir=FOLDER"),
         (("--batch-size", "0"), "at least 1"),
-        (("--spilt", "test"), "unrecognized arguments"),
+        (("--spilt", "test"), "there is no option --spilt. Did you mean '--split'?"),
+        (("texts.csv",), "'texts.csv' is one word too many"),
     ],
 )
 def test_evaluate_says_what_cannot_be_scored(

@@ -1,12 +1,14 @@
 """The ``ptuning`` command: a table of commands. Each lies in its own file and has no logic of its own."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from ptuning.cli.entry import explain_errors
-from ptuning.errors import UserError
+from ptuning.errors import UserError, nearest, shorten
 from ptuning.system.streams import lost_output
 
 PASSED_ON = ("demo", "train")
@@ -57,13 +59,26 @@ def _run(arguments: Sequence[str]) -> None:
         own.set_defaults(run=command.run)
     chosen, rest = parser.parse_known_args(arguments)
     # argparse gives up on KEY=VALUE words that follow an option; here they may stand anywhere.
-    if any(word.startswith("-") or "=" not in word or not hasattr(chosen, "overrides") for word in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(chosen, "overrides")]
+    if unknown:
+        _refuse(unknown[0], commands.choices[chosen.command])
     if rest:
         chosen.overrides = [*chosen.overrides, *rest]
     chosen.run(chosen)
     if chosen.command in PRINTED and (lost := lost_output()) and not isinstance(lost, BrokenPipeError):
         raise UserError(f"Standard output could not be written: {lost.strerror}.")
+
+
+def _refuse(word: str, command: argparse.ArgumentParser) -> NoReturn:
+    """End with a command's usage and a sentence on a word that it does not know."""
+    if word.startswith("-"):
+        option = word.partition("=")[0]
+        command.error(
+            f"there is no option {option}.{nearest(option, re.findall(r'--[a-z-]+', command.format_usage()))}"
+        )
+    command.error(
+        f"{shorten(word)!r} is one word too many: what an option takes stands behind it, as in the usage above."
+    )
 
 
 if __name__ == "__main__":
