@@ -361,6 +361,15 @@ def test_labels_of_another_task_are_matched_by_name(runs: dict[str, Run], tmp_pa
         assert found.score == 1.0
 
 
+def test_a_file_without_its_option_gets_the_usage_of_predict(
+    runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = command(capsys, "predict", runs["rte"].path, "texts.csv")
+    assert (code, out) == (2, "")
+    assert "[--input FILE]" in err
+    assert "'texts.csv' is one word too many" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -373,7 +382,6 @@ def test_labels_of_another_task_are_matched_by_name(runs: dict[str, Run], tmp_pa
         (("data=local",), "data.dir=FOLDER"),
         (("--batch-size", "0"), "at least 1"),
         (("--spilt", "test"), "there is no option --spilt. Did you mean '--split'?"),
-        (("texts.csv",), "'texts.csv' is one word too many"),
     ],
 )
 def test_evaluate_says_what_cannot_be_scored(
