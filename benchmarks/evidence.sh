@@ -48,9 +48,9 @@ B() {  # every module of a block and the groups; full at A's best rates, on held
     train stsb "${minilm[@]}" task=stsb trainer.max_epochs=4 "module=layernorm,bias,attention,ffn,$elementary" "seed=$seed"
   done
 }
-C() {  # LayerNorms of one layer, three rates, three seeds
+C() {  # LayerNorms of one layer, four rates, three seeds
   train stsb-layers "${minilm[@]}" task=stsb trainer.max_epochs=4 module=layernorm layers=0,1,2,3,4,5 frozen_prefix=cache \
-    optim.head_lr=0.01 "$(rates 0.0015 0.005 0.015)" seed=1,2,3
+    optim.head_lr=0.01 "$(rates 0.0015 0.005 0.015 0.05)" seed=1,2,3
 }
 D() {  # halves of LayerNorms; outliers and as many random weights; each at three rates
   train stsb-gain-bias "${minilm[@]}" experiment=gain_bias trainer.max_epochs=4
