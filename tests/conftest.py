@@ -1,7 +1,6 @@
 """Fixtures of all tests; the code that they share is in ``support``."""
 
 import gc
-import logging
 import os
 import runpy
 import sys
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from ptuning.acceleration import dropout, native
+from ptuning.display.console import hear
 from support.commands import Typed, TypeIt
 from support.running import ROOT, TINY, Train, run_in
 
@@ -38,9 +38,7 @@ def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 @pytest.fixture(autouse=True)
 def _loggers_are_heard() -> None:
     """Switch ptuning's loggers on, which Hydra switches off where it configures logging in this process."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.split(".")[0] == "ptuning":
-            logging.getLogger(name).disabled = False
+    hear("ptuning")
 
 
 @pytest.fixture

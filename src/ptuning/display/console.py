@@ -58,11 +58,16 @@ def quiet() -> None:
     _tell_warnings()
 
 
-def _tell_warnings() -> None:
-    """Write ptuning's own warnings to standard error, each once, and hear callbacks: Hydra has switched all off."""
+def hear(*names: str) -> None:
+    """Switch on the loggers of these names and all below them: Hydra, configuring logging, has switched all off."""
     for name in list(logging.root.manager.loggerDict):
-        if name.split(".")[0] == "ptuning" or name.startswith(_CALLBACKS):
+        if any(name == one or name.startswith(f"{one}.") for one in names):
             logging.getLogger(name).disabled = False
+
+
+def _tell_warnings() -> None:
+    """Write ptuning's own warnings to standard error, each once, and hear callbacks."""
+    hear("ptuning", _CALLBACKS)
     ours = logging.getLogger("ptuning")
     ours.setLevel(logging.WARNING)
     ours.handlers = [handler for handler in ours.handlers if not isinstance(handler, _Once)] + [_Once()]
